@@ -1,0 +1,92 @@
+"""ghostify: make a trained CNN cheaper with ghost modules.
+
+Example:
+    >>> import ghostify
+    >>> cheaper = ghostify.convert("resnet20-cifar", mode="c-ghost", s=2)
+    >>> round(ghostify.report(cheaper).ratios.macs, 1)
+    1.9
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ghostify import _torchvision_guard
+from ghostify._version import __version__
+
+if TYPE_CHECKING:
+    from ghostify.api import build, convert, convert_, load, plan, report, save
+    from ghostify.cost import Cost, Count, Report, count
+    from ghostify.errors import GhostifyError
+    from ghostify.guard import Bounds, check
+    from ghostify.nn import GhostConv2d, GhostLinear
+    from ghostify.passes import CGhostPass
+    from ghostify.plans import Plan
+    from ghostify.settings import CGhost
+    from ghostify.verification import verify
+    from ghostify.zoo import list_models
+
+
+_torchvision_guard.install()
+
+# Where each public name lives. They are imported when first used, so that `ghostify --help` (and
+# whatever else needs no network) does not wait for torch.
+_HOMES = {
+    "Bounds": "ghostify.guard",
+    "CGhost": "ghostify.settings",
+    "CGhostPass": "ghostify.passes",
+    "Cost": "ghostify.cost",
+    "Count": "ghostify.cost",
+    "GhostConv2d": "ghostify.nn",
+    "GhostLinear": "ghostify.nn",
+    "GhostifyError": "ghostify.errors",
+    "Plan": "ghostify.plans",
+    "Report": "ghostify.cost",
+    "build": "ghostify.api",
+    "check": "ghostify.guard",
+    "convert": "ghostify.api",
+    "convert_": "ghostify.api",
+    "count": "ghostify.cost",
+    "list_models": "ghostify.zoo",
+    "load": "ghostify.api",
+    "plan": "ghostify.api",
+    "report": "ghostify.api",
+    "save": "ghostify.api",
+    "verify": "ghostify.verification",
+}
+
+__all__ = [
+    "Bounds",
+    "CGhost",
+    "CGhostPass",
+    "Cost",
+    "Count",
+    "GhostConv2d",
+    "GhostLinear",
+    "GhostifyError",
+    "Plan",
+    "Report",
+    "__version__",
+    "build",
+    "check",
+    "convert",
+    "convert_",
+    "count",
+    "list_models",
+    "load",
+    "plan",
+    "report",
+    "save",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ghostify' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

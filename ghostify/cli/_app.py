@@ -1,0 +1,48 @@
+"""The commands, gathered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ghostify._version import __version__
+from ghostify.cli.check import check
+from ghostify.cli.convert import convert
+from ghostify.cli.models import models
+from ghostify.cli.report import report
+
+app = typer.Typer(
+    help="Make a CNN cheaper with ghost modules.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+for command in (convert, report, check, models):
+    app.command()(command)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"ghostify {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Make a CNN cheaper with ghost modules.
+
+    \b
+    ghostify convert resnet50 --s 2 -o out     convert, print what it saves, save
+    ghostify report out                        what was saved, or what a network costs
+    ghostify check out --min-macs-ratio 1.8    exit 1 where a bound is missed (for CI)
+    ghostify models 'resnet*'                  the names that MODEL may be
+    """

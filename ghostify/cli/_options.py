@@ -1,0 +1,153 @@
+"""Options that several commands share, and their values as the package takes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ghostify.errors import ModelError, SettingsError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ghostify.settings import Settings
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A torchvision name, timm/NAME, resnet56-cifar (see `ghostify models`), "
+        "package.module:factory, file.py:factory, or a saved folder.",
+    ),
+]
+Mode = Annotated[str | None, typer.Option(help="What to do: c-ghost (the default).")]
+S = Annotated[
+    list[str] | None,
+    typer.Option("--s", metavar="N|PATTERN=N", help="The paper's s: n/s filters stay (2)."),
+]
+D = Annotated[
+    list[str] | None,
+    typer.Option("--d", metavar="N|PATTERN=N", help="Kernel size of the cheap operation (3)."),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(metavar="P", help="Leave these layers: name, glob pattern, stem, head."),
+]
+Only = Annotated[
+    list[str] | None, typer.Option(metavar="P", help="Convert these layers alone, likewise.")
+]
+Linear = Annotated[bool | None, typer.Option("--linear", help="Convert linear layers too.")]
+SettingsFile = Annotated[
+    Path | None, typer.Option("--settings", metavar="FILE", help="Settings as YAML or JSON.")
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(metavar="CxHxW", help="Size of one image, as 3x224x224; else worked out."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="W", help="A safetensors file, a checkpoint, or torchvision's name."),
+]
+ModelArgs = Annotated[
+    str | None, typer.Option(metavar="JSON", help="Arguments for the factory, as '{\"a\": 1}'.")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code that a saved folder names as its source.")
+]
+JsonFile = Annotated[
+    str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON.")
+]
+MarkdownFile = Annotated[
+    str | None, typer.Option("--markdown", metavar="FILE|-", help="Write it as Markdown.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")]
+
+
+def open_model(model: str, model_args: str | None, weights: str | None, trust: bool) -> nn.Module:
+    """The network that MODEL names: built, or loaded from a saved folder."""
+    from ghostify import api, io
+
+    if not io.is_saved(Path(model)):
+        if Path(model).is_dir():
+            api.load(model)  # says what the folder lacks
+        return api.build(model, parse_model_args(model_args), weights)
+    if weights is not None or model_args is not None:
+        raise SettingsError(
+            f"{model} is a saved folder and has its own weights: leave out --weights, --model-args."
+        )
+    return api.load(model, trust=trust)
+
+
+def parse_model_args(text: str | None) -> dict[str, Any]:
+    """``--model-args``."""
+    try:
+        arguments = json.loads(text) if text else {}
+    except json.JSONDecodeError as error:
+        raise ModelError(
+            f"--model-args is no JSON ({error}): give it as '{{\"a\": 1}}'."
+        ) from error
+    if not isinstance(arguments, dict):
+        raise ModelError(f"--model-args={text} is no JSON object: give it as '{{\"a\": 1}}'.")
+    return arguments
+
+
+def parse_input_size(text: str | None) -> tuple[int, ...] | None:
+    """``--input-size``."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise SettingsError(f"--input-size={text} makes no sense: give it as 3x224x224.")
+    return tuple(map(int, parts))
+
+
+def gather_settings(file: Path | None, mode: str | None, **options: Any) -> Settings | None:
+    """The settings that the options name; None when none is given.
+
+    Args:
+        file: ``--settings``.
+        mode: ``--mode``.
+        **options: The other options, by the names of the settings; None or empty where not given.
+    """
+    from ghostify.settings import CGhost, make_settings
+
+    given = {name: value for name, value in options.items() if value not in (None, [], ())}
+    for name in ("s", "d"):
+        if name in given:
+            given[name] = _parse_numbers(name, given[name])
+    if file is not None:
+        if given or mode:
+            raise SettingsError(f"{', '.join(given)} given beside --settings: put them there.")
+        return _read_settings(file)
+    if not given and mode is None:
+        return None
+    return make_settings(mode or CGhost.mode, **given)
+
+
+def _parse_numbers(option: str, values: list[str]) -> int | dict[str, int]:
+    """``["2"]`` as 2, ``["layer1.*=2", "*=4"]`` as a mapping."""
+    pairs = {pattern: number for pattern, _, number in (v.rpartition("=") for v in values)}
+    for value in pairs.values():
+        if not value.lstrip("-").isdigit():
+            raise SettingsError(f"--{option}={value} is no whole number: give N or PATTERN=N.")
+    if len(values) == 1 and "" in pairs:
+        return int(pairs[""])
+    return {pattern or "*": int(number) for pattern, number in pairs.items()}
+
+
+def _read_settings(file: Path) -> Settings:
+    import yaml
+
+    from ghostify.settings import settings_from_yaml
+
+    try:
+        return settings_from_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML too
+    except OSError as error:
+        raise SettingsError(f"--settings {file} can't be read ({error.strerror}).") from error
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        raise SettingsError(
+            f"--settings {file} holds no settings: see `ghostify convert -h`."
+        ) from (error)

@@ -1,0 +1,90 @@
+"""What the commands write: reports to stdout and files, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ghostify.files import write_text
+
+if TYPE_CHECKING:
+    from ghostify.cost.report import Order, Report
+
+
+def complain(sentence: str) -> None:
+    """An error, on stderr."""
+    Console(stderr=True).print(
+        f"ghostify: {sentence}", markup=False, highlight=False, soft_wrap=True
+    )
+
+
+def warn_in_a_line() -> None:
+    """Show warnings as one line on stderr, without the code that raised them."""
+
+    def show(message: Any, *rest: Any, **keywords: Any) -> None:
+        if issubclass(rest[0], UserWarning) and "ghostify" in str(rest[1]):
+            complain(f"warning: {message}")
+
+    warnings.showwarning = show
+
+
+def print_report(report: Report, order: Order = "savings", longest: int | None = 20) -> None:
+    """A report, on stdout."""
+    from ghostify.cost.render import TerminalReport
+
+    Console(highlight=False).print(TerminalReport(report, order, longest))
+
+
+def write_report(report: Report, json_file: str | None, markdown_file: str | None) -> None:
+    """A report as files; ``-`` is stdout."""
+    for target, text in ((json_file, report.to_json), (markdown_file, report.to_markdown)):
+        if target == "-":
+            sys.stdout.write(text().rstrip() + "\n")
+        elif target is not None:
+            write_text(Path(target), text().rstrip() + "\n")
+
+
+class Steps:
+    """A progress bar for what takes over a second, on stderr where that is a terminal.
+
+    Example:
+        >>> with Steps(2, quiet=True) as step:
+        ...     step("reading")
+        ...     step("writing")
+    """
+
+    def __init__(self, total: int, quiet: bool = False) -> None:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+        )
+        console = Console(stderr=True)
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("", total=total)
+        self._shown = not quiet and console.is_terminal
+        self._timer = Timer(1.0, self._progress.start)
+        self._timer.daemon = True
+        self._count = -1
+
+    def __enter__(self) -> Steps:
+        if self._shown:
+            self._timer.start()
+        return self
+
+    def __call__(self, description: str) -> None:
+        """Say what is done now; what was done before is complete."""
+        self._count += 1
+        self._progress.update(self._task, description=description, completed=self._count)
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.cancel()
+        if self._shown:
+            self._progress.stop()

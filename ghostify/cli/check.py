@@ -1,0 +1,103 @@
+"""``ghostify check``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ghostify.cli import _options as given
+from ghostify.cli._terminal import warn_in_a_line
+from ghostify.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ghostify.cost.report import Report
+    from ghostify.guard import Verdict
+
+SCHEMA = "ghostify.check/1"
+
+Bound = Annotated[float | None, typer.Option(metavar="X", help="Fail below this before/after.")]
+Limit = Annotated[float | None, typer.Option(metavar="N", help="Fail above this many.")]
+
+
+def check(
+    model: given.Model,
+    min_params_ratio: Bound = None,
+    min_macs_ratio: Bound = None,
+    min_acts_ratio: Bound = None,
+    max_params: Limit = None,
+    max_macs: Limit = None,
+    mode: given.Mode = None,
+    s: given.S = None,
+    d: given.D = None,
+    keep: given.Keep = None,
+    only: given.Only = None,
+    linear: given.Linear = None,
+    settings: given.SettingsFile = None,
+    input_size: given.InputSize = None,
+    model_args: given.ModelArgs = None,
+    trust: given.Trust = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+) -> None:
+    """Hold a conversion against bounds: exit 0, or 1 with a line for each bound missed.
+
+    \b
+    ghostify check out --min-macs-ratio 1.8
+    ghostify check resnet50 --s 2 --min-params-ratio 1.8 --max-macs 2.2e9
+    """
+    warn_in_a_line()
+    from ghostify.guard import Bounds, check
+
+    bounds = Bounds(min_params_ratio, min_macs_ratio, min_acts_ratio, max_params, max_macs)
+    options = {"s": s, "d": d, "keep": keep, "only": only, "linear": linear}
+    report = _report(model, settings, mode, options, input_size, model_args, trust)
+    verdicts = check(report, bounds)
+    _print(report, verdicts, as_json)
+    if not all(verdict.met for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def _report(
+    model: str,
+    settings: Path | None,
+    mode: str | None,
+    options: dict[str, Any],
+    input_size: str | None,
+    model_args: str | None,
+    trust: bool,
+) -> Report:
+    from ghostify import api
+    from ghostify.provenance import provenance_of
+
+    chosen = given.gather_settings(settings, mode, **options)
+    size = given.parse_input_size(input_size)
+    network = given.open_model(model, model_args, None, trust)
+    if not provenance_of(network).plans:
+        report = api.plan(network, chosen, input_size=size).report
+        assert report is not None
+        return report
+    if chosen is not None:
+        raise SettingsError(f"{model} is converted already: leave out the settings.")
+    return api.report(network)
+
+
+def _print(report: Report, verdicts: tuple[Verdict, ...], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"bound": v.bound, "limit": v.limit, "measured": v.measured, "met": v.met}
+            for v in verdicts
+        ]
+        document = {
+            "schema": SCHEMA,
+            "model": report.model,
+            "ok": all(v.met for v in verdicts),
+            "bounds": rows,
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+        return
+    for verdict in verdicts:
+        if not verdict.met:
+            sys.stdout.write(f"missed: {verdict}\n")

@@ -1,0 +1,96 @@
+"""``ghostify convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ghostify.cli import _options as given
+from ghostify.cli._terminal import Steps, complain, print_report, warn_in_a_line, write_report
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def convert(
+    model: given.Model,
+    mode: given.Mode = None,
+    s: given.S = None,
+    d: given.D = None,
+    keep: given.Keep = None,
+    only: given.Only = None,
+    linear: given.Linear = None,
+    settings: given.SettingsFile = None,
+    input_size: given.InputSize = None,
+    weights: given.Weights = None,
+    model_args: given.ModelArgs = None,
+    trust: given.Trust = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="Save the network here.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, without doing it.")
+    ] = False,
+    self_check: Annotated[
+        bool, typer.Option("--self-check", help="Prove the new network, one line for each check.")
+    ] = False,
+    json_file: given.JsonFile = None,
+    markdown_file: given.MarkdownFile = None,
+    quiet: given.Quiet = False,
+) -> None:
+    """Convert a network, print what it saves, and save it.
+
+    \b
+    ghostify convert resnet50 --s 2 -o out
+    ghostify convert resnet50 --s 'layer1.*=2' --s '*=4' --keep stem
+    ghostify convert resnet56-cifar --weights trained.safetensors -o out
+    ghostify convert mypackage.nets:build --model-args '{"width": 32}' --input-size 1x64x64
+    ghostify convert timm/resnet18 --dry-run --json -
+    """
+    warn_in_a_line()
+    from ghostify import api, io
+
+    chosen = given.gather_settings(settings, mode, s=s, d=d, keep=keep, only=only, linear=linear)
+    size = given.parse_input_size(input_size)
+    if output is not None:
+        io.check_target(output)
+    with Steps(3, quiet) as step:
+        step(f"building {model}")
+        network = given.open_model(model, model_args, weights, trust)
+        step("converting")
+        if dry_run:
+            report, converted = api.plan(network, chosen, input_size=size).report, None
+        else:
+            converted = api.convert(network, chosen, input_size=size)
+            report = api.report(converted)
+        step("saving")
+        if output is not None and converted is not None:
+            api.save(converted, output)
+    assert report is not None
+    write_report(report, json_file, markdown_file)
+    if not quiet and "-" not in (json_file, markdown_file):
+        print_report(report)
+    if output is not None and converted is not None and not quiet:
+        complain(f"saved to {output}")
+    if self_check and converted is not None and not _self_check(converted, network, size, quiet):
+        raise typer.Exit(1)
+
+
+def _self_check(
+    converted: nn.Module, original: nn.Module, size: tuple[int, ...] | None, quiet: bool
+) -> bool:
+    """Run the checks, a line each; whether none failed."""
+    from ghostify.verification import CHECKS, verify
+
+    passed = True
+    checks: Any = verify(converted, input_size=size, original=original)
+    with Steps(len(CHECKS), quiet) as step:
+        names = iter(CHECKS)
+        step(f"checking {next(names)}")
+        for check in checks:
+            passed &= check.status != "failed"
+            complain(f"self-check: {check}")
+            step(f"checking {next(names, '')}")
+    return passed

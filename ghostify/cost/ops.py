@@ -1,0 +1,122 @@
+"""The table op -> multiply-accumulates. A new op is one more entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+MacsFunction = Callable[[tuple[Any, ...], Any], int]
+"""From an op's positional arguments and its output to its MACs; a bias costs none."""
+
+CONVOLUTIONS = frozenset(
+    {
+        "aten::convolution",
+        "aten::convolution_overrideable",
+        "aten::_convolution",
+        "aten::mkldnn_convolution",
+        "aten::cudnn_convolution",
+        "torchvision::deform_conv2d",
+    }
+)
+"""Ops whose output elements are activations (RegNet's definition: outputs of all convolutions)."""
+
+
+def _convolution(args: tuple[Any, ...], out: Any) -> int:
+    x, weight = args[:2]
+    transposed = len(args) > 6 and args[6] is True
+    # Each input element of a transposed convolution, and each output element of an ordinary one,
+    # meets every entry of one filter: (channels / groups) * kernel height * kernel width.
+    return (x if transposed else out).numel() * prod(weight.shape[1:])
+
+
+def _deform_conv2d(args: tuple[Any, ...], out: Any) -> int:
+    return out.numel() * prod(args[1].shape[1:])
+
+
+def _mm(args: tuple[Any, ...], out: Any) -> int:
+    return prod(args[0].shape) * args[1].shape[-1]
+
+
+def _addmm(args: tuple[Any, ...], out: Any) -> int:
+    return _mm(args[1:], out)
+
+
+def _mv(args: tuple[Any, ...], out: Any) -> int:
+    return prod(args[0].shape)
+
+
+def _linear(args: tuple[Any, ...], out: Any) -> int:
+    return prod(args[0].shape) * (args[1].shape[0] if args[1].ndim == 2 else 1)
+
+
+def _attention(args: tuple[Any, ...], out: Any) -> int:
+    """Q K^T and the product with V; ``(N, heads, length, dim)`` each."""
+    q, k, v = args[:3]
+    return prod(q.shape) * k.shape[-2] + prod(q.shape[:-1]) * k.shape[-2] * v.shape[-1]
+
+
+def _trilinear(args: tuple[Any, ...], out: Any) -> int:
+    """``y_o = sum_ij x1_i W_oij x2_j``, evaluated as (x1 W) x2."""
+    x1, weight = args[:2]
+    rows = x1.numel() // x1.shape[-1]
+    return rows * (weight.numel() + weight.shape[0] * weight.shape[-1])
+
+
+MACS: dict[str, MacsFunction] = {
+    "aten::convolution": _convolution,
+    "aten::convolution_overrideable": _convolution,
+    "aten::_convolution": _convolution,
+    "aten::mkldnn_convolution": _convolution,
+    "aten::cudnn_convolution": _convolution,
+    "torchvision::deform_conv2d": _deform_conv2d,
+    "aten::mm": _mm,
+    "aten::bmm": _mm,
+    "aten::_int_mm": _mm,
+    "aten::_scaled_mm": _mm,
+    "aten::addmm": _addmm,
+    "aten::_addmm_activation": _addmm,
+    "aten::baddbmm": _addmm,
+    "aten::addbmm": _addmm,
+    "aten::mv": _mv,
+    "aten::dot": _mv,
+    "aten::vdot": _mv,
+    "aten::addmv": lambda args, out: _mv(args[1:], out),
+    "aten::addr": lambda args, out: out.numel(),
+    "aten::linear": _linear,
+    "aten::mkldnn_linear": _linear,
+    "aten::_trilinear": _trilinear,
+    "aten::_scaled_dot_product_flash_attention": _attention,
+    "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "aten::_scaled_dot_product_efficient_attention": _attention,
+    "aten::_scaled_dot_product_cudnn_attention": _attention,
+    "aten::_scaled_dot_product_fused_attention_overrideable": _attention,
+}
+
+UNKNOWN = frozenset(
+    {
+        "aten::_cdist_forward",
+        "aten::_native_multi_head_attention",
+        "aten::_transformer_encoder_layer_fwd",
+        "aten::_fft_c2c",
+        "aten::_fft_c2r",
+        "aten::_fft_r2c",
+        "aten::_flex_attention",
+        "aten::_grouped_mm",
+        "aten::_scaled_grouped_mm",
+        "aten::linalg_lu_factor_ex",
+        "aten::linalg_solve_triangular",
+        "aten::mkldnn_rnn_layer",
+        "aten::_cudnn_rnn",
+    }
+)
+"""Ops of PyTorch's own that multiply and accumulate in ways the table has no rule for."""
+
+
+def is_uncounted(op: str) -> bool:
+    """Whether an op may have MACs that the table doesn't know (so that it must be reported).
+
+    Every op that is not PyTorch's own is; PyTorch's element-wise, pooling, normalising and
+    shape-changing ops have none, by the convention of RegNet's and the GhostNet papers.
+    """
+    return op in UNKNOWN or (op not in MACS and not op.startswith(("aten::", "prim", "profiler")))

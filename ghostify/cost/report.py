@@ -1,0 +1,200 @@
+"""The report of a conversion as data; how it looks is `ghostify.cost.render`'s subject."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ghostify.cost.figures import Cost
+
+SCHEMA = "ghostify.report/1"
+"""Name and version of the JSON form; the number goes up when a key changes its meaning or goes."""
+
+Order = Literal["savings", "network"]
+
+
+def ratio(before: int | None, after: int | None) -> float | None:
+    """How many times fewer: before / after; None where either is unknown or after is 0."""
+    return before / after if before is not None and after else None
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Measured before / after."""
+
+    params: float | None
+    macs: float | None
+    acts: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer.
+
+    Attributes:
+        name: Qualified name.
+        kind: Name of the layer's class.
+        before: What it cost.
+        after: What it costs now.
+        s: The paper's s; None where the layer was left.
+        d: Kernel size of the cheap operation; None likewise.
+        shape: The layer in short, as ``3x3 64->128 /2``.
+        eq4: Theoretical speed-up, Eq. 4, exact form; None likewise.
+        eq5: Theoretical compression, Eq. 5, exact form; None likewise.
+        approximation: ``s*c/(s+c-1)``; None likewise.
+        reason: Why the layer was left; None where it was replaced.
+    """
+
+    name: str
+    kind: str
+    before: Cost
+    after: Cost
+    shape: str = ""
+    s: int | None = None
+    d: int | None = None
+    eq4: float | None = None
+    eq5: float | None = None
+    approximation: float | None = None
+    reason: str | None = None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the layer became a ghost module."""
+        return self.reason is None
+
+    @property
+    def ratios(self) -> Ratios:
+        """Measured ratios of the layer."""
+        return _ratios(self.before, self.after)
+
+    @property
+    def saved(self) -> int:
+        """MACs saved, or parameters where MACs are unknown."""
+        if self.before.macs is None or self.after.macs is None:
+            return self.before.params - self.after.params
+        return self.before.macs - self.after.macs
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion does to a network's costs.
+
+    Attributes:
+        model: Name of the network, or of its class.
+        mode: ``"c-ghost"``; empty for the plain costs of a network that was not converted.
+        before: Costs of the original.
+        after: Costs of the converted network.
+        rows: Its layers, in network order.
+        inputs: Shapes of the inputs that MACs and activations are for.
+        notes: What a reader must know: assumed inputs, where tracing or counting stopped, ops
+            that were not counted.
+    """
+
+    model: str
+    mode: str
+    before: Cost
+    after: Cost
+    rows: tuple[Row, ...]
+    inputs: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ratios(self) -> Ratios:
+        """Measured ratios of the whole network."""
+        return _ratios(self.before, self.after)
+
+    @property
+    def replaced(self) -> tuple[Row, ...]:
+        """The layers that became ghost modules."""
+        return tuple(row for row in self.rows if row.replaced)
+
+    @property
+    def kept(self) -> tuple[Row, ...]:
+        """The layers that were left."""
+        return tuple(row for row in self.rows if not row.replaced)
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """Why layers were left, and how many for each reason, most frequent first."""
+        return dict(Counter(str(row.reason) for row in self.kept).most_common())
+
+    def ordered(self, order: Order = "savings") -> list[Row]:
+        """The replaced layers, largest savings first or in network order."""
+        rows = list(self.replaced)
+        return sorted(rows, key=lambda row: -row.saved) if order == "savings" else rows
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, described key by key in ``docs/report.md``."""
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "mode": self.mode,
+            "inputs": self.inputs,
+            "before": dataclasses.asdict(self.before),
+            "after": dataclasses.asdict(self.after),
+            "ratios": dataclasses.asdict(self.ratios),
+            "layers": [_row_to_dict(row) for row in self.rows],
+            "notes": list(self.notes),
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Report:
+        """A report from what `to_dict` gave."""
+        return cls(
+            model=data["model"],
+            mode=data["mode"],
+            before=Cost(**data["before"]),
+            after=Cost(**data["after"]),
+            rows=tuple(_row_from_dict(row) for row in data["layers"]),
+            inputs=data["inputs"],
+            notes=tuple(data["notes"]),
+        )
+
+    def to_markdown(self, order: Order = "savings") -> str:
+        """The report as Markdown tables."""
+        from ghostify.cost.render import to_markdown
+
+        return to_markdown(self, order)
+
+    def _repr_html_(self) -> str:
+        """The report in a notebook."""
+        from ghostify.cost.render import to_html
+
+        return to_html(self)
+
+    def __rich__(self) -> Any:
+        """The report in a terminal: ``rich.print(report)``."""
+        from ghostify.cost.render import TerminalReport
+
+        return TerminalReport(self)
+
+    def __str__(self) -> str:
+        from ghostify.cost.render import to_text
+
+        return to_text(self)
+
+
+def _ratios(before: Cost, after: Cost) -> Ratios:
+    return Ratios(
+        params=ratio(before.params, after.params),
+        macs=ratio(before.macs, after.macs),
+        acts=ratio(before.acts, after.acts),
+    )
+
+
+def _row_to_dict(row: Row) -> dict[str, Any]:
+    return {**dataclasses.asdict(row), "ratios": dataclasses.asdict(row.ratios)}
+
+
+def _row_from_dict(data: Mapping[str, Any]) -> Row:
+    values = {key: value for key, value in data.items() if key != "ratios"}
+    costs = {"before": Cost(**values["before"]), "after": Cost(**values["after"])}
+    return Row(**{**values, **costs})

@@ -1,0 +1,32 @@
+"""The one error class users meet, and the kinds of it a caller would tell apart."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GhostifyError(Exception):
+    """What went wrong, why, and the way out, in one sentence (CLI: exit code 2)."""
+
+
+class SettingsError(GhostifyError):
+    """A setting (``s``, ``d``, a pattern, ...) makes no sense or matches nothing."""
+
+
+class ModelError(GhostifyError):
+    """A model can't be found, built or run."""
+
+
+class WeightsError(GhostifyError):
+    """A weights file can't be read or doesn't fit the model."""
+
+
+class SavedFolderError(GhostifyError):
+    """A saved folder can't be written, or is no (whole) saved network."""
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+    """`` (did you mean a, b?)`` for the known words like ``word``; empty when there are none."""
+    close = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)
+    return f" (did you mean {', '.join(close)}?)" if close else ""

@@ -1,0 +1,35 @@
+"""Where in a network's own code something stopped, in a line."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from pathlib import Path
+
+import torch
+
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_TORCH = str(Path(torch.__file__).parent) + os.sep
+# A network that is part of this package is a network like any other.
+_NETWORKS = str(Path(__file__).parents[1] / "zoo") + os.sep
+
+
+def describe_error(error: BaseException) -> str:
+    """``models/net.py:42: TypeError: ...``: the innermost line outside PyTorch and ghostify.
+
+    Only the last two parts of the path are named, and the first sentence of what was said.
+    """
+    lines = str(error).strip().splitlines()
+    sentence = lines[0].split(". ")[0].rstrip(".") if lines else ""
+    said = f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename)]
+    if not frames:
+        return said
+    place = "/".join(Path(frames[-1].filename).parts[-2:])
+    return f"{place}:{frames[-1].lineno}: {said}"
+
+
+def _is_theirs(filename: str) -> bool:
+    if filename.startswith(_NETWORKS):
+        return True
+    return not filename.startswith((_OURS, _TORCH, "<"))

@@ -1,0 +1,72 @@
+"""Copies of a network whose tensors have shapes but no data: they run in no time and no memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.parameter import UninitializedTensorMixin
+
+from ghostify.errors import ModelError
+from ghostify.graph.failure import describe_error
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def shadow(model: ModuleT) -> ModuleT:
+    """A deep copy of ``model`` with every tensor on the meta device; ``model`` is not changed.
+
+    Raises:
+        ModelError: The model can't be copied.
+    """
+    return _copy(model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False))
+
+
+def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
+    """A copy of a shadow whose tensors pretend to be on the CPU.
+
+    Slower than the meta device; for networks whose forward makes tensors of its own there.
+    """
+    with mode:
+        return _copy(hollow, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+
+
+def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
+    memo: dict[int, Any] = {}
+    for tensor in _tensors_of(model):
+        if not isinstance(tensor, UninitializedTensorMixin) and id(tensor) not in memo:
+            memo[id(tensor)] = _like(tensor, hollow)
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise ModelError(
+            f"The network can't be copied ({describe_error(error)}), and ghostify works on a copy: "
+            "make copy.deepcopy(model) work."
+        ) from error
+
+
+def _like(tensor: Tensor, hollow: Callable[[Tensor], Tensor]) -> Tensor:
+    """The tensor without its data, a parameter staying one."""
+    try:
+        empty = hollow(tensor)
+    except (RuntimeError, NotImplementedError):  # quantised or otherwise exotic: keep it as it is
+        return tensor
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    return empty
+
+
+def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers and the tensors that modules keep as plain attributes."""
+    for module in model.modules():
+        for value in module.__dict__.values():
+            if isinstance(value, Tensor):
+                yield value
+            elif isinstance(value, list | tuple):
+                yield from (item for item in value if isinstance(item, Tensor))
+            elif isinstance(value, dict):
+                yield from (item for item in value.values() if isinstance(item, Tensor))

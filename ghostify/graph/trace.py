@@ -1,0 +1,154 @@
+"""torch.fx graphs of any network: of the whole, or of the largest parts that trace."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from ghostify.graph.failure import describe_error
+from ghostify.nn.ghost import GhostConv2d, GhostLinear
+
+LAYERS = (_ConvNd, nn.Linear, GhostConv2d, GhostLinear)
+"""What counts as a layer with weights that mix channels."""
+
+LEAVES = (
+    *LAYERS,
+    _NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RNNBase,
+    nn.MultiheadAttention,
+)
+
+
+class LayerTracer(fx.Tracer):
+    """A tracer whose leaves are told by what they are, not by the file that defines them.
+
+    A subclass of a convolution or a norm from outside torch.nn stays one node: traced through, a
+    norm's ``self.training`` would be frozen, and a convolution's module would vanish.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(param_shapes_constant=True)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether ``m`` becomes one node."""
+        return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a network that traces as a whole.
+
+    Attributes:
+        name: Qualified name of the module; empty for the whole network.
+        graph: Its graph; the targets of its nodes are relative to the module.
+    """
+
+    name: str
+    graph: fx.Graph
+
+    def qualify(self, target: str) -> str:
+        """A node's target as a name in the whole network."""
+        return f"{self.name}.{target}" if self.name else target
+
+
+@dataclass(frozen=True)
+class TraceStop:
+    """A module that does not trace, and where: ``file:line: error``."""
+
+    module: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Tracing:
+    """What of a network traces.
+
+    Attributes:
+        regions: The largest modules that trace.
+        stops: The modules that don't.
+    """
+
+    regions: tuple[Region, ...]
+    stops: tuple[TraceStop, ...]
+
+    @property
+    def whole(self) -> Region | None:
+        """The region that is the whole network, where there is one."""
+        return next((r for r in self.regions if not r.name), None)
+
+
+def trace(model: nn.Module, given: frozenset[str] = frozenset()) -> Tracing:
+    """Trace a network, or the largest of its submodules that trace and hold layers.
+
+    Args:
+        model: The network, in the mode (train or eval) that matters; it is not changed.
+        given: Names of the optional arguments of its ``forward`` that will be given; the others are
+            fixed to their defaults.
+    """
+    regions: list[Region] = []
+    stops: list[TraceStop] = []
+    _trace_into(model, "", given, regions, stops)
+    return Tracing(tuple(regions), tuple(stops))
+
+
+def _trace_into(
+    module: nn.Module,
+    name: str,
+    given: frozenset[str],
+    regions: list[Region],
+    stops: list[TraceStop],
+) -> None:
+    if _has_forward(module):
+        try:
+            graph = LayerTracer().trace(module, concrete_args=_defaults(module, given))
+        except Exception as error:
+            stops.append(TraceStop(name, describe_error(error)))
+        else:
+            regions.append(Region(name, graph))
+            return
+    for child_name, child in module.named_children():
+        if not isinstance(child, LEAVES) and _holds_layers(child):
+            path = f"{name}.{child_name}" if name else child_name
+            _trace_into(child, path, frozenset(), regions, stops)
+
+
+def _has_forward(module: nn.Module) -> bool:
+    return type(module).forward is not nn.Module.forward
+
+
+def _holds_layers(module: nn.Module) -> bool:
+    return any(isinstance(m, LAYERS) for m in module.modules())
+
+
+def _defaults(module: nn.Module, given: frozenset[str]) -> dict[str, Any]:
+    """The optional arguments that stay at their defaults (a proxy would never be None)."""
+    return {
+        p.name: p.default
+        for p in inspect.signature(module.forward).parameters.values()
+        if p.default is not inspect.Parameter.empty and p.name not in given
+    }
+
+
+def weights_read_directly(tracing: Tracing, model: nn.Module) -> Iterator[str]:
+    """Names of the layers whose weight some forward reads, instead of (or beside) calling them."""
+    for region in tracing.regions:
+        for node in region.graph.nodes:
+            if node.op == "get_attr" and "." in str(node.target):
+                owner = region.qualify(str(node.target).rpartition(".")[0])
+                if isinstance(_module_at(model, owner), LAYERS):
+                    yield owner
+
+
+def _module_at(model: nn.Module, name: str) -> nn.Module | None:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None

@@ -1,0 +1,295 @@
+"""Saving and loading a converted network: weights as safetensors, its making as a small YAML file."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ghostify._version import __version__
+from ghostify.errors import GhostifyError, SavedFolderError
+from ghostify.passes.surgery import rewrite
+from ghostify.plans import Plan
+from ghostify.provenance import Provenance, Source, remember
+
+RECIPE = "recipe.yaml"
+FORMAT = "ghostify.recipe/1"
+"""Name and version of the recipe; the number goes up when a key changes its meaning or goes."""
+
+
+@dataclass(frozen=True)
+class SavedFolder:
+    """What a saved folder says.
+
+    Attributes:
+        directory: The folder.
+        provenance: How the network was made.
+        weights: Path of the safetensors file.
+        training: Whether the network was in train mode.
+        dtype: Type of all its floating-point parameters, where they have one in common.
+        channels_last: Whether its kernels lay in memory with the channels last.
+        input_size: ``(C, H, W)`` that its costs were counted for, where that is known.
+    """
+
+    directory: Path
+    provenance: Provenance
+    weights: Path
+    training: bool
+    dtype: torch.dtype | None
+    channels_last: bool
+    input_size: tuple[int, ...] | None
+
+
+def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
+    """Write a network into a folder.
+
+    The weights get a name of their own and the recipe, which names them, is put into place last, by
+    one rename: whenever a save is cut off, the folder is what it was, or is the new one.
+
+    Raises:
+        SavedFolderError: The folder can't be written, or holds other things.
+    """
+    tensors = _tensors(model)
+    with _explained(directory, "written"):
+        check_target(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        old = _weights_named_in(directory)
+        draft = directory / f".{uuid.uuid4().hex}.tmp"
+        try:
+            save_file(tensors, draft, metadata={"format": "pt"})
+            digest = _digest(draft)
+            weights = directory / f"model-{digest[:8]}.safetensors"
+            draft.replace(weights)
+            draft.write_text(_recipe(model, provenance, weights.name, digest), encoding="utf-8")
+            draft.replace(directory / RECIPE)
+        finally:
+            draft.unlink(missing_ok=True)
+        if old is not None and old != weights:
+            old.unlink(missing_ok=True)
+    return directory
+
+
+def read(directory: Path) -> SavedFolder:
+    """Read and check a folder's recipe; no code is run and no weights are read.
+
+    Raises:
+        SavedFolderError: It is no saved network, a newer one, or not whole.
+    """
+    if not is_saved(directory):
+        raise SavedFolderError(
+            f"{directory} is no saved network (it has no {RECIPE}): "
+            "give a folder that ghostify saved."
+        )
+    try:
+        recipe = yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
+        if recipe["format"] != FORMAT:
+            raise SavedFolderError(
+                f"{directory} has the format {recipe['format']!r}, and this ghostify "
+                f"({__version__}) reads {FORMAT!r}: use the ghostify that saved it."
+            )
+        return _parse(directory, recipe)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
+        raise SavedFolderError(
+            f"{directory / RECIPE} is damaged ({type(error).__name__}: {_first_line(error)}): "
+            "save the network again."
+        ) from error
+
+
+def is_saved(directory: Path) -> bool:
+    """Whether a folder holds a saved network."""
+    return (directory / RECIPE).is_file()
+
+
+def restore(folder: SavedFolder, original: nn.Module) -> nn.Module:
+    """The saved network, rebuilt from (a copy of) the original.
+
+    Raises:
+        SavedFolderError: The weights are damaged or missing, or don't fit the original.
+    """
+    state = _read_weights(folder)
+    network = original if folder.provenance.plans else copy.deepcopy(original)
+    try:
+        for plan in folder.provenance.plans:
+            network = rewrite(network, plan)
+    except GhostifyError as error:
+        raise SavedFolderError(f"{folder.directory} doesn't fit this network. {error}") from error
+    if folder.dtype is not None:
+        network.to(folder.dtype)
+    if folder.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    _fill(network, state, folder)
+    network.train(folder.training)
+    remember(network, folder.provenance)
+    return network
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a network, as safetensors takes it: contiguous, each with memory of its own."""
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for key, value in model.state_dict().items():
+        if not isinstance(value, Tensor) or value.is_meta:
+            raise SavedFolderError(
+                f"{key!r} of this network is no tensor with data, and only those can be saved: "
+                "leave it out of its state_dict."
+            )
+        tensor = value.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[key] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return tensors
+
+
+def _recipe(model: nn.Module, provenance: Provenance, weights: str, digest: str) -> str:
+    source = provenance.source
+    report = provenance.report
+    recipe = {
+        "format": FORMAT,
+        "versions": {"ghostify": __version__, "torch": str(torch.__version__)},
+        "source": None
+        if source is None
+        else {"name": source.name, "model_args": dict(source.model_args)},
+        "weights": {"file": weights, "sha256": digest},
+        "training": model.training,
+        "dtype": _common_dtype(model),
+        "channels_last": _is_channels_last(model),
+        "inputs": report.inputs if report is not None else None,
+        "conversions": [plan.to_dict() for plan in provenance.plans],
+    }
+    # Through JSON first: whatever is no plain data (in model_args, say) must not reach the file.
+    plain = json.loads(json.dumps(recipe))
+    head = "# How this network was made. Load it with ghostify.load(FOLDER).\n"
+    return head + yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=100)
+
+
+def _parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
+    source, weights = recipe["source"], recipe["weights"]
+    if Path(weights["file"]).name != weights["file"]:
+        raise ValueError(f"weights file {weights['file']!r} is not inside the folder")
+    provenance = Provenance(
+        source=None if source is None else Source(source["name"], source["model_args"]),
+        plans=tuple(Plan.from_dict(plan) for plan in recipe["conversions"]),
+    )
+    return SavedFolder(
+        directory=directory,
+        provenance=provenance,
+        weights=directory / weights["file"],
+        training=bool(recipe["training"]),
+        dtype=getattr(torch, recipe["dtype"]) if recipe["dtype"] else None,
+        channels_last=bool(recipe["channels_last"]),
+        input_size=_image_size(recipe["inputs"]),
+    )
+
+
+def _image_size(inputs: str | None) -> tuple[int, ...] | None:
+    """``1x3x224x224`` as ``(3, 224, 224)``; None for several inputs, or a batch."""
+    sizes = [int(size) for size in inputs.split("x")] if inputs and "," not in inputs else []
+    return tuple(sizes[1:]) if len(sizes) > 1 and sizes[0] == 1 else None
+
+
+def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
+    try:
+        digest = _digest(folder.weights)
+        state = load_file(folder.weights)
+    except (OSError, SafetensorError) as error:
+        raise SavedFolderError(
+            f"{folder.weights} can't be read ({_first_line(error)}): save the network again."
+        ) from error
+    if not folder.weights.stem.endswith(digest[:8]):
+        raise SavedFolderError(
+            f"{folder.weights} is not what was saved (its checksum is another): "
+            "save the network again."
+        )
+    return state
+
+
+def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) -> None:
+    """Copy the saved state into a network of the same structure, types included."""
+    own = network.state_dict()
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    odd = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    wrong = [*missing, *unexpected, *odd]
+    if wrong:
+        raise SavedFolderError(
+            f"{folder.directory} doesn't fit this network: {len(wrong)} keys are missing, too many "
+            f"or of another shape ({', '.join(wrong[:3])}): give the original it was made from."
+        )
+    for key, tensor in own.items():
+        # Through .data: a tied parameter stays one, and takes the type that was saved.
+        saved = state[key].to(tensor.device)
+        if tensor.dtype == saved.dtype:
+            tensor.copy_(saved)
+        else:
+            _set_data(network, key, saved)
+
+
+def _set_data(network: nn.Module, key: str, value: Tensor) -> None:
+    path, _, name = key.rpartition(".")
+    getattr(network.get_submodule(path), name).data = value
+
+
+def _common_dtype(model: nn.Module) -> str | None:
+    dtypes = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
+    only = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    return None if only == torch.float32 else str(only).removeprefix("torch.")
+
+
+def _is_channels_last(model: nn.Module) -> bool:
+    kernels = [p for p in model.parameters() if p.ndim == 4 and not p.is_contiguous()]
+    return any(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+def check_target(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise SavedFolderError(f"{directory} is a file: give a folder to save to.")
+    if directory.is_dir() and any(directory.iterdir()) and not is_saved(directory):
+        raise SavedFolderError(
+            f"{directory} holds other things, and no saved network: give a new or empty folder."
+        )
+
+
+def _weights_named_in(directory: Path) -> Path | None:
+    """The weights file of the network that a folder held so far."""
+    if not is_saved(directory):
+        return None
+    try:
+        return read(directory).weights
+    except SavedFolderError:
+        return None
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0]
+
+
+@contextmanager
+def _explained(directory: Path, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or _first_line(error)
+        raise SavedFolderError(
+            f"{directory} can't be {verb} ({reason}): give a folder you may write to."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise SavedFolderError(
+            f"How this network was made can't be {verb} as data ({_first_line(error)}): "
+            "give model_args of plain numbers, texts, lists."
+        ) from error

@@ -1,0 +1,5 @@
+"""Ghost modules: plain ``torch.nn`` modules that know nothing of conversion."""
+
+from ghostify.nn.ghost import GhostConv2d, GhostLinear, intrinsic_channels
+
+__all__ = ["GhostConv2d", "GhostLinear", "intrinsic_channels"]

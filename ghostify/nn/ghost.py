@@ -1,0 +1,299 @@
+"""The C-Ghost module (Section 3.1, Eq. 2-3, Figure 2), for convolutions and linear layers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ghostify.errors import SettingsError
+from ghostify.nn.start import carve, draw, project
+
+BiasMode = Literal["full", "primary"]
+InitMode = Literal["projection", "random"]
+CheapT = TypeVar("CheapT", nn.Conv2d, nn.Conv1d)
+
+
+def intrinsic_channels(out_channels: int, s: int) -> int:
+    """Number of intrinsic feature maps m = ceil(n / s) of Eq. 2.
+
+    Example:
+        >>> intrinsic_channels(64, 2), intrinsic_channels(10, 4)
+        (32, 3)
+    """
+    return -(-out_channels // s)
+
+
+def check_s_d(s: int, d: int) -> None:
+    """Raise `SettingsError` unless s is a whole number >= 1 and d an odd one."""
+    if isinstance(s, bool) or not isinstance(s, int) or s < 1:
+        raise SettingsError(f"s={s!r} makes no sense: give a whole number of 1 or more.")
+    if isinstance(d, bool) or not isinstance(d, int) or d < 1 or d % 2 == 0:
+        raise SettingsError(f"d={d!r} makes no sense: give an odd whole number (1, 3, 5, ...).")
+
+
+class _Ghost(nn.Module):
+    """What both ghost modules share: a primary layer, its cheap operation, the concat."""
+
+    primary: nn.Conv2d | nn.Linear
+    cheap: nn.Conv2d | nn.Conv1d | None
+    s: int
+
+    def __getattr__(self, name: str) -> Any:
+        # `weight` is asked for by code that reads a layer's weight instead of calling the layer.
+        # No tensor here has the shape it expects, so it must fail, and say why.
+        if name in ("weight", "bias"):
+            raise AttributeError(
+                f"{type(self).__name__} has no single {name!r}: it computes its output from "
+                f"`primary.{name}` and `cheap.{name}`",
+                name=name,
+                obj=self,
+            )
+        return super().__getattr__(name)
+
+    def _make_cheap(self, kind: type[CheapT], m: int, bias_mode: BiasMode, **kernel: int) -> CheapT:
+        """The depth-wise operation of m intrinsic maps, beside ``self.primary``, not yet drawn."""
+        weight = self.primary.weight
+        bias = self.primary.bias is not None and bias_mode == "full"
+        # Made on the meta device, so that PyTorch's global random state is left alone.
+        cheap = kind(m, m * (self.s - 1), groups=m, bias=bias, device="meta", **kernel)
+        cheap = cheap.to(weight.dtype).to_empty(device=weight.device)
+        cheap.train(self.primary.training)
+        return cheap.requires_grad_(weight.requires_grad)
+
+    def _start(
+        self, layer: nn.Conv2d | nn.Linear, init: InitMode, generator: torch.Generator | None
+    ) -> None:
+        """Fit the cheap operation to ``layer``, or draw it."""
+        if self.cheap is None or layer.weight.is_meta:
+            return
+        if init == "random":
+            draw(self.cheap, generator)
+        else:
+            project(layer, self.cheap, getattr(layer, "groups", 1))
+
+
+class GhostConv2d(_Ghost):
+    """A convolution that makes n/s feature maps itself and the others from those, cheaply.
+
+    ``primary`` (Eq. 2) has m = ceil(n / s) filters and the hyper-parameters of the convolution it
+    stands for; ``cheap`` (Eq. 3) is a depth-wise d x d convolution, stride 1, "same" padding, that
+    makes s - 1 ghosts of each intrinsic map; the output is their concat, its first n channels.
+    With ``groups`` > 1 each group is a ghost module of its own (its intrinsic maps, then its
+    ghosts), so that the channel order is the convolution's.
+
+    Args:
+        in_channels: Channels c of the input.
+        out_channels: Channels n of the output.
+        kernel_size: Kernel of the primary convolution.
+        stride: As in `torch.nn.Conv2d`.
+        padding: As in `torch.nn.Conv2d`.
+        dilation: As in `torch.nn.Conv2d`.
+        groups: As in `torch.nn.Conv2d`; must divide m.
+        bias: Whether the module has biases.
+        padding_mode: As in `torch.nn.Conv2d`.
+        s: The paper's s; 1 leaves only the primary convolution.
+        d: Kernel size of the cheap operation; odd.
+        bias_mode: ``"full"``: every output channel has a bias, ``"primary"``: the intrinsic only.
+        device: Where the parameters are.
+        dtype: Type of the parameters.
+
+    Shape:
+        - Input: ``(N, in_channels, H, W)`` or ``(in_channels, H, W)``
+        - Output: ``(N, out_channels, H', W')`` or ``(out_channels, H', W')``, as `torch.nn.Conv2d`
+
+    Raises:
+        SettingsError: s or d makes no sense, or ``groups`` doesn't divide m.
+
+    Example:
+        >>> ghost = GhostConv2d(16, 64, 3, padding=1, s=2, d=3)
+        >>> ghost(torch.zeros(1, 16, 8, 8)).shape
+        torch.Size([1, 64, 8, 8])
+        >>> tuple(ghost.primary.weight.shape), tuple(ghost.cheap.weight.shape)
+        ((32, 16, 3, 3), (32, 1, 3, 3))
+    """
+
+    primary: nn.Conv2d
+    cheap: nn.Conv2d | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        *,
+        s: int = 2,
+        d: int = 3,
+        bias_mode: BiasMode = "full",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        check_s_d(s, d)
+        m = intrinsic_channels(out_channels, s)
+        if m % groups:
+            raise SettingsError(
+                f"groups={groups} does not divide the {m} intrinsic channels of "
+                f"out_channels={out_channels} at s={s}: choose another s."
+            )
+        primary = nn.Conv2d(
+            in_channels, m, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self._assemble(primary, out_channels, s, d, bias_mode)
+        if self.cheap is not None:
+            draw(self.cheap)
+
+    @classmethod
+    def from_conv(
+        cls,
+        conv: nn.Conv2d,
+        s: int = 2,
+        d: int = 3,
+        *,
+        bias_mode: BiasMode = "full",
+        init: InitMode = "projection",
+        generator: torch.Generator | None = None,
+    ) -> GhostConv2d:
+        """The ghost module in ``conv``'s place, with what it can keep of the weights.
+
+        The primary convolution is of ``conv``'s own class and takes its first filters; with
+        ``init="projection"`` each ghost starts as the multiple of its intrinsic map whose filter is
+        nearest (least squares) to the filter it replaces, with ``"random"`` as PyTorch draws a
+        Conv2d. ``conv`` is not changed.
+
+        Raises:
+            SettingsError: s or d makes no sense, or ``conv.groups`` doesn't divide m.
+        """
+        check_s_d(s, d)
+        n, groups = conv.out_channels, conv.groups
+        m = intrinsic_channels(n, s)
+        if m % groups:
+            raise SettingsError(f"groups={groups} does not divide the {m} intrinsic channels.")
+        kept = torch.arange(n).view(groups, -1)[:, : m // groups].flatten()
+        ghost = cls.__new__(cls)
+        nn.Module.__init__(ghost)
+        ghost._assemble(carve(conv, kept), n, s, d, bias_mode)
+        ghost._start(conv, init, generator)
+        return ghost
+
+    def _assemble(
+        self, primary: nn.Conv2d, out_channels: int, s: int, d: int, bias_mode: BiasMode
+    ) -> None:
+        self.s, self.d = s, d
+        self.in_channels, self.out_channels = primary.in_channels, out_channels
+        self.kernel_size, self.stride = primary.kernel_size, primary.stride
+        self.padding, self.padding_mode = primary.padding, primary.padding_mode
+        self.dilation, self.groups = primary.dilation, primary.groups
+        self.primary, self.cheap = primary, None
+        self.training = primary.training
+        if s > 1:
+            m = primary.out_channels
+            self.cheap = self._make_cheap(nn.Conv2d, m, bias_mode, kernel_size=d, padding=d // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
+        intrinsic = self.primary(x)
+        if self.cheap is None:
+            return intrinsic
+        ghosts = self.cheap(intrinsic)
+        if self.groups == 1:
+            out = torch.cat([intrinsic, ghosts], dim=-3)
+            return (
+                out if out.size(-3) == self.out_channels else out.narrow(-3, 0, self.out_channels)
+            )
+        parts = [maps.unflatten(-3, (self.groups, -1)) for maps in (intrinsic, ghosts)]
+        out = torch.cat(parts, dim=-3).narrow(-3, 0, self.out_channels // self.groups)
+        return out.flatten(-4, -3)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows beside the two parts."""
+        return f"{self.in_channels}, {self.out_channels}, s={self.s}, d={self.d}"
+
+
+class GhostLinear(_Ghost):
+    """`torch.nn.Linear` as a 1x1 ghost module: m = ceil(n / s) features, the others by scaling.
+
+    The cheap operation is a depth-wise 1x1 convolution: a factor per ghost and, with
+    ``bias_mode="full"``, an offset.
+
+    Shape:
+        - Input: ``(*, in_features)``
+        - Output: ``(*, out_features)``
+
+    Raises:
+        SettingsError: s makes no sense.
+
+    Example:
+        >>> GhostLinear(128, 10, s=2)(torch.zeros(4, 128)).shape
+        torch.Size([4, 10])
+    """
+
+    primary: nn.Linear
+    cheap: nn.Conv1d | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        s: int = 2,
+        bias_mode: BiasMode = "full",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        check_s_d(s, 1)
+        m = intrinsic_channels(out_features, s)
+        primary = nn.Linear(in_features, m, bias, device=device, dtype=dtype)
+        self._assemble(primary, out_features, s, bias_mode)
+        if self.cheap is not None:
+            draw(self.cheap)
+
+    @classmethod
+    def from_linear(
+        cls,
+        linear: nn.Linear,
+        s: int = 2,
+        *,
+        bias_mode: BiasMode = "full",
+        init: InitMode = "projection",
+        generator: torch.Generator | None = None,
+    ) -> GhostLinear:
+        """The ghost module in ``linear``'s place; see `GhostConv2d.from_conv`."""
+        check_s_d(s, 1)
+        m = intrinsic_channels(linear.out_features, s)
+        ghost = cls.__new__(cls)
+        nn.Module.__init__(ghost)
+        ghost._assemble(carve(linear, torch.arange(m)), linear.out_features, s, bias_mode)
+        ghost._start(linear, init, generator)
+        return ghost
+
+    def _assemble(self, primary: nn.Linear, out_features: int, s: int, bias_mode: BiasMode) -> None:
+        self.s, self.d = s, 1
+        self.in_features, self.out_features = primary.in_features, out_features
+        self.primary, self.cheap = primary, None
+        self.training = primary.training
+        if s > 1:
+            self.cheap = self._make_cheap(nn.Conv1d, primary.out_features, bias_mode, kernel_size=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(*, in_features)`` to ``(*, out_features)``."""
+        intrinsic = self.primary(x)
+        if self.cheap is None:
+            return intrinsic
+        columns = intrinsic.reshape(-1, intrinsic.size(-1), 1)
+        ghosts = self.cheap(columns).reshape(intrinsic.shape[:-1] + (self.cheap.out_channels,))
+        return torch.cat([intrinsic, ghosts], dim=-1).narrow(-1, 0, self.out_features)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows beside the two parts."""
+        return f"{self.in_features}, {self.out_features}, s={self.s}"

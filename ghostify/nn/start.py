@@ -1,0 +1,116 @@
+"""What a ghost module starts from: its parts cut from, or fitted to, the layer it stands for."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import OrderedDict
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
+
+
+def out_attribute(layer: nn.Module) -> str:
+    """Name of the attribute that holds a layer's number of outputs."""
+    return "out_channels" if isinstance(layer, nn.Conv2d) else "out_features"
+
+
+def carve(layer: LayerT, kept: Tensor) -> LayerT:
+    """A layer of ``layer``'s own class and settings that has only the outputs ``kept``.
+
+    Every parameter and buffer that has one entry for each output is cut, so that a subclass (weight
+    standardisation, "same" padding as TensorFlow's, a gain) keeps its behaviour. Hooks stay behind.
+    The full weight is never copied.
+
+    Args:
+        layer: The layer to cut; it is not changed.
+        kept: Indices of the outputs to keep, ``(m,)``.
+    """
+    name = out_attribute(layer)
+    outputs = getattr(layer, name)
+    cut = layer.__class__.__new__(layer.__class__)
+    nn.Module.__init__(cut)
+    fresh = set(cut.__dict__)
+    for key, value in layer.__dict__.items():
+        if key not in fresh:
+            cut.__dict__[key] = value if isinstance(value, nn.Module) else copy.deepcopy(value)
+    cut.__dict__["_non_persistent_buffers_set"] = set(layer._non_persistent_buffers_set)
+    setattr(cut, name, len(kept))
+    cut.training = layer.training
+    for key, parameter in layer._parameters.items():
+        cut._parameters[key] = None
+        if parameter is not None:
+            part = _cut(parameter, outputs, kept)
+            cut._parameters[key] = nn.Parameter(part, requires_grad=parameter.requires_grad)
+    for key, buffer in layer._buffers.items():
+        cut._buffers[key] = None if buffer is None else _cut(buffer, outputs, kept)
+    return cut
+
+
+def _cut(tensor: Tensor, outputs: int, kept: Tensor) -> Tensor:
+    if tensor.ndim == 0 or tensor.shape[0] != outputs:
+        return tensor.detach().clone()
+    return tensor.detach().index_select(0, kept.to(tensor.device))
+
+
+def move_hooks(source: nn.Module, target: nn.Module, memo: dict[int, Any] | None = None) -> None:
+    """Give ``target`` the forward and backward hooks of ``source``.
+
+    Args:
+        source: The layer that is replaced.
+        target: The module that stands in its place.
+        memo: `copy.deepcopy`'s memo when the network was copied (hooks that are bound methods are
+            then bound to the copy); None to hand over the hooks themselves, handles included.
+    """
+    for key, hooks in source.__dict__.items():
+        is_run_hook = "forward" in key or "backward" in key
+        if is_run_hook and isinstance(hooks, OrderedDict | dict) and hooks:
+            target.__dict__[key] = hooks if memo is None else copy.deepcopy(hooks, memo)
+    if source._is_full_backward_hook is not None:
+        target._is_full_backward_hook = source._is_full_backward_hook
+
+
+@torch.no_grad()
+def draw(cheap: nn.Conv2d | nn.Conv1d, generator: torch.Generator | None = None) -> None:
+    """Draw a cheap operation's kernels and biases as PyTorch draws those of any convolution."""
+    bound = 1 / math.sqrt(cheap.weight[0].numel())
+    cheap.weight.uniform_(-bound, bound, generator=generator)
+    if cheap.bias is not None:
+        cheap.bias.uniform_(-bound, bound, generator=generator)
+
+
+@torch.no_grad()
+def project(layer: nn.Conv2d | nn.Linear, cheap: nn.Conv2d | nn.Conv1d, groups: int = 1) -> None:
+    """Make each ghost the multiple of its intrinsic map that is nearest to the map it replaces.
+
+    Nearest in the filters: for the filter w of a ghost and v of its intrinsic map the factor is
+    <w, v> / <v, v>, at the centre of the d x d kernel. The bias makes up for the multiple of the
+    intrinsic map's bias, so that none of the layer's biases is lost.
+
+    Args:
+        layer: The layer that is replaced; its first outputs (of each group) are the intrinsic maps.
+        cheap: The cheap operation, ``m`` inputs and ``m * (s - 1)`` outputs; written in place.
+        groups: Groups of ``layer``.
+    """
+    maps, copies = cheap.in_channels // groups, cheap.out_channels // cheap.in_channels
+    filters = layer.weight.detach().float().reshape(groups, layer.weight.shape[0] // groups, -1)
+    intrinsic, replaced = filters[:, :maps], filters[:, maps:]
+    norms = torch.einsum("gkp,gkp->gk", intrinsic, intrinsic).clamp_min(1e-12)
+    factors = filters.new_zeros(groups, maps, copies)
+    offsets = filters.new_zeros(groups, maps, copies)
+    for j in range(copies):
+        wanted = replaced[:, j::copies]
+        count = wanted.shape[1]  # the last maps may have one ghost fewer: only n channels are kept
+        products = torch.einsum("gkp,gkp->gk", wanted, intrinsic[:, :count])
+        factors[:, :count, j] = products / norms[:, :count]
+        if layer.bias is not None:
+            bias = layer.bias.detach().float().view(groups, -1)
+            shift = factors[:, :count, j] * bias[:, :count]
+            offsets[:, :count, j] = bias[:, maps:][:, j::copies] - shift
+    kernels = cheap.weight.zero_().flatten(1)
+    kernels[:, kernels.shape[1] // 2] = factors.flatten().to(kernels.dtype)
+    if cheap.bias is not None:
+        cheap.bias.copy_(offsets.flatten())

@@ -1,0 +1,165 @@
+"""C-Ghost (Section 3): which layers of a network become ghost modules, and what that saves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+from ghostify.cost.figures import Count
+from ghostify.graph.trace import weights_read_directly
+from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.passes.rules import Candidate, Layer, reason_to_keep
+from ghostify.passes.surgery import rewrite_, swap_
+from ghostify.passes.trial import find_offenders
+from ghostify.plans import Kept, Plan, Replacement
+from ghostify.selection import select, value_for
+from ghostify.settings import DEFAULT_D, DEFAULT_S, CGhost
+from ghostify.survey import Survey
+
+
+def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
+    """Decide what becomes a ghost module, and count the network that results.
+
+    The decision is tried on the survey's shadow (which is rewritten): what doesn't run there is
+    left as it is.
+
+    Returns:
+        The plan, and the costs of the converted network.
+
+    Raises:
+        SettingsError: A selector matches nothing.
+    """
+    hollow = survey.hollow
+    layers = dict(_layers(hollow))
+    wanted, resolved = _choose(layers, settings, survey)
+    tied, read = _tied(hollow), set(weights_read_directly(survey.tracing, hollow))
+    replaced: list[Replacement] = []
+    kept = list(_not_convertible(survey, layers))
+    for name, layer in layers.items():
+        if name not in wanted:
+            if isinstance(layer, nn.Conv2d) or settings.linear:
+                kept.append(Kept(name, type(layer).__name__, "not selected"))
+            continue
+        candidate = Candidate(
+            name,
+            layer,
+            s=value_for(name, settings.s, DEFAULT_S, survey.ends),
+            d=value_for(name, settings.d, DEFAULT_D, survey.ends),
+            bias_mode=settings.bias_mode,
+            tied_to=tied.get(name),
+            read_directly=name in read,
+        )
+        reason = reason_to_keep(candidate)
+        if reason is None:
+            replaced.append(_replacement(candidate))
+        else:
+            kept.append(Kept(name, type(layer).__name__, reason))
+    untraced = tuple(f"{s.module or 'the network'}: {s.where}" for s in survey.tracing.stops)
+    return _try(survey, Plan(resolved, tuple(replaced), tuple(kept), untraced))
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
+    """Convolutions and linear layers, those inside ghost modules left out."""
+    inside: set[nn.Module] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, GhostConv2d | GhostLinear):
+            inside.update(module.modules())
+        elif isinstance(module, nn.Conv2d | nn.Linear) and module not in inside:
+            yield name, module
+
+
+def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple[set[str], CGhost]:
+    """The layers that are meant, and the settings with predicates turned into names."""
+    # A predicate may look at weights, but it must not: on the shadow they have none to show.
+    chosen = {"keep": set[str](), "only": set(layers)}
+    resolved: dict[str, tuple[str, ...]] = {}
+    for option in ("keep", "only"):
+        selectors = getattr(settings, option)
+        if selectors:
+            chosen[option] = select(selectors, layers, survey.ends, option)
+        if any(callable(selector) for selector in selectors):
+            resolved[option] = tuple(sorted(chosen[option]))
+    for option in ("s", "d"):
+        patterns = getattr(settings, option)
+        if not isinstance(patterns, int):
+            for pattern in patterns:
+                select([pattern], layers, survey.ends, option)
+    wanted = {
+        name
+        for name in chosen["only"] - chosen["keep"]
+        if settings.linear or isinstance(layers[name], nn.Conv2d)
+    }
+    return wanted, replace(settings, **resolved)
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """Layers whose parameters another module holds too, and that module's name."""
+    holders: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                holders.setdefault(id(parameter), []).append(name)
+    shared = [names for names in holders.values() if len(names) > 1]
+    return {
+        name: next(other for other in names if other != name)
+        for names in shared
+        for name in names
+        if any(other != name for other in names)
+    }
+
+
+def _not_convertible(survey: Survey, layers: dict[str, Layer]) -> Iterator[Kept]:
+    """Convolutions that are no Conv2d module: said, so that nobody looks for them in vain."""
+    for name, module in survey.hollow.named_modules():
+        is_other = isinstance(module, _ConvNd) and not isinstance(module, nn.Conv2d)
+        if is_other and not _in_ghost(name, survey.hollow):
+            yield Kept(name, type(module).__name__, "only Conv2d is converted")
+    modules = dict(survey.hollow.named_modules())
+    for layer in survey.count.layers:
+        if layer.cost.conv_macs and not isinstance(modules[layer.name], _ConvNd):
+            reason = "a functional convolution in its forward: no module to replace"
+            yield Kept(layer.name, layer.kind, reason)
+
+
+def _in_ghost(name: str, model: nn.Module) -> bool:
+    parent = model.get_submodule(name.rpartition(".")[0])
+    return isinstance(parent, GhostConv2d | GhostLinear)
+
+
+def _replacement(candidate: Candidate) -> Replacement:
+    return Replacement(
+        name=candidate.name,
+        kind=type(candidate.layer).__name__,
+        s=candidate.s,
+        d=candidate.d if isinstance(candidate.layer, nn.Conv2d) else 1,
+        in_channels=candidate.in_channels,
+        out_channels=candidate.out_channels,
+        kernel_size=candidate.kernel_size,
+    )
+
+
+def _try(survey: Survey, plan: Plan) -> tuple[Plan, Count]:
+    """Rewrite the shadow and run it; layers that break it are put back and kept."""
+    hollow, before = survey.hollow, survey.run
+    layers = {item.name: hollow.get_submodule(item.name) for item in plan.replaced}
+    rewrite_(hollow, plan)
+    while True:
+        run = before.again(hollow)
+        offenders = find_offenders(hollow, before, run, layers)
+        if not offenders:
+            return plan, run.count()
+        for name in offenders:
+            swap_(hollow, hollow.get_submodule(name), layers.pop(name))
+        plan = _without(plan, offenders)
+
+
+def _without(plan: Plan, offenders: dict[str, str]) -> Plan:
+    gone = [item for item in plan.replaced if item.name in offenders]
+    return replace(
+        plan,
+        replaced=tuple(item for item in plan.replaced if item.name not in offenders),
+        kept=plan.kept + tuple(Kept(i.name, i.kind, offenders[i.name]) for i in gone),
+    )

@@ -1,0 +1,201 @@
+"""Why a layer is left as it is: one rule each, in the order in which they are asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
+
+from ghostify.cost.theory import speedup_ratio
+from ghostify.nn.ghost import (
+    BiasMode,
+    GhostConv2d,
+    GhostLinear,
+    InitMode,
+    intrinsic_channels,
+)
+
+Layer = nn.Conv2d | nn.Linear
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer that might become a ghost module.
+
+    Attributes:
+        name: Its qualified name.
+        layer: The layer, on the meta device.
+        s: The s that holds for it.
+        d: The d that holds for it.
+        bias_mode: Which outputs keep their bias.
+        tied_to: Name of another module that holds one of its parameters.
+        read_directly: Whether some forward reads its weight instead of calling it.
+    """
+
+    name: str
+    layer: Layer
+    s: int
+    d: int
+    bias_mode: BiasMode = "full"
+    tied_to: str | None = None
+    read_directly: bool = False
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels that one filter sees."""
+        return layer_shape(self.layer)[0]
+
+    @property
+    def out_channels(self) -> int:
+        """Number of outputs n."""
+        return layer_shape(self.layer)[1]
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Kernel; 1 x 1 for a linear layer."""
+        return layer_shape(self.layer)[2]
+
+    @property
+    def groups(self) -> int:
+        """Groups of the convolution."""
+        return self.layer.groups if isinstance(self.layer, nn.Conv2d) else 1
+
+
+def layer_shape(layer: Layer) -> tuple[int, int, tuple[int, int]]:
+    """Input channels that one filter sees, outputs, kernel."""
+    if isinstance(layer, nn.Conv2d):
+        kernel = (layer.kernel_size[0], layer.kernel_size[1])
+        return layer.in_channels // layer.groups, layer.out_channels, kernel
+    return layer.in_features, layer.out_features, (1, 1)
+
+
+def make_ghost(
+    layer: Layer,
+    s: int,
+    d: int,
+    bias_mode: BiasMode,
+    init: InitMode = "projection",
+    generator: torch.Generator | None = None,
+) -> GhostConv2d | GhostLinear:
+    """The ghost module for a layer of either kind."""
+    if isinstance(layer, nn.Conv2d):
+        return GhostConv2d.from_conv(
+            layer, s, d, bias_mode=bias_mode, init=init, generator=generator
+        )
+    return GhostLinear.from_linear(layer, s, bias_mode=bias_mode, init=init, generator=generator)
+
+
+Rule = Callable[[Candidate], str | None]
+
+
+def _lazy(candidate: Candidate) -> str | None:
+    is_lazy = isinstance(candidate.layer, LazyModuleMixin)
+    return "lazy: its shape is unknown before a first forward pass" if is_lazy else None
+
+
+def _parametrised(candidate: Candidate) -> str | None:
+    if parametrize.is_parametrized(candidate.layer):
+        return "its weight is parametrised (remove_parametrizations makes it plain)"
+    return None
+
+
+def _recomputed(candidate: Candidate) -> str | None:
+    if not isinstance(candidate.layer._parameters.get("weight"), nn.Parameter):
+        return "its weight is recomputed by a hook (weight_norm, pruning, ...)"
+    return None
+
+
+def _composite(candidate: Candidate) -> str | None:
+    if any(True for _ in candidate.layer.children()):
+        return f"a {type(candidate.layer).__name__} holds modules of its own"
+    return None
+
+
+def _tied(candidate: Candidate) -> str | None:
+    return f"its weight is shared with {candidate.tied_to}" if candidate.tied_to else None
+
+
+def _read_directly(candidate: Candidate) -> str | None:
+    return "its weight is read directly by a forward" if candidate.read_directly else None
+
+
+def _identity(candidate: Candidate) -> str | None:
+    return "s=1 is the layer itself" if candidate.s == 1 else None
+
+
+def _depthwise(candidate: Candidate) -> str | None:
+    is_depthwise = candidate.groups > 1 and candidate.in_channels == 1
+    return "depth-wise: nothing to save" if is_depthwise else None
+
+
+def _few(candidate: Candidate) -> str | None:
+    if candidate.out_channels < 2 * candidate.s:
+        return f"fewer outputs than 2s ({candidate.out_channels} < {2 * candidate.s})"
+    return None
+
+
+def _groups(candidate: Candidate) -> str | None:
+    m = intrinsic_channels(candidate.out_channels, candidate.s)
+    if m % candidate.groups:
+        return f"its {candidate.groups} groups don't divide the {m} intrinsic channels"
+    return None
+
+
+def _costs_more(candidate: Candidate) -> str | None:
+    n, s = candidate.out_channels, candidate.s
+    m = intrinsic_channels(n, s)
+    filter_size = candidate.in_channels * candidate.kernel_size[0] * candidate.kernel_size[1]
+    ghost = m * filter_size + m * (s - 1) * candidate.d**2
+    if ghost >= n * filter_size:
+        ratio = speedup_ratio(candidate.in_channels, candidate.kernel_size, s, candidate.d)
+        return f"the ghost module would cost as much or more (Eq. 4: {ratio:.2f})"
+    return None
+
+
+def _subclass_fits(candidate: Candidate) -> str | None:
+    """A subclass may compute what its class likes: try its carved version on one input."""
+    layer = candidate.layer
+    if type(layer) in (nn.Conv2d, nn.Linear):
+        return None
+    x = _example_for(layer)
+    try:
+        with torch.no_grad():
+            ghost = make_ghost(layer, candidate.s, candidate.d, candidate.bias_mode)
+            fits = ghost(x).shape == layer(x).shape
+    except Exception:
+        fits = False
+    return None if fits else f"a {type(layer).__name__} does not work with fewer outputs"
+
+
+def _example_for(layer: Layer) -> torch.Tensor:
+    """An input large enough for the layer's kernel, on the meta device."""
+    factory = {"dtype": layer.weight.dtype, "device": "meta"}
+    if isinstance(layer, nn.Linear):
+        return torch.empty(1, layer.in_features, **factory)
+    reach = [gap * (size - 1) for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)]
+    return torch.empty(1, layer.in_channels, *(2 * r + 8 for r in reach), **factory)
+
+
+RULES: tuple[Rule, ...] = (
+    _lazy,
+    _parametrised,
+    _recomputed,
+    _composite,
+    _tied,
+    _read_directly,
+    _identity,
+    _depthwise,
+    _few,
+    _groups,
+    _costs_more,
+    _subclass_fits,
+)
+
+
+def reason_to_keep(candidate: Candidate) -> str | None:
+    """The first reason to leave a layer as it is; None when it can be converted."""
+    return next((reason for rule in RULES if (reason := rule(candidate))), None)

@@ -1,0 +1,250 @@
+"""Where networks come from: one entry for each kind of name."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from torch import nn
+
+from ghostify.errors import ModelError, WeightsError, nearest
+from ghostify.zoo.cifar import NETWORKS
+from ghostify.zoo.weights import load_weights
+
+TIMM = "timm/"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A kind of model name.
+
+    Attributes:
+        accepts: Whether a name is of this kind.
+        names: All names of the kind that can be listed.
+        build: From a name and arguments to the network.
+        weights: From a name and the name of weights to the arguments that load them; empty where
+            the weights are not known by name.
+    """
+
+    accepts: Callable[[str], bool]
+    names: Callable[[], list[str]]
+    build: Callable[[str, dict[str, Any]], nn.Module]
+    weights: Callable[[str, str], dict[str, Any]] | None = None
+
+
+def build(
+    name: str,
+    model_args: Mapping[str, Any] | None = None,
+    weights: str | Path | None = None,
+) -> nn.Module:
+    """Build a network from its name, in the mode that its factory leaves it in.
+
+    Args:
+        name: One that `list_models` gives, ``package.module:factory`` or ``file.py:factory``.
+        model_args: Keyword arguments for the factory.
+        weights: A file (see `load_weights`), a name of torchvision's weights (``DEFAULT``, ...), or
+            ``pretrained`` for timm's.
+
+    Raises:
+        ModelError: There is no such network, or its factory fails.
+        WeightsError: The weights can't be had, or don't fit.
+    """
+    source = _source_of(name)
+    arguments = dict(model_args or {})
+    file = weights
+    if weights is not None and source.weights is not None and not Path(weights).exists():
+        known = source.weights(name, str(weights))
+        arguments |= known
+        file = None if known else weights
+    try:
+        model = source.build(name, arguments)
+    except (ModelError, WeightsError):
+        raise
+    except URLError as error:
+        raise WeightsError(
+            f"The weights of {name!r} can't be downloaded ({error.reason}): "
+            "give a file of weights, or none."
+        ) from error
+    except Exception as error:
+        raise ModelError(
+            f"{name!r} can't be built with {arguments or 'no arguments'}: "
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}."
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{name!r} gave a {type(model).__name__}, and no torch.nn.Module: "
+            "name a factory that returns one."
+        )
+    if file is not None:
+        load_weights(model, file)
+    return model
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names of networks, ghostify's own first.
+
+    Args:
+        pattern: A glob pattern, or a part of the name.
+    """
+    glob = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
+    names = (name for source in SOURCES for name in sorted(source.names()))
+    return [name for name in names if fnmatch.fnmatchcase(name, glob)]
+
+
+def runs_user_code(name: str) -> bool:
+    """Whether building ``name`` imports a module or file that the name itself tells."""
+    return ":" in name
+
+
+def _source_of(name: str) -> ModelSource:
+    for source in SOURCES:
+        if source.accepts(name):
+            return source
+    raise ModelError(
+        f"{name!r} is no model{nearest(name, list_models())}: see `ghostify models`, "
+        "or give package.module:factory, file.py:factory or a saved folder."
+    )
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return torchvision.models.list_models()
+
+
+def _build_torchvision(name: str, arguments: dict[str, Any]) -> nn.Module:
+    import torchvision
+
+    builder = torchvision.models.get_model_builder(name)
+    # Without this, segmentation and detection networks download their backbone's weights.
+    takes_backbone = "weights_backbone" in inspect.signature(builder).parameters
+    defaults = {"weights": None} | ({"weights_backbone": None} if takes_backbone else {})
+    return builder(**(defaults | arguments))
+
+
+def _torchvision_weights(name: str, weights: str) -> dict[str, Any]:
+    import torchvision
+
+    enum = torchvision.models.get_model_weights(name)
+    wanted = weights.rpartition(".")[2]
+    known = ["DEFAULT", *enum.__members__]
+    if wanted in known:
+        return {"weights": enum[wanted]}
+    if Path(weights).suffix:
+        return {}
+    raise WeightsError(
+        f"{weights!r} is no file and no weights of {name}{nearest(wanted, known)}: "
+        f"give a file, or one of {', '.join(known)}."
+    )
+
+
+def _timm_names() -> list[str]:
+    if importlib.util.find_spec("timm") is None:
+        return []
+    import timm
+
+    return [f"{TIMM}{name}" for name in timm.list_models()]
+
+
+def _build_timm(name: str, arguments: dict[str, Any]) -> nn.Module:
+    if importlib.util.find_spec("timm") is None:
+        raise ModelError(f"{name!r} needs timm: pip install 'ghostify[timm]'.")
+    import timm
+
+    short = name.removeprefix(TIMM)
+    if not timm.is_model(short):
+        raise ModelError(f"timm has no {short!r}{nearest(short, timm.list_models())}.")
+    return timm.create_model(short, **arguments)
+
+
+def _timm_weights(name: str, weights: str) -> dict[str, Any]:
+    return {"pretrained": True} if weights == "pretrained" else {}
+
+
+def _build_from_code(name: str, arguments: dict[str, Any]) -> nn.Module:
+    place, _, attribute = name.rpartition(":")
+    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    factory: Any = module
+    for part in attribute.split("."):
+        if not hasattr(factory, part):
+            raise ModelError(f"{place} has no {part!r}{nearest(part, dir(factory))}.")
+        factory = getattr(factory, part)
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise ModelError(f"{name!r} is a {type(factory).__name__}: name a factory or a class.")
+    return factory(**arguments)
+
+
+def _import_module(name: str) -> Any:
+    with _importable(Path.cwd()):
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise ModelError(
+                f"{name!r} can't be imported ({error}): give a module that Python finds from here, "
+                "or file.py:factory."
+            ) from error
+
+
+def _import_file(path: Path) -> Any:
+    if not path.is_file():
+        raise ModelError(f"{path} is no file: give file.py:factory.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with _importable(path.resolve().parent):
+        sys.modules.setdefault(path.stem, module)  # so that its classes can be pickled
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise ModelError(
+                f"{path} can't be imported: {type(error).__name__}: {error}."
+            ) from error
+    return module
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules in ``folder`` can be imported inside."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+SOURCES: tuple[ModelSource, ...] = (
+    ModelSource(
+        accepts=lambda name: name in NETWORKS,
+        names=lambda: list(NETWORKS),
+        build=lambda name, arguments: NETWORKS[name](**arguments),
+    ),
+    ModelSource(
+        accepts=runs_user_code,
+        names=list,
+        build=_build_from_code,
+    ),
+    ModelSource(
+        accepts=lambda name: name.startswith(TIMM),
+        names=_timm_names,
+        build=_build_timm,
+        weights=_timm_weights,
+    ),
+    ModelSource(
+        accepts=lambda name: name in _torchvision_names(),
+        names=_torchvision_names,
+        build=_build_torchvision,
+        weights=_torchvision_weights,
+    ),
+)
+"""The kinds of names, in the order in which they are asked; a new source is one more entry."""

@@ -1,0 +1,107 @@
+"""Trained weights from a safetensors file or a checkpoint, whatever they are wrapped in."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ghostify.errors import WeightsError
+
+# Where checkpoints keep the weights, averaged ones first: those are what their authors evaluate.
+WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net")
+PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "backbone.")
+
+
+def load_weights(model: nn.Module, weights: str | Path) -> None:
+    """Load a file's weights into a network of the same structure, strictly.
+
+    Args:
+        model: The network; it is not touched unless all of it fits.
+        weights: A ``.safetensors`` file, or a checkpoint that ``torch.load(weights_only=True)``
+            reads. What wraps the weights (``state_dict``, ...) and what precedes their names
+            (``module.``, ...) is taken off.
+
+    Raises:
+        WeightsError: The file can't be read, or doesn't fit (which keys).
+    """
+    path = Path(weights)
+    wanted = model.state_dict()
+    candidates = [_without_prefixes(state, wanted) for state in _states(_read(path))]
+    if not candidates:
+        raise WeightsError(f"{path} holds no weights: give a state_dict saved as safetensors.")
+    best = min(candidates, key=lambda state: len(_misfits(state, wanted)))
+    misfits = _misfits(best, wanted)
+    if misfits:
+        shown = "; ".join(misfits[:3])
+        raise WeightsError(
+            f"{path} doesn't fit the network, {len(misfits)} keys differ ({shown}"
+            f"{'; ...' if len(misfits) > 3 else ''}): give the weights of this very network."
+        )
+    model.load_state_dict(best, strict=False)  # strict but for those counters: checked above
+
+
+def _read(path: Path) -> Any:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"{path} is no file: give a safetensors file or a checkpoint."
+        ) from error
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than weights, and loading it would run code: "
+            "save its state_dict as safetensors."
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"{path} can't be read as weights ({reason}): give a safetensors file or a checkpoint."
+        ) from error
+
+
+def _states(content: Any) -> Iterator[dict[str, Tensor]]:
+    """The state dicts in a file's content: inside its wrappings first, then itself."""
+    if not isinstance(content, Mapping):
+        return
+    for wrapping in WRAPPINGS:
+        if isinstance(content.get(wrapping), Mapping):
+            yield from _states(content[wrapping])
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    if state:
+        yield state
+
+
+def _without_prefixes(state: dict[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state with such prefixes taken off as make its keys the network's."""
+    while not state.keys() & wanted.keys():
+        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> list[str]:
+    """What keeps a state from fitting, key by key."""
+    # Checkpoints from before 2018 lack the counters of batch norms, which nothing depends on.
+    missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in wanted]
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in state and state[key].shape != wanted[key].shape
+    ]
+    return [
+        *(f"{k} is missing" for k in missing),
+        *(f"{k} is too much" for k in unexpected),
+        *shapes,
+    ]
