@@ -101,6 +101,7 @@ class Run(TorchDispatchMode):
         inputs: What it ran on.
         error: What stopped it; None when it ran through.
         output: Nested shapes of the output.
+        entered: Positional arguments of each module's first call.
     """
 
     def __init__(self, hollow: nn.Module, inputs: Inputs, pretend_cpu: bool = False) -> None:
@@ -114,6 +115,7 @@ class Run(TorchDispatchMode):
         self.acts: dict[nn.Module, int] = {}
         self.conv_macs: dict[nn.Module, int] = {}
         self.called: dict[nn.Module, int] = {}
+        self.entered: dict[nn.Module, tuple[Any, ...]] = {}
         self.shapes: dict[nn.Module, tuple[int, ...]] = {}
         self.uncounted: dict[str, int] = {}
         self.error: Exception | None = None
@@ -153,6 +155,7 @@ class Run(TorchDispatchMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         self.stack.append(module)
         self.called[module] = self.called.get(module, 0) + 1
+        self.entered.setdefault(module, args)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.stack.pop()
