@@ -43,10 +43,16 @@ def _batch_norm(
     training = rest[1] if len(rest) > 1 and isinstance(rest[1], bool) else False
     if mean is None or training or x.dim() < 2 or mean.shape[0] != x.shape[1]:
         return None
-    return _same(x), _hollow((0,), x), _hollow((0,), x)
+    return _like(x), _hollow((0,), x), _hollow((0,), x)
 
 
-def _same(x: Tensor, *rest: Any) -> Tensor:
+def _same(x: Tensor, *rest: Any, **keywords: Any) -> Tensor | None:
+    if not x.is_floating_point():
+        return None  # of whole numbers most of these ops make floating-point ones
+    return _like(x)
+
+
+def _like(x: Tensor) -> Tensor:
     return _hollow(x.shape, x) if x.is_contiguous() else torch.empty_like(x)
 
 
@@ -58,7 +64,7 @@ def _binary(x: Any, other: Any, **keywords: Any) -> Tensor | None:
     both = isinstance(x, Tensor) and isinstance(other, Tensor)
     if not both or x.shape != other.shape or x.dtype != other.dtype:
         return None
-    return _same(x)
+    return _like(x)
 
 
 def _binary_(x: Tensor, other: Any, **keywords: Any) -> Tensor | None:
