@@ -37,7 +37,7 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
 
 def rewrite_(model: ModuleT, plan: Plan) -> ModuleT:
     """`rewrite` in place; returns ``model``. Nothing is changed unless all of it can be."""
-    ghosts = {layer: ghost for layer, ghost in build_ghosts(model, plan)}
+    ghosts = dict(build_ghosts(model, plan))
     for parent in list(model.modules()):
         for key, child in parent._modules.items():
             if child is not None and child in ghosts:
