@@ -18,16 +18,22 @@ from ghostify.cost.report import Report
 from ghostify.errors import ModelError, SavedFolderError, SettingsError
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
+from ghostify.passes.cg_ghost import plan_cg_ghost
+from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite, rewrite_
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, Source, provenance_of, remember, remember_source
-from ghostify.settings import CGhost, Settings, make_settings
+from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
 from ghostify.survey import Survey, survey
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Planner = Callable[[Survey, Any], tuple[Plan, Count]]
 
-PLANNERS: dict[type[Settings], Planner] = {CGhost: plan_c_ghost}
+PLANNERS: dict[type[Settings], Planner] = {
+    CGhost: plan_c_ghost,
+    GGhost: plan_g_ghost,
+    CGGhost: plan_cg_ghost,
+}
 """What decides for the settings of each mode; a new mode is one more entry."""
 
 

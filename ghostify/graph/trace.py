@@ -111,6 +111,11 @@ def trace(model: nn.Module, given: frozenset[str] = frozenset()) -> Tracing:
     return Tracing(tuple(regions), tuple(stops))
 
 
+def trace_graph(module: nn.Module, given: frozenset[str] = frozenset()) -> fx.Graph:
+    """The graph of a module; whatever goes wrong is raised as it comes."""
+    return LayerTracer().trace(module, concrete_args=_defaults(module, given))
+
+
 def _trace_into(
     module: nn.Module,
     name: str,
@@ -120,7 +125,7 @@ def _trace_into(
 ) -> None:
     if _has_forward(module):
         try:
-            graph = LayerTracer().trace(module, concrete_args=_defaults(module, given))
+            graph = trace_graph(module, given)
         except Exception as error:
             stops.append(TraceStop(name, describe_error(error)))
         else:

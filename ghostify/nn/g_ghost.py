@@ -153,12 +153,12 @@ class GGhostStage(nn.Module):
         mix: The mix operation, or None.
         last: The last block, or None.
         channels: Channels c of the stage.
-        complicated: Channels r that the thin blocks make; equal to ``channels`` where the last thin
-            block makes them all (no ghosts).
+        complicated: Channels r that the thin blocks make.
         entry: ``"slice"``: the thin path takes the first ``complicated`` channels of Y1 and the
             cheap operation the others; ``"project"``: both take all.
         mix_from: What the mix pools: ``"all"`` of Y1 and the thin blocks' outputs, or ``"thin"``.
         ghost_act: Whether a ReLU follows the cheap operation and the mix.
+        ghosts: False where there are none, and the last thin block makes all channels.
 
     Shape:
         - Input: what ``first`` takes, ``(N, C', H', W')``
@@ -188,6 +188,7 @@ class GGhostStage(nn.Module):
         entry: Entry = "slice",
         mix_from: MixFrom = "all",
         ghost_act: bool = False,
+        ghosts: bool = True,
     ) -> None:
         super().__init__()
         if not 1 <= complicated <= channels:
@@ -195,7 +196,7 @@ class GGhostStage(nn.Module):
                 f"complicated={complicated} makes no sense: give 1 to {channels} channels."
             )
         self.channels, self.complicated = channels, complicated
-        self.entry, self.mix_from = entry, mix_from
+        self.entry, self.mix_from, self.ghosts = entry, mix_from, ghosts
         self.first = first
         self.thin = nn.ModuleList(thin)
         self.cheap = cheap
@@ -206,31 +207,24 @@ class GGhostStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The stage's output."""
         y1 = self.first(x)
-        thin = y1[:, : self.complicated] if self._slices else y1
+        out = y1[:, : self.complicated] if self.entry == "slice" else y1
         features = [y1] if self.mix_from == "all" else []
         for block in self.thin:
-            thin = block(thin)
-            features.append(thin)
-        if self.complicated == self.channels:
-            out = thin
-        else:
-            out = torch.cat([thin, self._ghosts(y1, features)], dim=1)
+            out = block(out)
+            features.append(out)
+        if self.ghosts:
+            out = torch.cat([out, self._make_ghosts(y1, features)], dim=1)
         return out if self.last is None else self.last(out)
 
-    @property
-    def _slices(self) -> bool:
-        return self.entry == "slice"
-
-    def _ghosts(self, y1: Tensor, features: list[Tensor]) -> Tensor:
-        if self.cheap is None:
-            ghosts = y1[:, self.complicated :]
-        else:
-            ghosts = self.cheap(y1[:, self.complicated :] if self._slices else y1)
+    def _make_ghosts(self, y1: Tensor, features: list[Tensor]) -> Tensor:
+        ghosts = y1[:, self.complicated :]
+        if self.cheap is not None:
+            ghosts = self.cheap(ghosts if self.entry == "slice" else y1)
         if self.mix is not None:
             ghosts = ghosts + self.mix(features)
         return ghosts if self.ghost_act is None else self.ghost_act(ghosts)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows beside the parts."""
-        ghost = self.channels - self.complicated
-        return f"{self.channels} = {self.complicated} + {ghost} ghost, entry={self.entry!r}"
+        ghost = f"{self.channels - self.complicated} ghost" if self.ghosts else "no ghosts"
+        return f"{self.channels} = {self.complicated} + {ghost}, entry={self.entry!r}"

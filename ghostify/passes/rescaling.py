@@ -1,4 +1,4 @@
-"""Widths written into a block's code (``x.split(64, 1)``, ``x[:, :64]``) made those of thin maps."""
+"""Widths written into a block's code (``x.split(64, 1)``, ``x[:, :64]``), scaled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thin blocks: a block replayed node by node with scaled layers, each input as wide as what arrives.
+"""Thin blocks: blocks replayed node by node with scaled layers, inputs as wide as what arrives.
 
 `replay` works on a block's shadow and finds which channels every layer keeps; `build` cuts the real
 block accordingly. Where it can, the thin block is a copy of the original module, of its own class,
@@ -125,12 +125,11 @@ class _Replay:
         if not isinstance(result, fx.Node):
             raise NotScalable("a block of it gives more than one tensor")
         value = self.values[result]
-        ids = value.ids
         if not isinstance(value.thin, Tensor) or value.thin.shape[2:] != value.original.shape[2:]:
             raise NotScalable("a thin block of it gives another shape")
         if self.recipe.is_edited and any("training" in n.kwargs for n in self.graph.nodes):
             raise NotScalable("its code must change, and a trace would freeze its training mode")
-        self.recipe.out_ids = torch.arange(value.thin.shape[1]) if ids is None else ids
+        self.recipe.out_ids = _ids_of(value)
 
     def _value(self, node: fx.Node) -> Value:
         if node.op == "call_module":
