@@ -47,6 +47,7 @@ class StageRebuild:
         functions: Where a block has functions between its modules: the module whose graph holds
             it, and for each block the names of its nodes there; None elsewhere.
         in_shape: Shape of what enters, ``(N, C, H, W)``.
+        out_shape: Shape of what each block gives.
         channels: Channels c of the stage.
         complicated: Channels r that the thin blocks make.
         ratio: The ratio lambda asked for.
@@ -58,6 +59,7 @@ class StageRebuild:
     absorbed: tuple[str, ...]
     blocks: tuple[tuple[str, ...], ...]
     in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
     channels: int
     complicated: int
     ratio: float

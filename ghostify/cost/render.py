@@ -6,12 +6,14 @@ import html
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from ghostify.cost.report import Order, Report, Row
+from ghostify.cost.stage_rows import Gap, StageRow
 
 LONGEST = 20
 """Layers that a table in a terminal shows before it folds the rest into a line."""
@@ -22,10 +24,10 @@ NARROW = 104
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the layer table: its title, its cells, whether a narrow table has it."""
+    """A column of a table: its title, its cells, whether a narrow table has it."""
 
     title: str
-    cell: Callable[[Row], str]
+    cell: Callable[[Any], str]
     narrow: bool = True
 
 
@@ -35,14 +37,25 @@ LAYER_COLUMNS = (
     Column("shape", lambda row: row.shape, narrow=False),
     Column("s", lambda row: str(row.s)),
     Column("d", lambda row: str(row.d)),
-    Column(
-        "params", lambda row: f"{amount(row.before.params)} > {amount(row.after.params)}", False
-    ),
-    Column("MACs", lambda row: f"{amount(row.before.macs)} > {amount(row.after.macs)}"),
+    Column("params", lambda row: _change(row.before.params, row.after.params), narrow=False),
+    Column("MACs", lambda row: _change(row.before.macs, row.after.macs)),
     Column("x params", lambda row: times(row.ratios.params)),
     Column("x MACs", lambda row: times(row.ratios.macs)),
     Column("Eq. 4, 5", lambda row: times(row.eq4)),
     Column("approx.", lambda row: times(row.approximation)),
+)
+
+STAGE_COLUMNS = (
+    Column("stage", lambda row: row.name),
+    Column("blocks", lambda row: str(row.blocks)),
+    Column("shape", lambda row: row.shape, narrow=False),
+    Column("lambda", lambda row: f"{row.ratio:g}"),
+    Column("thin", lambda row: f"{row.complicated}/{row.channels}", narrow=False),
+    Column("MACs", lambda row: _change(row.before.macs, row.after.macs)),
+    Column("x params", lambda row: times(row.ratios.params)),
+    Column("Eq. 14", lambda row: times(row.eq14)),
+    Column("x MACs", lambda row: times(row.ratios.macs)),
+    Column("Eq. 13", lambda row: times(row.eq13)),
 )
 
 COST_COLUMNS = (
@@ -76,6 +89,56 @@ def times(value: float | None) -> str:
     return "?" if value is None else f"{value:.2f}"
 
 
+def _change(before: int | None, after: int | None) -> str:
+    return f"{amount(before)} > {amount(after)}"
+
+
+def _gaps(row: StageRow) -> str:
+    """Where a stage's MACs part from Eq. 13: ``tail +86.7M, entry -57.8M``; empty where nowhere."""
+    known = [(gap, gap.macs) for gap in row.gaps if gap.macs is not None]
+    shown = [(gap, macs) for gap, macs in known if abs(macs) >= 0.005 * (row.after.macs or 1)]
+    shown.sort(key=lambda pair: -abs(pair[1]))
+    return ", ".join(_signed(gap, macs) for gap, macs in shown)
+
+
+def _signed(gap: Gap, macs: float) -> str:
+    return f"{gap.part} {'+' if macs > 0 else '-'}{amount(round(abs(macs)))}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of a report, and what a line for the rows beyond the longest table says.
+
+    Attributes:
+        columns: Its columns.
+        rows: Its rows, most important first.
+        kind: What the rows are, in the plural.
+    """
+
+    columns: tuple[Column, ...]
+    rows: list[Any]
+    kind: str
+
+    def folded(self, hidden: list[Any]) -> str:
+        """What the rows that are not shown come to."""
+        saved = sum(row.saved for row in hidden)
+        if saved:
+            return f"{len(hidden)} more {self.kind}, which save {amount(saved)} MACs"
+        macs = sum(row.before.macs or 0 for row in hidden)
+        return f"{len(hidden)} more {self.kind} with {amount(macs)} MACs"
+
+
+def sections(report: Report, order: Order) -> list[Section]:
+    """The tables of a report; those without rows are left out."""
+    if not report.mode:
+        return [Section(COST_COLUMNS, _all_layers(report, order), "layers")]
+    found = [
+        Section(STAGE_COLUMNS, report.ordered_stages(order), "stages"),
+        Section(LAYER_COLUMNS, report.ordered(order), "layers"),
+    ]
+    return [section for section in found if section.rows]
+
+
 @dataclass(frozen=True)
 class TerminalReport:
     """A report as something `rich` prints; the table has what the terminal's width allows.
@@ -93,20 +156,19 @@ class TerminalReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         report = self.report
         yield Text(_title(report), style="bold")
-        rows = _rows(report, self.order)
-        if rows:
-            narrow = options.max_width < NARROW
-            columns = [c for c in _columns(report) if c.narrow or not narrow]
-            yield _layer_table(columns, rows[: self.longest])
-            if self.longest is not None and len(rows) > self.longest:
-                yield Text(f"... and {_folded(report, rows[self.longest :])}", style="dim")
+        narrow = options.max_width < NARROW
+        for section in sections(report, self.order):
+            columns = [c for c in section.columns if c.narrow or not narrow]
+            yield _table(columns, section.rows[: self.longest])
+            if self.longest is not None and len(section.rows) > self.longest:
+                yield Text(f"... and {section.folded(section.rows[self.longest :])}", style="dim")
         yield Text()
         yield _totals(report)
         for line in footnotes(report):
             yield Text(line, style="dim")
 
 
-def _layer_table(columns: list[Column], rows: list[Row]) -> Table:
+def _table(columns: list[Column], rows: list[Any]) -> Table:
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(
@@ -134,23 +196,22 @@ def to_markdown(report: Report, order: Order = "savings") -> str:
         "",
         *_markdown_table(_total_titles(report), _total_rows(report)),
     ]
-    rows, columns = _rows(report, order), _columns(report)
-    if rows:
-        cells = ([column.cell(row) for column in columns] for row in rows)
-        lines += ["", *_markdown_table([column.title for column in columns], cells)]
+    for section in sections(report, order):
+        cells = ([column.cell(row) for column in section.columns] for row in section.rows)
+        lines += ["", *_markdown_table([column.title for column in section.columns], cells)]
     lines += ["", *(f"- {line.strip()}" for line in footnotes(report))]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def to_html(report: Report) -> str:
     """The report as an HTML fragment with no style or script from outside."""
-    rows, columns = _rows(report, "savings"), _columns(report)
     parts = [f"<h4>{html.escape(_title(report))}</h4>"]
     parts.append(_html_table(_total_titles(report), _total_rows(report)))
-    if rows:
-        cells = ([column.cell(row) for column in columns] for row in rows)
-        table = _html_table([column.title for column in columns], cells)
-        parts.append(f"<details><summary>{len(rows)} layers</summary>{table}</details>")
+    for section in sections(report, "savings"):
+        cells = ([column.cell(row) for column in section.columns] for row in section.rows)
+        table = _html_table([column.title for column in section.columns], cells)
+        title = f"{len(section.rows)} {section.kind}"
+        parts.append(f"<details><summary>{title}</summary>{table}</details>")
     notes = "".join(f"<li>{html.escape(line.strip())}</li>" for line in footnotes(report))
     return "\n".join([*parts, f"<ul>{notes}</ul>" if notes else ""])
 
@@ -158,7 +219,12 @@ def to_html(report: Report) -> str:
 def footnotes(report: Report) -> list[str]:
     """What was left and why, folded, and what a reader must know of the figures."""
     lines = []
-    if report.mode:
+    if report.stages:
+        left = [stage for stage in report.stages if stage.reason is not None]
+        lines.append(f"{len(report.rebuilt)} stages rebuilt, {len(left)} left as they are")
+        lines += [f"  {name}: {reason}" for reason, name in _by_reason(left)]
+        lines += [f"beyond Eq. 13: {gaps} in {names}" for gaps, names in _by_gaps(report.rebuilt)]
+    if report.mode and report.rows:
         lines.append(f"{len(report.replaced)} layers replaced, {len(report.kept)} left as they are")
         lines += [f"  {count} x {reason}" for reason, count in report.reasons.items()]
     if report.inputs and report.before.macs is not None:
@@ -170,14 +236,25 @@ def _title(report: Report) -> str:
     return f"{report.model}, {report.mode}" if report.mode else report.model
 
 
-def _columns(report: Report) -> tuple[Column, ...]:
-    return LAYER_COLUMNS if report.mode else COST_COLUMNS
+def _by_reason(stages: Iterable[StageRow]) -> list[tuple[str, str]]:
+    """Reasons, each with the names of the stages that were left for it."""
+    return _names_by(stages, lambda stage: str(stage.reason))
 
 
-def _rows(report: Report, order: Order) -> list[Row]:
-    """The layers to show: those replaced; all that cost something where nothing was converted."""
-    if report.mode:
-        return report.ordered(order)
+def _by_gaps(stages: Iterable[StageRow]) -> list[tuple[str, str]]:
+    """What parts measured MACs from Eq. 13, with the names of the stages where it does."""
+    return [(gaps, names) for gaps, names in _names_by(stages, _gaps) if gaps]
+
+
+def _names_by(stages: Iterable[StageRow], text: Callable[[StageRow], str]) -> list[tuple[str, str]]:
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        found.setdefault(text(stage), []).append(stage.name)
+    return [(key, ", ".join(names)) for key, names in found.items()]
+
+
+def _all_layers(report: Report, order: Order) -> list[Row]:
+    """All layers that cost something."""
     if order == "network":
         return list(report.rows)
     return sorted(report.rows, key=lambda row: (-(row.before.macs or 0), -row.before.params))
@@ -204,12 +281,6 @@ def _totals(report: Report) -> Table:
     for row in _total_rows(report):
         table.add_row(*row)
     return table
-
-
-def _folded(report: Report, rows: list[Row]) -> str:
-    if report.mode:
-        return f"{len(rows)} more layers, which save {amount(sum(row.saved for row in rows))} MACs"
-    return f"{len(rows)} more layers with {amount(sum(r.before.macs or 0 for r in rows))} MACs"
 
 
 def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:

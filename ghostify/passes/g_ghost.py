@@ -134,6 +134,7 @@ def _plan_stage(
         absorbed=place.absorbed,
         blocks=tuple(names),
         in_shape=stage.in_shape,
+        out_shape=stage.shape,
         channels=stage.shape[1],
         complicated=0,
         ratio=value_for(stage.name, settings.ratio, DEFAULT_RATIO),
