@@ -241,9 +241,9 @@ class Run(TorchDispatchMode):
         if not hasattr(self, "_owner"):
             self._owner: dict[int, nn.Module] = {}
             for holder in self.names:
-                for parameter in holder.parameters(recurse=False):
+                for parameter in holder._parameters.values():
                     self._owner.setdefault(id(parameter), holder)
-        own = {id(p): p for p in module.parameters(recurse=False)}
+        own = {id(p): p for p in module._parameters.values() if p is not None}
         return sum(_numel(p) for key, p in own.items() if self._owner[key] is module)
 
 
