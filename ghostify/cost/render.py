@@ -14,21 +14,19 @@ from rich.text import Text
 
 from ghostify.cost.report import Order, Report, Row
 from ghostify.cost.stage_rows import Gap, StageRow
+from ghostify.cost.tables import (
+    Column,
+    amount,
+    cells,
+    fitting,
+    html_table,
+    markdown_table,
+    terminal_table,
+    times,
+)
 
 LONGEST = 20
 """Layers that a table in a terminal shows before it folds the rest into a line."""
-
-NARROW = 104
-"""Below this many columns a terminal gets the table without the columns it can do without."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table: its title, its cells, whether a narrow table has it."""
-
-    title: str
-    cell: Callable[[Any], str]
-    narrow: bool = True
 
 
 # Eq. 4 and Eq. 5 are equal in value (as the paper notes), so that one column serves both.
@@ -68,27 +66,6 @@ COST_COLUMNS = (
 )
 
 
-def amount(value: int | None) -> str:
-    """A count for a person, three digits: ``25.6M``; ``?`` where it is unknown.
-
-    Example:
-        >>> amount(25_557_032), amount(115_605_504), amount(999), amount(None)
-        ('25.6M', '116M', '999', '?')
-    """
-    if value is None:
-        return "?"
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if value >= size:
-            scaled = value / size
-            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{unit}"
-    return str(value)
-
-
-def times(value: float | None) -> str:
-    """A ratio for a person: ``1.97``; ``?`` where it is unknown."""
-    return "?" if value is None else f"{value:.2f}"
-
-
 def _change(before: int | None, after: int | None) -> str:
     return f"{amount(before)} > {amount(after)}"
 
@@ -118,6 +95,11 @@ class Section:
     columns: tuple[Column, ...]
     rows: list[Any]
     kind: str
+
+    @property
+    def titles(self) -> list[str]:
+        """The titles of its columns."""
+        return [column.title for column in self.columns]
 
     def folded(self, hidden: list[Any]) -> str:
         """What the rows that are not shown come to."""
@@ -156,30 +138,15 @@ class TerminalReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         report = self.report
         yield Text(_title(report), style="bold")
-        narrow = options.max_width < NARROW
         for section in sections(report, self.order):
-            columns = [c for c in section.columns if c.narrow or not narrow]
-            yield _table(columns, section.rows[: self.longest])
+            columns = fitting(section.columns, options.max_width)
+            yield terminal_table(columns, section.rows[: self.longest])
             if self.longest is not None and len(section.rows) > self.longest:
                 yield Text(f"... and {section.folded(section.rows[self.longest :])}", style="dim")
         yield Text()
         yield _totals(report)
         for line in footnotes(report):
             yield Text(line, style="dim")
-
-
-def _table(columns: list[Column], rows: list[Any]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(
-            column.title,
-            justify="right" if index else "left",
-            no_wrap=bool(index),
-            overflow="fold",
-        )
-    for row in rows:
-        table.add_row(*(Text(column.cell(row)) for column in columns))
-    return table
 
 
 def to_text(report: Report, width: int = 110) -> str:
@@ -194,11 +161,10 @@ def to_markdown(report: Report, order: Order = "savings") -> str:
     lines = [
         f"## {_title(report)}",
         "",
-        *_markdown_table(_total_titles(report), _total_rows(report)),
+        *markdown_table(_total_titles(report), _total_rows(report)),
     ]
     for section in sections(report, order):
-        cells = ([column.cell(row) for column in section.columns] for row in section.rows)
-        lines += ["", *_markdown_table([column.title for column in section.columns], cells)]
+        lines += ["", *markdown_table(section.titles, cells(section.columns, section.rows))]
     lines += ["", *(f"- {line.strip()}" for line in footnotes(report))]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -206,10 +172,9 @@ def to_markdown(report: Report, order: Order = "savings") -> str:
 def to_html(report: Report) -> str:
     """The report as an HTML fragment with no style or script from outside."""
     parts = [f"<h4>{html.escape(_title(report))}</h4>"]
-    parts.append(_html_table(_total_titles(report), _total_rows(report)))
+    parts.append(html_table(_total_titles(report), _total_rows(report)))
     for section in sections(report, "savings"):
-        cells = ([column.cell(row) for column in section.columns] for row in section.rows)
-        table = _html_table([column.title for column in section.columns], cells)
+        table = html_table(section.titles, cells(section.columns, section.rows))
         title = f"{len(section.rows)} {section.kind}"
         parts.append(f"<details><summary>{title}</summary>{table}</details>")
     notes = "".join(f"<li>{html.escape(line.strip())}</li>" for line in footnotes(report))
@@ -281,21 +246,3 @@ def _totals(report: Report) -> Table:
     for row in _total_rows(report):
         table.add_row(*row)
     return table
-
-
-def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    titles = list(header)
-    align = "|".join("---" if index == 0 else "---:" for index in range(len(titles)))
-    lines = [f"| {' | '.join(titles)} |", f"|{align}|"]
-    for row in rows:
-        cells = [cell.replace("|", "\\|") for cell in row]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _html_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in header)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

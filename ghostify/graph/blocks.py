@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from ghostify.graph.chains import Segment, depends_on_input
+from ghostify.graph.chains import Segment, on_the_way
 from ghostify.graph.trace import LAYERS
 
 
@@ -81,7 +81,7 @@ class Anatomy:
         self._modules = dict(module.named_modules(remove_duplicate=False))
         # Constants (a parameter, reshaped) are computed inside a call but are no part of a chain.
         self._size: dict[str, int] = {}
-        for node in depends_on_input(graph):
+        for node in on_the_way(graph):
             for call in calls_of(node):
                 self._size[call] = self._size.get(call, 0) + 1
 

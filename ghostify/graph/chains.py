@@ -7,7 +7,7 @@ in and one comes out, however many branches lie between (a residual block, an In
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -43,6 +43,15 @@ def depends_on_input(graph: fx.Graph) -> set[fx.Node]:
     return found
 
 
+def on_the_way(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes between the graph's inputs and its output: what nothing uses is left out too."""
+    to_output: set[fx.Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "output" or not to_output.isdisjoint(node.users):
+            to_output.add(node)
+    return depends_on_input(graph) & to_output
+
+
 def find_chains(graph: fx.Graph) -> list[list[Segment]]:
     """The chains of a graph, outer ones before those inside their segments.
 
@@ -64,7 +73,7 @@ def find_chains(graph: fx.Graph) -> list[list[Segment]]:
 
 
 class _DominatorTree:
-    """Nearest dominators of the nodes that depend on an input.
+    """Nearest dominators of the nodes between inputs and output.
 
     Attributes:
         order: Position of each such node in the graph.
@@ -78,10 +87,10 @@ class _DominatorTree:
         self.children: dict[fx.Node | None, list[fx.Node]] = {None: []}
         self._parent: dict[fx.Node, fx.Node | None] = {}
         self._depth: dict[fx.Node | None, int] = {None: 0}
+        relevant = on_the_way(graph)
         for index, node in enumerate(graph.nodes):
-            inputs = self.inputs_of(node)
-            if node.op == "placeholder" or inputs:
-                self._add(node, index, inputs)
+            if node in relevant:
+                self._add(node, index, self.inputs_of(node))
         self.feeds = self._find_feeds()
         self.layers = self._weigh()
 
@@ -194,9 +203,6 @@ def _segment(entry: fx.Node, exit_: fx.Node, tree: _DominatorTree) -> Segment:
                 inside.add(node)
                 waiting.append(node)
     nodes = tuple(sorted(inside, key=tree.order.__getitem__))
-    sealed = all(_used_within(node.users, inside) for node in nodes if node is not exit_)
-    return Segment(entry, exit_, nodes, sealed)
-
-
-def _used_within(users: Iterable[fx.Node], inside: set[fx.Node]) -> bool:
-    return all(user in inside for user in users)
+    used = {user for node in nodes if node is not exit_ for user in node.users}
+    outside = (used - inside).intersection(tree.order)
+    return Segment(entry, exit_, nodes, sealed=not outside)
