@@ -47,7 +47,7 @@ STAGE_COLUMNS = (
     Column("stage", lambda row: row.name),
     Column("blocks", lambda row: str(row.blocks)),
     Column("shape", lambda row: row.shape, narrow=False),
-    Column("lambda", lambda row: f"{row.ratio:g}"),
+    Column("lambda", lambda row: f"{row.ratio:g}", narrow=False),
     Column("thin", lambda row: f"{row.complicated}/{row.channels}", narrow=False),
     Column("MACs", lambda row: _change(row.before.macs, row.after.macs)),
     Column("x params", lambda row: times(row.ratios.params)),

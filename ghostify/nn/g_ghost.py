@@ -97,7 +97,7 @@ class Mix(nn.Module):
         if kind == "fc":
             fc = nn.Linear(in_channels, out_channels, device="meta")
             self.fc = fc.to(like.dtype).to_empty(device=like.device)
-            parts: list[nn.Parameter] = [self.fc.weight, self.fc.bias]
+            parts: list[Tensor] = [self.fc.weight, self.fc.bias]
         else:
             self.conv1 = _plain_conv(in_channels, out_channels, 1, like)
             self.bn1 = _norm(out_channels, like)

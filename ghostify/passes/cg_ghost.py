@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 from ghostify.cost.figures import Count
 from ghostify.errors import SettingsError
@@ -11,6 +12,7 @@ from ghostify.passes.g_ghost import find_stages, first_blocks, plan_g_ghost
 from ghostify.plans import Plan
 from ghostify.selection import Selector, matches
 from ghostify.settings import CGGhost, CGhost, GGhost
+from ghostify.settings.base import selectors
 from ghostify.survey import Survey, survey_again
 
 
@@ -30,7 +32,8 @@ def plan_cg_ghost(survey: Survey, settings: CGGhost) -> tuple[Plan, Count]:
     places = [stage.place for stage in stages.stages]
     rest = survey_again(survey)
     left = {n: m for n, m in layers_of(rest.hollow) if not n.startswith(tuple(places) or "\0")}
-    keep = tuple(selector for selector in c.keep if matches(selector, left, rest.ends))
+    kept = selectors("keep", c.keep)
+    keep = tuple(selector for selector in kept if matches(selector, left, rest.ends))
     layers, count = plan_c_ghost(rest, replace(c, keep=keep), places)
     assert isinstance(stages.settings, GGhost)
     assert isinstance(layers.settings, CGhost)
@@ -44,7 +47,8 @@ def _share_keep(survey: Survey, settings: CGGhost) -> tuple[GGhost, CGhost]:
     layers = dict(layers_of(survey.hollow))
     for_stages: list[Selector] = []
     for_layers: list[Selector] = []
-    for selector in dict.fromkeys((*settings.g.keep, *settings.c.keep)):
+    given = (selectors("keep", part.keep) for part in (settings.g, settings.c))
+    for selector in dict.fromkeys(chain(*given)):
         is_stage = bool(matches(selector, stages))
         is_layer = bool(matches(selector, layers, survey.ends))
         if not is_stage and not is_layer:

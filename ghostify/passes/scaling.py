@@ -127,7 +127,7 @@ def _linear(linear: nn.Linear, arriving: Arriving, widths: Widths) -> Cut:
 
 
 def _norm(norm: nn.Module, arriving: Arriving, widths: Widths) -> Cut:
-    if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) != 1:
+    if isinstance(norm, nn.LayerNorm) and len(tuple(norm.normalized_shape)) != 1:
         raise NotScalable("a LayerNorm over more than channels has weights for each position")
     if isinstance(norm, nn.PReLU) and norm.num_parameters == 1:
         return Cut(torch.zeros(1, dtype=torch.long))

@@ -59,7 +59,7 @@ def put_in(model: nn.Module, item: StageRebuild, stage: nn.Module) -> Changes:
     changes: Changes = []
     for parent in list(model.modules()):
         for key, child in parent._modules.items():
-            if child in new and parent not in inside:
+            if child is not None and child in new and parent not in inside:
                 changes.append((parent, key, child))
     if _is_container(item):
         move_hooks(model.get_submodule(item.place), stage)

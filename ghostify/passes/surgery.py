@@ -70,7 +70,7 @@ def build_ghosts(model: nn.Module, plan: Plan) -> list[tuple[nn.Module, nn.Modul
     settings = plan.settings.c if isinstance(plan.settings, CGGhost) else plan.settings
     if not isinstance(settings, CGhost):
         return []
-    pairs = []
+    pairs: list[tuple[nn.Module, nn.Module]] = []
     for index, item in enumerate(plan.replaced):
         layer = _find(model, item)
         generator = _generator(layer, settings.seed + index)

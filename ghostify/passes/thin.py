@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from ghostify.graph.chains import depends_on_input
@@ -184,10 +185,11 @@ class _Replay:
         for user in node.users:
             if user.op == "call_module":
                 layer = self.block.get_submodule(str(user.target))
-                groups = getattr(layer, "groups", 1)
+                if isinstance(layer, _ConvNd) and layer.groups > 1:
+                    width = layer.in_channels // layer.groups
+                    return width if width > 1 else None
                 if isinstance(layer, LAYERS):
-                    width = layer.in_channels // groups if groups > 1 else 1
-                    return int(width) if width > 1 else None
+                    return None
             following = self._next_group_width(user) if len(node.users) == 1 else None
             if following is not None:
                 return following
