@@ -17,7 +17,6 @@ from ghostify.cost.tables import (
     Column,
     amount,
     cells,
-    fitting,
     html_table,
     markdown_table,
     terminal_table,
@@ -110,7 +109,7 @@ class StageTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self._title(), style="bold")
         if self.stages:
-            yield terminal_table(fitting(COLUMNS, options.max_width), self.stages)
+            yield terminal_table([c for c in COLUMNS if c.fits(options.max_width)], self.stages)
         for line in self._footnotes():
             yield Text(line, style="dim")
 

@@ -18,7 +18,6 @@ from ghostify.cost.tables import (
     Column,
     amount,
     cells,
-    fitting,
     html_table,
     markdown_table,
     terminal_table,
@@ -49,11 +48,11 @@ STAGE_COLUMNS = (
     Column("shape", lambda row: row.shape, narrow=False),
     Column("lambda", lambda row: f"{row.ratio:g}", narrow=False),
     Column("thin", lambda row: f"{row.complicated}/{row.channels}", narrow=False),
-    Column("MACs", lambda row: _change(row.before.macs, row.after.macs)),
+    Column("MACs", lambda row: _change(row.before.macs, row.after.macs), tiny=False),
     Column("x params", lambda row: times(row.ratios.params)),
-    Column("Eq. 14", lambda row: times(row.eq14)),
+    Column("Eq. 14", lambda row: times(row.eq14), tiny=False),
     Column("x MACs", lambda row: times(row.ratios.macs)),
-    Column("Eq. 13", lambda row: times(row.eq13)),
+    Column("Eq. 13", lambda row: times(row.eq13), tiny=False),
 )
 
 COST_COLUMNS = (
@@ -139,7 +138,7 @@ class TerminalReport:
         report = self.report
         yield Text(_title(report), style="bold")
         for section in sections(report, self.order):
-            columns = fitting(section.columns, options.max_width)
+            columns = [column for column in section.columns if column.fits(options.max_width)]
             yield terminal_table(columns, section.rows[: self.longest])
             if self.longest is not None and len(section.rows) > self.longest:
                 yield Text(f"... and {section.folded(section.rows[self.longest :])}", style="dim")

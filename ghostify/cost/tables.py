@@ -17,13 +17,29 @@ NARROW = 104
 """Below this many columns a terminal gets tables without the columns they can do without."""
 
 
+TINY = 76
+"""Below this many, names and what was saved are all there is room for."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its title, its cells, whether a narrow table has it."""
+    """A column of a table.
+
+    Attributes:
+        title: Its title.
+        cell: Its text for a row.
+        narrow: Whether a narrow table has it.
+        tiny: Whether a tiny one has it.
+    """
 
     title: str
     cell: Callable[[Any], str]
     narrow: bool = True
+    tiny: bool = True
+
+    def fits(self, width: int) -> bool:
+        """Whether the table of a terminal that is ``width`` characters wide has the column."""
+        return width >= NARROW or (self.narrow and (width >= TINY or self.tiny))
 
 
 def amount(value: int | None) -> str:
@@ -83,11 +99,6 @@ def html_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
         f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def fitting(columns: Iterable[Column], width: int) -> list[Column]:
-    """The columns that a terminal of that width gets."""
-    return [column for column in columns if column.narrow or width >= NARROW]
 
 
 def cells(columns: Iterable[Column], rows: Iterable[Any]) -> list[list[str]]:

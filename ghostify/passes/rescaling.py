@@ -55,8 +55,8 @@ def rescaled_arguments(
         return
     rest, keywords = node.args[1:], dict(node.kwargs)
     if node.target in ALWAYS_RESCALED:
-        dim: Any = keywords.get("dim", rest[1] if len(rest) > 1 else 0)
-        along = isinstance(dim, int) and dim % value.original.ndim == _changed(value)[0]
+        axis: Any = keywords.get("dim", rest[1] if len(rest) > 1 else 0)
+        along = isinstance(axis, int) and axis % value.original.ndim == _changed(value)[0]
         first = _scale(rest[0], ratio) if along and rest else rest[0] if rest else None
         yield (node.args[0], first, *rest[1:]) if rest else node.args, keywords
         return
