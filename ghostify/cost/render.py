@@ -19,14 +19,29 @@ LONGEST = 20
 NARROW = 104
 """Below this many columns a terminal gets the table without the columns it can do without."""
 
+TINY = 76
+"""Below this many, the layers' names and what was saved are all there is room for."""
+
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the layer table: its title, its cells, whether a narrow table has it."""
+    """A column of the layer table.
+
+    Attributes:
+        title: Its title.
+        cell: Its text for a layer.
+        narrow: Whether a narrow table has it.
+        tiny: Whether a tiny one has it.
+    """
 
     title: str
     cell: Callable[[Row], str]
     narrow: bool = True
+    tiny: bool = True
+
+    def fits(self, width: int) -> bool:
+        """Whether the table of a terminal that is ``width`` characters wide has the column."""
+        return width >= NARROW or (self.narrow and (width >= TINY or self.tiny))
 
 
 # Eq. 4 and Eq. 5 are equal in value (as the paper notes), so that one column serves both.
@@ -38,20 +53,20 @@ LAYER_COLUMNS = (
     Column(
         "params", lambda row: f"{amount(row.before.params)} > {amount(row.after.params)}", False
     ),
-    Column("MACs", lambda row: f"{amount(row.before.macs)} > {amount(row.after.macs)}"),
+    Column("MACs", lambda row: f"{amount(row.before.macs)} > {amount(row.after.macs)}", tiny=False),
     Column("x params", lambda row: times(row.ratios.params)),
     Column("x MACs", lambda row: times(row.ratios.macs)),
-    Column("Eq. 4, 5", lambda row: times(row.eq4)),
-    Column("approx.", lambda row: times(row.approximation)),
+    Column("Eq. 4, 5", lambda row: times(row.eq4), tiny=False),
+    Column("approx.", lambda row: times(row.approximation), tiny=False),
 )
 
 COST_COLUMNS = (
     Column("layer", lambda row: row.name),
-    Column("kind", lambda row: row.kind),
+    Column("kind", lambda row: row.kind, tiny=False),
     Column("output", lambda row: row.shape, narrow=False),
     Column("params", lambda row: amount(row.before.params)),
     Column("MACs", lambda row: amount(row.before.macs)),
-    Column("activations", lambda row: amount(row.before.acts)),
+    Column("activations", lambda row: amount(row.before.acts), tiny=False),
 )
 
 
@@ -95,8 +110,7 @@ class TerminalReport:
         yield Text(_title(report), style="bold")
         rows = _rows(report, self.order)
         if rows:
-            narrow = options.max_width < NARROW
-            columns = [c for c in _columns(report) if c.narrow or not narrow]
+            columns = [c for c in _columns(report) if c.fits(options.max_width)]
             yield _layer_table(columns, rows[: self.longest])
             if self.longest is not None and len(rows) > self.longest:
                 yield Text(f"... and {_folded(report, rows[self.longest :])}", style="dim")
