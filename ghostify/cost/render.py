@@ -35,11 +35,11 @@ LAYER_COLUMNS = (
     Column("s", lambda row: str(row.s)),
     Column("d", lambda row: str(row.d)),
     Column("params", lambda row: _change(row.before.params, row.after.params), narrow=False),
-    Column("MACs", lambda row: _change(row.before.macs, row.after.macs)),
+    Column("MACs", lambda row: _change(row.before.macs, row.after.macs), tiny=False),
     Column("x params", lambda row: times(row.ratios.params)),
     Column("x MACs", lambda row: times(row.ratios.macs)),
-    Column("Eq. 4, 5", lambda row: times(row.eq4)),
-    Column("approx.", lambda row: times(row.approximation)),
+    Column("Eq. 4, 5", lambda row: times(row.eq4), tiny=False),
+    Column("approx.", lambda row: times(row.approximation), tiny=False),
 )
 
 STAGE_COLUMNS = (
@@ -57,11 +57,11 @@ STAGE_COLUMNS = (
 
 COST_COLUMNS = (
     Column("layer", lambda row: row.name),
-    Column("kind", lambda row: row.kind),
+    Column("kind", lambda row: row.kind, tiny=False),
     Column("output", lambda row: row.shape, narrow=False),
     Column("params", lambda row: amount(row.before.params)),
     Column("MACs", lambda row: amount(row.before.macs)),
-    Column("activations", lambda row: amount(row.before.acts)),
+    Column("activations", lambda row: amount(row.before.acts), tiny=False),
 )
 
 
