@@ -11,7 +11,7 @@ from torch import nn
 from ghostify.cost.counting import Run
 from ghostify.cost.figures import Count
 from ghostify.graph.failure import describe_error
-from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in
+from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
 from ghostify.passes.placing import find_place
 from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import (
@@ -111,7 +111,7 @@ def find_stages(survey: Survey, min_blocks: int) -> Finding:
         )
         stages += found.stages
         left += found.left
-    return Finding(tuple(stages), tuple(left))
+    return Finding(tuple(stages), fold_equal(left))
 
 
 def _plan_stage(
