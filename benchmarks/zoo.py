@@ -122,7 +122,9 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(sys.modules[__name__].__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(sys.modules[__name__].__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--only", default="*", help="a glob pattern of names")
     parser.add_argument("--modes", default=",".join(TRIALS), help="trials, parted by commas")
     parser.add_argument("--results", type=Path, default=Path("zoo.jsonl"), help="JSON lines")

@@ -24,6 +24,8 @@ from ghostify.graph.inputs import candidate_inputs
 LAYERS = (_ConvNd, nn.Linear)
 SMALL = (64, 96, 128)
 """Image sizes to try before the network's own."""
+LARGE = 299
+"""Where its own will not do either: Inception's auxiliary classifier wants it in training."""
 BATCH = 2
 
 
@@ -60,9 +62,10 @@ def prepare(name: str, model: nn.Module) -> Subject:
     Raises:
         ModelError: It takes none.
     """
-    own = next(candidate_inputs(model)).args[0].shape[1:]
+    own = tuple(next(candidate_inputs(model)).args[0].shape[1:])
+    small = ((own[0], px, px) for px in SMALL if px < own[1])
     error: Exception | None = None
-    for size in (*((own[0], px, px) for px in SMALL if px < own[1]), tuple(own)):
+    for size in (*small, own, (own[0], LARGE, LARGE)):
         images = torch.randn(BATCH, *size, generator=torch.Generator().manual_seed(0))
         try:
             # A copy: running statistics are the only thing that a forward pass changes.
@@ -185,12 +188,17 @@ def try_ghostify(subject: Subject, mode: str) -> dict[str, Any]:
     return {
         **worked,
         **done,
-        "status": "converted" if changed and worked["works"] else "left" if not changed else "fails",
+        "status": "converted"
+        if changed and worked["works"]
+        else "left"
+        if not changed
+        else "fails",
         "ratios": [report.ratios.params, report.ratios.macs],
         "seconds": seconds,
         "peak_mb": peak / MB,
         "left": [[kept.name, kept.reason] for kept in left][:40],
         "left_count": len(left),
+        "untraced": list(plan.untraced[:3]),
     }
 
 
@@ -223,7 +231,11 @@ def try_torch_pruning(subject: Subject) -> dict[str, Any]:
     changed = ratios[0] > 1
     return {
         **worked,
-        "status": "converted" if changed and worked["works"] else "left" if not changed else "fails",
+        "status": "converted"
+        if changed and worked["works"]
+        else "left"
+        if not changed
+        else "fails",
         "ratios": ratios,
         "seconds": seconds,
         "peak_mb": peak / MB,

@@ -111,7 +111,7 @@ def thin_recipes(
             makes_all = settings.cheap == "none" and index == len(blocks) - 1
             wanted = c if makes_all else r
             widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
-            recipe = replay(block, x, arriving, widths)
+            recipe = replay(block, x, arriving, widths, stage.thin_inside)
             assert recipe.out_ids is not None
             arriving = recipe.out_ids
             if len(arriving) != wanted:
