@@ -28,14 +28,21 @@ import measure
 import torch
 import zoo_page
 from forked import in_child
-from zoo_trial import TRIALS, conv_share, count_params, prepare
+from zoo_trial import (
+    TRIALS,
+    build_regnet,
+    conv_share,
+    convert_regnet,
+    count_params,
+    prepare,
+)
 
 import ghostify
 from ghostify.files import write_text
 
 MAX_PARAMS = 400_000_000
 """Larger networks are left out: a step of training takes several times their weights' memory."""
-BUILD_SECONDS, TRIAL_SECONDS = 120, 240
+BUILD_SECONDS, TRIAL_SECONDS = 120, 120
 MEMORY = 12 * 2**30
 PAGE = "zoo"
 
@@ -65,18 +72,27 @@ def first_of_each_file() -> list[str]:
 def try_network(name: str, wanted: list[str], results: Path) -> dict[str, Any]:
     """Build a network and make the trials that are wanted; each is noted as soon as it is done."""
     warnings.simplefilter("ignore")
-    torch.manual_seed(0)
-    model = ghostify.build(name)
-    facts = {"share": conv_share(model), "params": count_params(model)}
+    facts = facts_of(name)
     if facts["params"] > MAX_PARAMS:
         return {"status": "skipped", "reason": f"more than {MAX_PARAMS / 1e6:.0f} M parameters"}
     if name.startswith("timm/") and facts["share"] < zoo_page.CNN_SHARE:
         return {"status": "no CNN", "reason": f"{facts['share']:.0%} of its layers are Conv2d"}
-    subject = prepare(name, model)
+    torch.manual_seed(0)
+    subject = prepare(name, ghostify.build(name))
     for mode in wanted:
         record = in_child(partial(TRIALS[mode], subject), TRIAL_SECONDS, MEMORY)
         note(results, {"model": name, "mode": mode, **facts, **record})
     return {"status": "built", "reason": "", **facts}
+
+
+def facts_of(name: str) -> dict[str, Any]:
+    """Size of a network and share of convolutions, without data where it can be built so."""
+    try:
+        with torch.device("meta"):
+            model = ghostify.build(name)
+    except ghostify.GhostifyError:
+        model = ghostify.build(name)
+    return {"share": conv_share(model), "params": count_params(model)}
 
 
 def note(results: Path, record: dict[str, Any]) -> None:
@@ -116,9 +132,25 @@ def main() -> None:
         if record["status"] != "built":
             note(options.results, {"model": name, "mode": "build", **record})
     if options.write:
-        page = zoo_page.render(records(options.results), names())
+        machine = measure.machine("torch", "torchvision", "timm", "torch-pruning")
+        page = zoo_page.render(records(options.results), names(), machine, time_regnet())
         write_text(options.write, page)
         print(f"wrote {options.write}")
+
+
+def time_regnet() -> list[str]:
+    """What converting RegNetX-3.2GF takes beyond building it, the first time in a process."""
+    lines = []
+    for mode, preset in (("g-ghost", "regnet"), ("c-ghost", None)):
+        work = partial(convert_regnet, mode=mode, preset=preset)
+        times = [measure.in_fresh_process(measure.first_seconds, build_regnet, work) for _ in "123"]
+        shown = ", ".join(f"{seconds:.2f}" for seconds in sorted(times))
+        asked = f"--mode {mode}" + (f" --preset {preset}" if preset else "")
+        lines.append(
+            f"- `ghostify convert regnet_x_3_2gf {asked}`: the conversion takes {shown} s of CPU "
+            "time (three fresh processes, building not counted)."
+        )
+    return lines
 
 
 def _options() -> argparse.Namespace:

@@ -256,6 +256,14 @@ def _macs_ratio(macs: int | None, model: nn.Module, subject: Subject) -> float |
     return macs / after if macs and after else None
 
 
+def build_regnet() -> nn.Module:
+    return ghostify.build("regnet_x_3_2gf")
+
+
+def convert_regnet(model: nn.Module, mode: str, preset: str | None) -> nn.Module:
+    return ghostify.convert(model, mode=mode, **({"preset": preset} if preset else {}))
+
+
 TRIALS: dict[str, Callable[[Subject], dict[str, Any]]] = {
     "original": try_original,
     "c-ghost": lambda subject: try_ghostify(subject, "c-ghost"),
