@@ -20,6 +20,8 @@ import ghostify
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import candidate_inputs
+from ghostify.graph.shadow import shadow
+from ghostify.provenance import provenance_of
 
 LAYERS = (_ConvNd, nn.Linear)
 SMALL = (64, 96, 128)
@@ -68,8 +70,7 @@ def prepare(name: str, model: nn.Module) -> Subject:
     for size in (*small, own, (own[0], LARGE, LARGE)):
         images = torch.randn(BATCH, *size, generator=torch.Generator().manual_seed(0))
         try:
-            # A copy: running statistics are the only thing that a forward pass changes.
-            outputs = forward(copy.deepcopy(model).train(), images)
+            outputs = hollow_forward(model.train(), images)[1]
         except Exception as failure:
             error = failure
             continue
@@ -77,10 +78,15 @@ def prepare(name: str, model: nn.Module) -> Subject:
     raise ModelError(f"it takes no image ({describe_error(error) if error else 'none tried'})")
 
 
-def forward(model: nn.Module, images: Tensor) -> list[Tensor]:
-    """The tensors of the output, without gradients."""
+def hollow_forward(model: nn.Module, images: Tensor) -> tuple[nn.Module, list[Tensor]]:
+    """A copy of a network that is run once, and its outputs: without data where it can be."""
     with torch.no_grad():
-        return tensors(model(images))
+        try:
+            hollow = shadow(model)
+            return hollow, tensors(hollow(images.to("meta")))
+        except Exception:
+            real = copy.deepcopy(model)
+            return real, tensors(real(images))
 
 
 def tensors(output: Any) -> list[Tensor]:
@@ -138,23 +144,22 @@ def longest_run(model: nn.Module, images: Tensor) -> int:
     Blocks are modules of one class beside each other in one module, with at least two layers each,
     that take one tensor (that which the one before gave) and give one feature map; of equal shapes.
     """
+    subject = hollow_forward(model.eval(), images)[0]
     calls: list[tuple[str, nn.Module, Tensor, Tensor]] = []  # which keeps all tensors alive
-    names = {m: n for n, m in model.named_modules()}
+    names = {m: n for n, m in subject.named_modules()}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         given = [a for a in args if isinstance(a, Tensor)]
         if len(given) == 1 and isinstance(output, Tensor) and output.ndim == 4:
             calls.append((names[module], module, given[0], output))
 
-    blocks = [m for m in names if _count_layers(m) > 1]
-    handles = [m.register_forward_hook(note) for m in blocks]
-    was_training = model.training
-    try:
-        forward(model.eval(), images)
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
+    for module in names:
+        if _count_layers(module) > 1:
+            module.register_forward_hook(note)
+    device = next(subject.parameters()).device
+    with torch.no_grad():
+        subject(images.to(device))
+    model.train()
     length: dict[tuple[int, str, type, tuple[int, ...]], int] = {}
     for name, module, given, output in calls:
         holder, shape = name.rpartition(".")[0], tuple(output.shape)
@@ -180,7 +185,7 @@ def try_ghostify(subject: Subject, mode: str) -> dict[str, Any]:
 
     peak, seconds = peak_bytes(lambda: subject.model, work)
     report = ghostify.report(made[0])
-    plan = ghostify.plan(subject.model, mode=mode)
+    plan = provenance_of(made[0]).plans[-1]
     done = {"layers": len(plan.replaced), "stages": len(plan.stages)}
     changed = any(done.values())
     worked = behaviour(made[0], subject)
