@@ -17,6 +17,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 import ghostify
+from ghostify.cost.counting import run_first
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import candidate_inputs
@@ -64,7 +65,7 @@ def prepare(name: str, model: nn.Module) -> Subject:
     Raises:
         ModelError: It takes none.
     """
-    own = tuple(next(candidate_inputs(model)).args[0].shape[1:])
+    own = own_size(model)
     small = ((own[0], px, px) for px in SMALL if px < own[1])
     error: Exception | None = None
     for size in (*small, own, (own[0], LARGE, LARGE)):
@@ -76,6 +77,12 @@ def prepare(name: str, model: nn.Module) -> Subject:
             continue
         return Subject(name, model, images, [tuple(out.shape) for out in outputs])
     raise ModelError(f"it takes no image ({describe_error(error) if error else 'none tried'})")
+
+
+def own_size(model: nn.Module) -> tuple[int, ...]:
+    """Channels, height and width of the image that ghostify finds for a network."""
+    run = run_first(shadow(model).eval(), candidate_inputs(model))
+    return tuple(run.inputs.args[0].shape[1:])
 
 
 def hollow_forward(model: nn.Module, images: Tensor) -> tuple[nn.Module, list[Tensor]]:
@@ -254,8 +261,7 @@ def outputs_of(layer: nn.Module) -> int:
 def _macs_ratio(macs: int | None, model: nn.Module, subject: Subject) -> float | None:
     """Counted as ghostify counts its own, at the network's own image size."""
     try:
-        own = next(candidate_inputs(subject.model)).args[0].shape[1:]
-        after = ghostify.count(model, input_size=tuple(own)).total.macs
+        after = ghostify.count(model, input_size=own_size(subject.model)).total.macs
     except Exception:
         return None
     return macs / after if macs and after else None
