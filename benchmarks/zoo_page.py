@@ -42,6 +42,8 @@ half of all channels, the output layer left out) beside them. {machine}.
 - **x params, x MACs**: how many times fewer (at the network's own image size; Torch-Pruning aims at
   a quarter, ghostify's defaults at half, so its larger figures are no merit of either).
 - **s**: CPU seconds of the conversion on one thread; **MB**: how far resident memory rises in it.
+- ghostify converts on shapes without data; Torch-Pruning runs the network on one image, which is
+  why it gets a small one.
 - Each network is built in a process of its own, each trial is a fork of that.
 """
 
@@ -145,10 +147,10 @@ def _g_ghost(works: Networks) -> list[str]:
         f"ghostify's search. **In {len(done)} of the {len(long)} at least one stage is rebuilt**, "
         f"and in {len(more)} of the other {len(tried) - len(long)}, whose stages are of other "
         "forms (blocks of several classes, plain layers, several modules to a block).\n",
-        "With such a run, but nothing rebuilt:\n",
+        f"With such a run, but nothing rebuilt ({len(long) - len(done)}):\n",
         *[f"- `{n}`, {t['original']['run']} blocks: {_why(t['g-ghost'])}"
           for n, t in long.items() if n not in done],
-        "\nWithout such a run, and nothing rebuilt:\n",
+        f"\nWithout such a run, and nothing rebuilt ({len(tried) - len(long) - len(more)}):\n",
         *[f"- `{n}`, {t['original']['run']}: {_why(t['g-ghost'])}"
           for n, t in tried.items() if n not in long and n not in more],
     ]  # fmt: skip
@@ -161,6 +163,11 @@ def _torch_pruning(works: Networks) -> list[str]:
         n
         for n, t in tried.items()
         if _is_converted(t, "torch-pruning") and not _is_converted(t, "c-ghost")
+    ]
+    unlike = [
+        n
+        for n, t in tried.items()
+        if _is_converted(t, "torch-pruning") and not _is_converted(t, "g-ghost")
     ]
     both = {n: t for n, t in tried.items() if all(_is_converted(t, m) for m in TITLES)}
     lines = ["### Beside Torch-Pruning\n"]
@@ -177,6 +184,7 @@ def _torch_pruning(works: Networks) -> list[str]:
         "- It saves more in nearly every network: at half of the channels a layer has a quarter of "
         "its weights. What that does to accuracy is not measured here.",
         f"- It converts {len(alone)} that C-Ghost does not: {_list(alone)}.",
+        f"- It prunes {len(unlike)} networks in which G-Ghost rebuilds nothing: it needs no stages.",
         "- It fails on, or leaves as they are:\n",
         *[f"    - `{n}`: {_why(t['torch-pruning'])}"
           for n, t in tried.items() if not _is_converted(t, "torch-pruning")],
@@ -197,8 +205,8 @@ def _why(record: Record) -> str:
     reasons = [f"{name}: {reason}" for name, reason in record.get("left", [])]
     stopped = [f"tracing stops in {where}" for where in record.get("untraced", [])[:1]]
     if record["status"] == "left":
-        shown = "; ".join([*stopped, *reasons[:2]]) or "nothing that looks like a stage"
-        more = len(reasons) - 2
+        shown = "; ".join([*stopped, *reasons[:1]]) or "nothing that looks like a stage"
+        more = len(reasons) - 1
         return _short(shown) + (f" (and {more} more)" if more > 0 else "")
     return f"{record['status']}: {_short(record.get('reason') or 'no reason noted')}"
 
@@ -253,5 +261,6 @@ def _cell(record: Record | None) -> str:
         return str(record["status"])
     params, macs = record["ratios"]
     ratio = "?" if macs is None else f"x{macs:.2f}"
-    stages = f"{record['stages']} stages, " if record.get("stages") else ""
+    count = record.get("stages")
+    stages = f"{count} stage{'s' if count > 1 else ''}, " if count else ""
     return f"{stages}x{params:.2f}, {ratio}, {record['seconds']:.2f} s, {record['peak_mb']:.0f} MB"
