@@ -184,7 +184,7 @@ def _torch_pruning(works: Networks) -> list[str]:
         "- It saves more in nearly every network: at half of the channels a layer has a quarter of "
         "its weights. What that does to accuracy is not measured here.",
         f"- It converts {len(alone)} that C-Ghost does not: {_list(alone)}.",
-        f"- It prunes {len(unlike)} networks in which G-Ghost rebuilds nothing: it needs no stages.",
+        f"- It prunes {len(unlike)} networks in which G-Ghost finds nothing to rebuild.",
         "- It fails on, or leaves as they are:\n",
         *[f"    - `{n}`: {_why(t['torch-pruning'])}"
           for n, t in tried.items() if not _is_converted(t, "torch-pruning")],
