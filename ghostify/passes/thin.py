@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from ghostify.graph.chains import depends_on_input
 from ghostify.graph.failure import describe_error
 from ghostify.graph.propagate import apply, propagate
-from ghostify.graph.trace import LAYERS, BlockTracer
+from ghostify.graph.trace import LAYERS, BlockTracer, frozen_tensors
 from ghostify.nn.carving import Cut, cut_vector
 from ghostify.nn.g_ghost import projection
 from ghostify.passes.rescaling import ALWAYS_RESCALED, rescaled_arguments
@@ -143,6 +143,8 @@ class _Replay:
             raise NotScalable("a thin block of it gives another shape")
         if self.recipe.is_edited and any("training" in n.kwargs for n in self.graph.nodes):
             raise NotScalable("its code must change, and a trace would freeze its training mode")
+        if self.recipe.is_edited and frozen_tensors(self.graph.nodes):
+            raise NotScalable("its code must change, and a trace would freeze a tensor it makes")
         self.recipe.out_ids = _ids_of(value)
 
     def _value(self, node: fx.Node) -> Value:

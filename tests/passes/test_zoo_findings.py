@@ -18,7 +18,8 @@ class Attention(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.to_qkv, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.bias = nn.Parameter(torch.randn(1, 4, 196, 196))
+        self.bias = nn.Parameter(torch.randn(9, 4))
+        self.register_buffer("index", torch.arange(196 * 196).view(196, 196) % 9)
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
@@ -26,7 +27,8 @@ class Attention(nn.Module):
         n, length, c = tokens.shape
         q, k, v = torch.chunk(self.to_qkv(tokens), 3, dim=-1)
         q, k, v = (t.reshape(n, length, 4, 4).permute(0, 2, 1, 3) for t in (q, k, v))
-        scores = torch.softmax(q @ k.transpose(-1, -2) + self.bias, dim=-1)
+        bias = self.bias[self.index.view(-1)].view(196, 196, -1).permute(2, 0, 1)[None]
+        scores = torch.softmax(q @ k.transpose(-1, -2) + bias, dim=-1)
         out = self.merge((scores @ v).permute(0, 2, 1, 3).reshape(n, length, c))
         return x + out.transpose(1, 2).reshape(n, -1, h, w)
 
@@ -151,3 +153,27 @@ def test_a_reason_names_the_thin_shapes_instead_of_what_torch_said() -> None:
     assert [kept.reason for kept in plan.kept_stages] == [
         "matmul does not work on thin maps of 1x14x14x8"
     ]
+
+
+def test_edited_code_reads_the_buffers_of_the_real_block() -> None:
+    converted = ghostify.convert(net(Attention(16)), mode="g-ghost", entry="project", **SIZE)
+    thin = converted.get_submodule("1").thin[0]
+    assert isinstance(thin, torch.fx.GraphModule)
+    assert any(node.target == "index" for node in thin.graph.nodes)
+    assert torch.equal(thin.index, torch.arange(196 * 196).view(196, 196) % 9)
+
+
+@pytest.mark.parametrize("entry", ["slice", "project"])
+def test_a_tensor_that_a_trace_would_freeze_never_breaks_a_conversion(entry: str) -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(16, 16, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.conv(x) * torch.tensor([0.5])
+
+    model = net(Weighted())
+    converted = ghostify.convert(model, mode="g-ghost", entry=entry, **SIZE)
+    x = torch.randn(2, 3, 14, 14)
+    assert converted(x).shape == model(x).shape
