@@ -135,13 +135,15 @@ def _c_ghost(works: Networks) -> list[str]:
 
 
 def _g_ghost(works: Networks) -> list[str]:
-    tried = {n: t for n, t in works.items() if "g-ghost" in t}
+    tried = {
+        n: t for n, t in works.items() if "g-ghost" in t and t["original"]["share"] >= CNN_SHARE
+    }
     long = {n: t for n, t in tried.items() if t["original"]["run"] >= RUN}
     done = [n for n, t in long.items() if t["g-ghost"]["status"] == "converted"]
     more = [n for n, t in tried.items() if n not in long and _is_converted(t, "g-ghost")]
     lines = [
         "### What G-Ghost rebuilds\n",
-        f"{len(long)} of {len(tried)} networks have a run of {RUN} or more blocks of one shape: "
+        f"{len(long)} of {len(tried)} CNNs have a run of {RUN} or more blocks of one shape: "
         "modules of one class beside each other, each with two layers or more, each fed with the "
         "one tensor that the one before gave, found by hooks in a forward pass and not by "
         f"ghostify's search. **In {len(done)} of the {len(long)} at least one stage is rebuilt**, "
@@ -202,7 +204,9 @@ def _status(record: Record | None) -> str | None:
 
 def _why(record: Record) -> str:
     """What a record says of why nothing came of it."""
-    reasons = [f"{name}: {reason}" for name, reason in record.get("left", [])]
+    # That there are few blocks says the least.
+    told = sorted(record.get("left", []), key=lambda item: "fewer than" in item[1])
+    reasons = [f"{name}: {reason}" for name, reason in told]
     stopped = [f"tracing stops in {where}" for where in record.get("untraced", [])[:1]]
     if record["status"] == "left":
         shown = "; ".join([*stopped, *reasons[:1]]) or "nothing that looks like a stage"
