@@ -68,7 +68,10 @@ def render(
     others = [n for n in networks if _status(networks[n].get("build")) == "no CNN"]
     parts = [
         INTRO.format(
-            machine=machine, share=CNN_SHARE, others=len(others), timeout="no end in time"
+            machine=machine,
+            share=CNN_SHARE,
+            others=len(others),
+            timeout="no end within the limit that the reason names",
         ),
         "## In short\n",
         _summary(works).to_markdown(),
