@@ -133,7 +133,9 @@ def main() -> None:
             note(options.results, {"model": name, "mode": "build", **record})
     if options.write:
         machine = measure.machine("torch", "torchvision", "timm", "torch-pruning")
-        page = zoo_page.render(records(options.results), names(), machine, time_regnet())
+        page = zoo_page.render(
+            records(options.results), names(), machine, time_regnet(), options.note
+        )
         write_text(options.write, page)
         print(f"wrote {options.write}")
 
@@ -161,6 +163,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--modes", default=",".join(TRIALS), help="trials, parted by commas")
     parser.add_argument("--results", type=Path, default=Path("zoo.jsonl"), help="JSON lines")
     parser.add_argument("--write", type=Path, help="the Markdown page to make")
+    parser.add_argument("--note", default="", help="what a reader must know of this run")
     return parser.parse_args()
 
 

@@ -49,7 +49,11 @@ half of all channels, the output layer left out) beside them. {machine}.
 
 
 def render(
-    records: Iterable[Record], names: Sequence[str], machine: str, regnet: Sequence[str]
+    records: Iterable[Record],
+    names: Sequence[str],
+    machine: str,
+    regnet: Sequence[str],
+    note: str = "",
 ) -> str:
     """The page.
 
@@ -58,6 +62,7 @@ def render(
         names: All networks that should be there.
         machine: What it was run on.
         regnet: Lines about the time that RegNetX-3.2GF takes.
+        note: What a reader must know of this run.
     """
     all_records = list(records)
     networks: Networks = {name: {} for name in names}
@@ -73,6 +78,7 @@ def render(
             others=len(others),
             timeout="no end within the limit that the reason names",
         ),
+        note,
         "## In short\n",
         _summary(works).to_markdown(),
         *_c_ghost(works),
@@ -83,7 +89,7 @@ def render(
         "## Network by network\n",
         _listing(works).to_markdown(),
     ]
-    return "\n".join(part.rstrip() + "\n" for part in parts)
+    return "\n".join(part.rstrip() + "\n" for part in parts if part)
 
 
 # The summary
@@ -176,6 +182,8 @@ def _torch_pruning(works: Networks) -> list[str]:
     ]
     both = {n: t for n, t in tried.items() if all(_is_converted(t, m) for m in TITLES)}
     lines = ["### Beside Torch-Pruning\n"]
+    if len(tried) < len(works):
+        lines.append(f"- {len(works) - len(tried)} networks lack a trial of it in this run.")
     for mode in ("c-ghost", "g-ghost"):
         faster = sum(t["torch-pruning"]["seconds"] < t[mode]["seconds"] for t in both.values())
         lines.append(
