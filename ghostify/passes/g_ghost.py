@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from ghostify.cost.counting import Run
 from ghostify.cost.figures import Cost, Count, add_costs
 from ghostify.graph.failure import describe_error
-from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in
+from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
 from ghostify.passes.placing import find_place
 from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import (
@@ -29,7 +30,8 @@ from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.survey import Survey
 
 STAGE = "stage"
-# Where thin widths don't work out (odd halves, shuffles), rounder ones may.
+# Where thin widths don't work out (odd halves, shuffles), rounder ones may; where they don't either
+# (heads of attention), blocks that keep their widths inside.
 _ROUNDER = (1, 2, 4, 8)
 
 
@@ -111,7 +113,7 @@ def find_stages(survey: Survey, min_blocks: int) -> Finding:
         )
         stages += found.stages
         left += found.left
-    return Finding(tuple(stages), tuple(left))
+    return Finding(tuple(stages), fold_equal(left))
 
 
 def _plan_stage(
@@ -141,13 +143,21 @@ def _plan_stage(
         functions=(stage.region.name, nodes) if has_functions else None,
     )
     first_reason: NotScalable | None = None
-    for rounder in _ROUNDER:
+    for thin_inside, rounder in product((True, False), _ROUNDER):
+        attempt = replace(rebuild, thin_inside=thin_inside)
         try:
-            return _with_divisor(rebuild, hollow, settings, settings.divisor * rounder)
+            return _with_divisor(attempt, hollow, settings, settings.divisor * rounder)
         except NotScalable as reason:
             first_reason = first_reason or reason
     assert first_reason is not None
+    if _has_channels_last(stage.shape):
+        raise NotScalable("its maps have the channels last (N, H, W, C)") from first_reason
     raise first_reason
+
+
+def _has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether the sizes of a map look like those of ``(N, H, W, C)``."""
+    return shape[1] == shape[2] != shape[3]
 
 
 def _with_divisor(
