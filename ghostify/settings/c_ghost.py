@@ -36,6 +36,7 @@ class CGhost(Settings):
         SettingsError: A value makes no sense.
 
     Example:
+        >>> from ghostify.settings import settings_from_dict
         >>> settings = CGhost(s={"layer1": 2, "*": 4}, keep="stem")
         >>> settings_from_dict(settings.to_dict()) == settings
         True
