@@ -56,6 +56,7 @@ def plan_c_ghost(
             s=value_for(name, settings.s, DEFAULT_S, survey.ends),
             d=value_for(name, settings.d, DEFAULT_D, survey.ends),
             bias_mode=settings.bias_mode,
+            costlier=settings.costlier,
             tied_to=tied.get(name),
             read_directly=name in read,
         )

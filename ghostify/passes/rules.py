@@ -32,6 +32,7 @@ class Candidate:
         s: The s that holds for it.
         d: The d that holds for it.
         bias_mode: Which outputs keep their bias.
+        costlier: Whether it is converted even where that saves nothing.
         tied_to: Name of another module that holds one of its parameters.
         read_directly: Whether some forward reads its weight instead of calling it.
     """
@@ -41,6 +42,7 @@ class Candidate:
     s: int
     d: int
     bias_mode: BiasMode = "full"
+    costlier: bool = False
     tied_to: str | None = None
     read_directly: bool = False
 
@@ -146,6 +148,8 @@ def _groups(candidate: Candidate) -> str | None:
 
 
 def _costs_more(candidate: Candidate) -> str | None:
+    if candidate.costlier:
+        return None
     n, s = candidate.out_channels, candidate.s
     m = intrinsic_channels(n, s)
     filter_size = candidate.in_channels * candidate.kernel_size[0] * candidate.kernel_size[1]
