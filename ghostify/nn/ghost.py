@@ -12,6 +12,7 @@ from ghostify.nn.start import carve, draw, project
 
 BiasMode = Literal["full", "primary"]
 InitMode = Literal["projection", "random"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 CheapT = TypeVar("CheapT", nn.Conv2d, nn.Conv1d)
 
 
@@ -53,7 +54,7 @@ class _Ghost(nn.Module):
             )
         return super().__getattr__(name)
 
-    def _make_cheap(self, kind: type[CheapT], m: int, bias_mode: BiasMode, **kernel: int) -> CheapT:
+    def _make_cheap(self, kind: type[CheapT], m: int, bias_mode: BiasMode, **kernel: Any) -> CheapT:
         """The depth-wise operation of m intrinsic maps, beside ``self.primary``, not yet drawn."""
         weight = self.primary.weight
         bias = self.primary.bias is not None and bias_mode == "full"
@@ -129,7 +130,7 @@ class GhostConv2d(_Ghost):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         s: int = 2,
         d: int = 3,

@@ -177,11 +177,12 @@ def _subclass_fits(candidate: Candidate) -> str | None:
 
 def _example_for(layer: Layer) -> torch.Tensor:
     """An input large enough for the layer's kernel, on the meta device."""
-    factory = {"dtype": layer.weight.dtype, "device": "meta"}
+    dtype = layer.weight.dtype
     if isinstance(layer, nn.Linear):
-        return torch.empty(1, layer.in_features, **factory)
+        return torch.empty((1, layer.in_features), dtype=dtype, device="meta")
     reach = [gap * (size - 1) for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)]
-    return torch.empty(1, layer.in_channels, *(2 * r + 8 for r in reach), **factory)
+    sizes = (1, layer.in_channels, *(2 * r + 8 for r in reach))
+    return torch.empty(sizes, dtype=dtype, device="meta")
 
 
 RULES: tuple[Rule, ...] = (
