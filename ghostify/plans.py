@@ -143,6 +143,10 @@ class Plan:
         """The plan's report in a terminal."""
         return self.report if self.report is not None else repr(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The plan's report in IPython, and in a notebook's plain text."""
+        printer.text(str(self).rstrip())
+
     def _repr_html_(self) -> str | None:
         """The plan's report in a notebook."""
         return self.report._repr_html_() if self.report is not None else None

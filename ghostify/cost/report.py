@@ -172,6 +172,10 @@ class Report:
 
         return to_html(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The report in IPython, and in a notebook's plain text."""
+        printer.text(str(self).rstrip())
+
     def __rich__(self) -> Any:
         """The report in a terminal: ``rich.print(report)``."""
         from ghostify.cost.render import TerminalReport
