@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import ghostify  # noqa: F401  # isort: skip  (mends a torchvision whose compiled ops don't load)
 import torch
 from torch import Tensor
 from torchvision.models.detection import RetinaNet
@@ -16,7 +17,6 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-import ghostify  # noqa: F401  (before torchvision: mends one whose compiled ops don't load)
 from ghostify.models import FeaturePyramid, c_ghostnet
 
 
