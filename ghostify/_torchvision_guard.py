@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ghostify.errors import GhostifyWarning
+
 SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -67,8 +69,8 @@ def _mend() -> None:
         f"torch {torch.__version__}: nms, roi_align, deform_conv2d (so the post-processing of "
         "detection models) and its image decoding stay unavailable, all else works; install the "
         "torchvision that matches this torch to have them.",
-        UserWarning,
-        stacklevel=2,
+        GhostifyWarning,
+        stacklevel=3,  # the line that imports torchvision
     )
 
 

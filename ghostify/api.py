@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ghostify import io, zoo
 from ghostify.compare import compare, describe
@@ -65,7 +66,7 @@ def plan(
 
     Takes what `convert` takes. Its ``report`` has the costs; print it to see the table.
     """
-    network = build(model) if isinstance(model, str) else model
+    network = _network(model)
     chosen = _settings(settings, mode, options)
     found = survey(network, example_inputs, input_size)
     decided, after = PLANNERS[type(chosen)](found, chosen)
@@ -106,7 +107,7 @@ def convert(
         >>> type(cheaper[2]).__name__, type(net[2]).__name__
         ('GhostConv2d', 'Conv2d')
     """
-    network = build(model) if isinstance(model, str) else model
+    network = _network(model)
     decided = _follow(network, settings, options)
     return _remember_plan(rewrite(network, decided), network, decided)
 
@@ -116,6 +117,8 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
 
     Nothing is changed unless all of it can be.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"convert_ changes a network in place, and {model!r} is none: give one.")
     decided = _follow(model, settings, options)
     return _remember_plan(rewrite_(model, decided), model, decided)
 
@@ -132,7 +135,7 @@ def report(
         example_inputs: For a network that was not converted: what its forward takes.
         input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
     """
-    network = build(model) if isinstance(model, str) else model
+    network = _network(model)
     known = provenance_of(network).report
     if known is not None and example_inputs is None and input_size is None:
         return known
@@ -160,7 +163,11 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
 
 
 def load(
-    directory: str | Path, model: nn.Module | None = None, *, trust: bool = False
+    directory: str | Path,
+    model: nn.Module | None = None,
+    *,
+    trust: bool = False,
+    input_size: Sequence[int] | None = None,
 ) -> nn.Module:
     """Load a saved network; its outputs are those of the one that was saved, bit for bit.
 
@@ -168,29 +175,19 @@ def load(
         directory: What `save` wrote.
         model: The original network, where no name builds it; it is not changed.
         trust: Whether to import and call the ``module:factory`` that the folder names.
+        input_size: ``(C, H, W)`` of the image that its `report` is for; if not given, what the
+            costs were counted for when it was saved.
 
     Raises:
         SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
+        ModelError: The network can't take an image of ``input_size``.
     """
     folder = io.read(Path(directory))
-    source = folder.provenance.source
-    if model is None:
-        if source is None:
-            raise SavedFolderError(
-                f"{directory} does not say what builds the original network: "
-                "give it, load(directory, model=original)."
-            )
-        if zoo.runs_user_code(source.name) and not trust:
-            raise SavedFolderError(
-                f"{directory} names code, {source.name!r}, that builds the original network: give "
-                "trust=True (--trust) to run it, or the network itself, load(..., model=original)."
-            )
-        model = build(source.name, source.model_args)
-    before = _try_count(model, folder.input_size)
-    network = io.restore(folder, model)
+    original = _original(folder, trust) if model is None else model
+    network = io.restore(folder, original)
     plans = folder.provenance.plans
-    if before is not None and plans:
-        after = count_costs(network, input_size=folder.input_size)
+    if plans:
+        before, after = _recount(folder, original, network, input_size)
         known = replace(folder.provenance, report=compare(name_of(network), plans, before, after))
         remember(network, known)
     return network
@@ -202,11 +199,59 @@ def name_of(model: nn.Module) -> str:
     return source.name if source is not None else type(model).__name__
 
 
-def _try_count(model: nn.Module, input_size: tuple[int, ...] | None) -> Count | None:
+def _network(model: nn.Module | str) -> nn.Module:
+    network = build(model) if isinstance(model, str) else model
+    if not isinstance(network, nn.Module):
+        raise ModelError(
+            f"{network!r} is no torch.nn.Module and no name of one: give a network, or a name "
+            "that ghostify.list_models() has."
+        )
+    return network
+
+
+def _original(folder: io.SavedFolder, trust: bool) -> nn.Module:
+    """The original of a saved network, built from the name that the folder tells."""
+    directory, source = folder.directory, folder.provenance.source
+    if source is None:
+        raise SavedFolderError(
+            f"{directory} does not say what builds the original network: "
+            "give it, load(directory, model=original)."
+        )
+    if zoo.runs_user_code(source.name) and not trust:
+        raise SavedFolderError(
+            f"{directory} names code, {source.name!r}, that builds the original network: give "
+            "trust=True (--trust) to run it, or the network itself, load(..., model=original)."
+        )
     try:
-        return count_costs(model, input_size=input_size)
-    except ModelError:
-        return None
+        return build(source.name, source.model_args)
+    except ModelError as error:
+        raise SavedFolderError(
+            f"The original network of {directory} can't be built. {error}"
+        ) from error
+
+
+def _recount(
+    folder: io.SavedFolder,
+    original: nn.Module,
+    network: nn.Module,
+    input_size: Sequence[int] | None,
+) -> tuple[Count, Count]:
+    """Costs before and after, for the image that is asked for, or the inputs of the save."""
+    if input_size is not None or not folder.input_shapes:
+        return count_costs(original, None, input_size), count_costs(network, None, input_size)
+    try:
+        return (
+            count_costs(original, _example(original, folder.input_shapes)),
+            count_costs(network, _example(network, folder.input_shapes)),
+        )
+    except ModelError:  # inputs that shapes alone don't describe
+        return count_costs(original), count_costs(network)
+
+
+def _example(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    floats = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
+    dtype = next(floats, torch.float32)
+    return tuple(torch.empty(shape, dtype=dtype, device="meta") for shape in shapes)
 
 
 def _settings(settings: Settings | None, mode: str, options: Mapping[str, Any]) -> Settings:
@@ -216,6 +261,13 @@ def _settings(settings: Settings | None, mode: str, options: Mapping[str, Any]) 
         raise SettingsError(
             f"{', '.join(options)} given beside settings: put everything into the settings."
         )
+    if type(settings) not in PLANNERS:
+        kinds = ", ".join(kind.__name__ for kind in PLANNERS)
+        raise SettingsError(
+            f"settings={settings!r} are no settings: give one of {kinds}, or mode= and options."
+        )
+    if mode not in (CGhost.mode, settings.mode):
+        raise SettingsError(f"mode={mode!r} given beside settings of {settings.mode}: leave it.")
     return settings
 
 

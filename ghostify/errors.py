@@ -26,6 +26,10 @@ class SavedFolderError(GhostifyError):
     """A saved folder can't be written, or is no (whole) saved network."""
 
 
+class GhostifyWarning(UserWarning):
+    """What a user should know though all goes on."""
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """`` (did you mean a, b?)`` for the known words like ``word``; empty when there are none."""
     close = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)

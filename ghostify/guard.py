@@ -34,7 +34,7 @@ class Bounds:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise SettingsError(
                     f"{field.name}={value} makes no sense: give a finite number above 0."
                 )
@@ -64,9 +64,9 @@ class Verdict:
 
     def __str__(self) -> str:
         sign = "at least" if self.bound.startswith("min_") else "at most"
-        measured = "unknown" if self.measured is None else f"{self.measured:.6g}"
+        measured = "unknown" if self.measured is None else _shown(self.measured)
         what = self.bound.partition("_")[2].replace("_", " ")
-        return f"{what} is {measured}, must be {sign} {self.limit:g}"
+        return f"{what} is {measured}, must be {sign} {self.limit:,}".removesuffix(".0")
 
 
 def check(report: Report, bounds: Bounds) -> tuple[Verdict, ...]:
@@ -79,7 +79,7 @@ def check(report: Report, bounds: Bounds) -> tuple[Verdict, ...]:
         >>> from ghostify.cost import Cost
         >>> report = Report("net", "c-ghost", Cost(params=100), Cost(params=60), ())
         >>> [str(v) for v in check(report, Bounds(min_params_ratio=2)) if not v.met]
-        ['params ratio is 1.66667, must be at least 2']
+        ['params ratio is 1.6666, must be at least 2']
     """
     ratios = report.ratios
     measured = {
@@ -93,3 +93,12 @@ def check(report: Report, bounds: Bounds) -> tuple[Verdict, ...]:
     if not given:
         raise SettingsError(f"No bound is given: give one of {', '.join(measured)}.")
     return tuple(Verdict(name, limit, measured[name]) for name, limit in given.items())
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _shown(value: float) -> str:
+    """A count whole, a ratio cut off (not rounded: it must not look as if it met its bound)."""
+    return f"{value:,}" if isinstance(value, int) else f"{math.floor(value * 1e4) / 1e4:.4f}"

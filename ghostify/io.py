@@ -1,13 +1,14 @@
-"""Saving and loading a converted network: weights as safetensors, its making as a small YAML file."""
+"""Saving and loading a converted network: weights as safetensors, its making as YAML."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,17 @@ from torch import Tensor, nn
 
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError
+from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
-from ghostify.provenance import Provenance, Source, remember
+from ghostify.provenance import Provenance, Source, provenance_of, remember
 
 RECIPE = "recipe.yaml"
 FORMAT = "ghostify.recipe/1"
 """Name and version of the recipe; the number goes up when a key changes its meaning or goes."""
+
+# What a save that was killed leaves: no reason to refuse the folder to the next one.
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp|model-[0-9a-f]{8}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,23 @@ class SavedFolder:
         directory: The folder.
         provenance: How the network was made.
         weights: Path of the safetensors file.
+        sha256: Checksum of that file.
         training: Whether the network was in train mode.
+        exceptions: Names of the modules that were in the other mode (frozen batch norms, say).
         dtype: Type of all its floating-point parameters, where they have one in common.
         channels_last: Whether its kernels lay in memory with the channels last.
-        input_size: ``(C, H, W)`` that its costs were counted for, where that is known.
+        input_shapes: Shapes of the inputs that its costs were counted for; empty where not known.
     """
 
     directory: Path
     provenance: Provenance
     weights: Path
+    sha256: str
     training: bool
+    exceptions: tuple[str, ...]
     dtype: torch.dtype | None
     channels_last: bool
-    input_size: tuple[int, ...] | None
+    input_shapes: tuple[tuple[int, ...], ...]
 
 
 def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
@@ -61,22 +70,15 @@ def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
     Raises:
         SavedFolderError: The folder can't be written, or holds other things.
     """
+    _check_history(model, provenance)
     tensors = _tensors(model)
     with _explained(directory, "written"):
         check_target(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        old = _weights_named_in(directory)
-        draft = directory / f".{uuid.uuid4().hex}.tmp"
-        try:
-            save_file(tensors, draft, metadata={"format": "pt"})
-            digest = _digest(draft)
-            weights = directory / f"model-{digest[:8]}.safetensors"
-            draft.replace(weights)
-            draft.write_text(_recipe(model, provenance, weights.name, digest), encoding="utf-8")
-            draft.replace(directory / RECIPE)
-        finally:
-            draft.unlink(missing_ok=True)
-        if old is not None and old != weights:
+        recipe = _recipe(model, provenance)
+        with _folder(directory):
+            old = _weights_named_in(directory)
+            new = _write(tensors, recipe, directory)
+        if old is not None and old != new:
             old.unlink(missing_ok=True)
     return directory
 
@@ -94,12 +96,14 @@ def read(directory: Path) -> SavedFolder:
         )
     try:
         recipe = yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
-        if recipe["format"] != FORMAT:
-            raise SavedFolderError(
-                f"{directory} has the format {recipe['format']!r}, and this ghostify "
-                f"({__version__}) reads {FORMAT!r}: use the ghostify that saved it."
-            )
+        _check_format(directory, recipe["format"])
         return _parse(directory, recipe)
+    except SavedFolderError:
+        raise
+    except GhostifyError as error:
+        raise SavedFolderError(
+            f"{directory / RECIPE} is damaged, or from another ghostify than {__version__}. {error}"
+        ) from error
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         raise SavedFolderError(
             f"{directory / RECIPE} is damaged ({type(error).__name__}: {_first_line(error)}): "
@@ -118,6 +122,11 @@ def restore(folder: SavedFolder, original: nn.Module) -> nn.Module:
     Raises:
         SavedFolderError: The weights are damaged or missing, or don't fit the original.
     """
+    if any(tensor.is_meta for tensor in original.state_dict().values()):
+        raise SavedFolderError(
+            f"{folder.directory} can't be loaded into a network on the meta device: "
+            "give one whose tensors have data."
+        )
     state = _read_weights(folder)
     network = original if folder.provenance.plans else copy.deepcopy(original)
     try:
@@ -131,8 +140,65 @@ def restore(folder: SavedFolder, original: nn.Module) -> nn.Module:
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _fill(network, state, folder)
     network.train(folder.training)
+    for name, module in network.named_modules():
+        if name in folder.exceptions:
+            module.training = not folder.training
     remember(network, folder.provenance)
     return network
+
+
+def _check_history(model: nn.Module, provenance: Provenance) -> None:
+    """Raise where the network's history does not tell how to rebuild it."""
+    if provenance.plans:
+        return
+    for name, module in model.named_modules():
+        if name and provenance_of(module).plans:
+            raise SavedFolderError(
+                f"It is not this {type(model).__name__} that was converted, but its {name!r}: "
+                f"save that, ghostify.save(model.{name}, ...)."
+            )
+        if isinstance(module, GhostConv2d | GhostLinear):
+            raise SavedFolderError(
+                f"{name or 'The network'!r} is a ghost module, and nothing says how it was made: "
+                "save what ghostify.convert returned, or the state_dict alone."
+            )
+
+
+def _write(tensors: dict[str, Tensor], recipe: dict[str, Any], directory: Path) -> Path:
+    """Write weights and recipe under temporary names and rename them; the path of the weights."""
+    draft = directory / f".{uuid.uuid4().hex}.tmp"
+    weights = None
+    try:
+        draft.touch()
+        mode = draft.stat().st_mode
+        save_file(tensors, draft, metadata={"format": "pt"})
+        draft.chmod(mode)  # safetensors lets nobody but the owner read
+        digest = _digest(draft)
+        weights = directory / f"model-{digest[:8]}.safetensors"
+        draft.replace(weights)
+        text = _to_yaml({**recipe, "weights": {"file": weights.name, "sha256": digest}})
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(directory / RECIPE)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        if weights is not None and weights != _weights_named_in(directory):
+            weights.unlink(missing_ok=True)
+        raise
+    return weights
+
+
+@contextmanager
+def _folder(directory: Path) -> Iterator[None]:
+    """Make a folder; remove what was made again where what is done inside fails."""
+    made = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -152,7 +218,8 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _recipe(model: nn.Module, provenance: Provenance, weights: str, digest: str) -> str:
+def _recipe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
+    """All that the recipe says but for the weights' name, as plain data."""
     source = provenance.source
     report = provenance.report
     recipe = {
@@ -161,42 +228,71 @@ def _recipe(model: nn.Module, provenance: Provenance, weights: str, digest: str)
         "source": None
         if source is None
         else {"name": source.name, "model_args": dict(source.model_args)},
-        "weights": {"file": weights, "sha256": digest},
+        "weights": {},
         "training": model.training,
+        "exceptions": [n for n, m in model.named_modules() if m.training != model.training],
         "dtype": _common_dtype(model),
         "channels_last": _is_channels_last(model),
         "inputs": report.inputs if report is not None else None,
         "conversions": [plan.to_dict() for plan in provenance.plans],
     }
-    # Through JSON first: whatever is no plain data (in model_args, say) must not reach the file.
-    plain = json.loads(json.dumps(recipe))
+    # Through JSON: whatever is no plain data (in model_args, say) must not reach the file.
+    plain: dict[str, Any] = json.loads(json.dumps(recipe))
+    return plain
+
+
+def _to_yaml(recipe: Mapping[str, Any]) -> str:
     head = "# How this network was made. Load it with ghostify.load(FOLDER).\n"
-    return head + yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=100)
+    return head + yaml.safe_dump(dict(recipe), sort_keys=False, default_flow_style=None, width=100)
+
+
+def _check_format(directory: Path, found: Any) -> None:
+    if found != FORMAT:
+        raise SavedFolderError(
+            f"{directory} has the format {found!r}, and this ghostify ({__version__}) reads "
+            f"{FORMAT!r}: use the ghostify that saved it."
+        )
 
 
 def _parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
-    source, weights = recipe["source"], recipe["weights"]
+    weights, dtype = recipe["weights"], recipe["dtype"]
     if Path(weights["file"]).name != weights["file"]:
         raise ValueError(f"weights file {weights['file']!r} is not inside the folder")
+    if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ValueError(f"{dtype!r} is no dtype")
+    for key in ("training", "channels_last"):
+        if not isinstance(recipe[key], bool):
+            raise TypeError(f"{key} is {recipe[key]!r}, not true or false")
     provenance = Provenance(
-        source=None if source is None else Source(source["name"], source["model_args"]),
+        source=_parse_source(recipe["source"]),
         plans=tuple(Plan.from_dict(plan) for plan in recipe["conversions"]),
     )
     return SavedFolder(
         directory=directory,
         provenance=provenance,
         weights=directory / weights["file"],
-        training=bool(recipe["training"]),
-        dtype=getattr(torch, recipe["dtype"]) if recipe["dtype"] else None,
-        channels_last=bool(recipe["channels_last"]),
-        input_size=_image_size(recipe["inputs"]),
+        sha256=weights["sha256"],
+        training=recipe["training"],
+        exceptions=tuple(recipe["exceptions"]),
+        dtype=getattr(torch, dtype) if dtype is not None else None,
+        channels_last=recipe["channels_last"],
+        input_shapes=_input_shapes(recipe["inputs"]),
     )
 
 
-def _image_size(inputs: str | None) -> tuple[int, ...] | None:
-    """``1x3x224x224`` as ``(3, 224, 224)``; None for several inputs, or a batch."""
-    sizes = [int(size) for size in inputs.split("x")] if inputs and "," not in inputs else []
-    return tuple(sizes[1:]) if len(sizes) > 1 and sizes[0] == 1 else None
+def _parse_source(source: Mapping[str, Any] | None) -> Source | None:
+    if source is None:
+        return None
+    name, model_args = source["name"], source["model_args"]
+    if not isinstance(name, str) or not isinstance(model_args, Mapping):
+        raise TypeError(f"{name!r} with {model_args!r} is no name with arguments")
+    return Source(name, model_args)
+
+
+def _input_shapes(inputs: str | None) -> tuple[tuple[int, ...], ...]:
+    """``1x3x32x32, 1x10`` as ``((1, 3, 32, 32), (1, 10))``."""
+    shapes = inputs.split(", ") if inputs and inputs[0].isdecimal() else []
+    return tuple(tuple(int(size) for size in shape.split("x")) for shape in shapes)
 
 
 def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
@@ -207,7 +303,7 @@ def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
         raise SavedFolderError(
             f"{folder.weights} can't be read ({_first_line(error)}): save the network again."
         ) from error
-    if not folder.weights.stem.endswith(digest[:8]):
+    if digest != folder.sha256:
         raise SavedFolderError(
             f"{folder.weights} is not what was saved (its checksum is another): "
             "save the network again."
@@ -252,9 +348,16 @@ def _is_channels_last(model: nn.Module) -> bool:
 
 
 def check_target(directory: Path) -> None:
+    """Raise unless a network can be saved there: a new folder, an empty one, or a saved network.
+
+    Raises:
+        SavedFolderError: It is a file, lies inside one, or holds other things.
+    """
     if directory.exists() and not directory.is_dir():
         raise SavedFolderError(f"{directory} is a file: give a folder to save to.")
-    if directory.is_dir() and any(directory.iterdir()) and not is_saved(directory):
+    if not directory.is_dir() or is_saved(directory):
+        return
+    if any(not _LEFTOVER.fullmatch(path.name) for path in directory.iterdir()):
         raise SavedFolderError(
             f"{directory} holds other things, and no saved network: give a new or empty folder."
         )

@@ -1,4 +1,4 @@
-"""What will be replaced by what, what is left and why: plain data that a person can read and edit."""
+"""What will be replaced by what, what is left and why: data that a person can read and edit."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Settings of each mode, as data: one class per mode, each of which goes to YAML or JSON and back."""
+"""Settings as data: a class for each mode, which goes to YAML or JSON and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
@@ -89,6 +89,10 @@ class CGhost(Settings):
             check_s_d(value, DEFAULT_D)
         for value in _numbers("d", self.d):
             check_s_d(DEFAULT_S, value)
+        if not isinstance(self.linear, bool):
+            raise SettingsError(f"linear={self.linear!r} makes no sense: give true or false.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise SettingsError(f"seed={self.seed!r} makes no sense: give a whole number.")
         _check_choice("bias_mode", self.bias_mode, get_args(BiasMode))
         _check_choice("init", self.init, get_args(InitMode))
 
@@ -119,19 +123,34 @@ def make_settings(mode: str, **options: Any) -> Settings:
 
 
 def settings_from_dict(data: Mapping[str, Any]) -> Settings:
-    """Settings from what `Settings.to_dict` gave."""
+    """Settings from what `Settings.to_dict` gave.
+
+    Raises:
+        SettingsError: The data is no settings, or a value makes no sense.
+    """
+    if not isinstance(data, Mapping) or any(not isinstance(name, str) for name in data):
+        raise SettingsError(f"{data!r} are no settings: give names and values, like s: 2.")
     options = {name: _frozen(value) for name, value in data.items() if name != "mode"}
     return make_settings(data.get("mode", CGhost.mode), **options)
 
 
 def settings_from_json(text: str) -> Settings:
-    """Settings from what `Settings.to_json` gave."""
-    return settings_from_dict(json.loads(text))
+    """Settings from what `Settings.to_json` gave; raises as `settings_from_dict`."""
+    try:
+        return settings_from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"The settings are no JSON ({error}): see Settings.to_json.") from error
 
 
 def settings_from_yaml(text: str) -> Settings:
-    """Settings from what `Settings.to_yaml` gave."""
-    return settings_from_dict(yaml.safe_load(text))
+    """Settings from what `Settings.to_yaml` gave; raises as `settings_from_dict`."""
+    try:
+        return settings_from_dict(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(
+            f"The settings are no YAML ({reason}): see Settings.to_yaml."
+        ) from error
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -151,7 +170,8 @@ def _frozen(value: Any) -> Any:
 
 
 def _selectors(option: str, value: Any) -> tuple[Selector, ...]:
-    selectors = (value,) if isinstance(value, str) or callable(value) else tuple(value)
+    is_several = isinstance(value, Iterable) and not isinstance(value, str)
+    selectors = tuple(value) if is_several else (value,)
     for selector in selectors:
         if not callable(selector) and not (isinstance(selector, str) and selector):
             raise SettingsError(
@@ -166,6 +186,11 @@ def _numbers(option: str, value: Any) -> list[int]:
         return [value]
     if not value:
         raise SettingsError(f"{option} is an empty mapping: give a number, or pattern: number.")
+    for pattern in value:
+        if not isinstance(pattern, str):
+            raise SettingsError(
+                f"The pattern {pattern!r} of {option} is no text: quote it, as '{pattern}'."
+            )
     return list(value.values())
 
 

@@ -13,7 +13,6 @@ from ghostify.cli.models import models
 from ghostify.cli.report import report
 
 app = typer.Typer(
-    help="Make a CNN cheaper with ghost modules.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -45,4 +44,4 @@ def _options(
     ghostify report out                        what was saved, or what a network costs
     ghostify check out --min-macs-ratio 1.8    exit 1 where a bound is missed (for CI)
     ghostify models 'resnet*'                  the names that MODEL may be
-    """
+    """  # noqa: D301 (click reads the character)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ghostify.cli._terminal import complain
 from ghostify.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
@@ -66,19 +67,31 @@ MarkdownFile = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")]
 
 
-def open_model(model: str, model_args: str | None, weights: str | None, trust: bool) -> nn.Module:
+def open_model(
+    model: str,
+    model_args: str | None = None,
+    weights: str | None = None,
+    trust: bool = False,
+    input_size: tuple[int, ...] | None = None,
+) -> nn.Module:
     """The network that MODEL names: built, or loaded from a saved folder."""
     from ghostify import api, io
 
-    if not io.is_saved(Path(model)):
-        if Path(model).is_dir():
-            api.load(model)  # says what the folder lacks
-        return api.build(model, parse_model_args(model_args), weights)
+    if not model or not io.is_saved(Path(model)):
+        try:
+            return api.build(model, parse_model_args(model_args), weights)
+        except ModelError:
+            if model and Path(model).is_dir():
+                io.read(Path(model))  # says what the folder lacks
+            raise
     if weights is not None or model_args is not None:
         raise SettingsError(
             f"{model} is a saved folder and has its own weights: leave out --weights, --model-args."
         )
-    return api.load(model, trust=trust)
+    network = api.load(model, trust=trust, input_size=input_size)
+    if api.name_of(network) == model:
+        complain(f"taking the saved folder {model}, not the model of that name")
+    return network
 
 
 def parse_model_args(text: str | None) -> dict[str, Any]:
@@ -98,10 +111,10 @@ def parse_input_size(text: str | None) -> tuple[int, ...] | None:
     """``--input-size``."""
     if text is None:
         return None
-    parts = text.lower().split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts):
+    sizes = [_whole(part) for part in text.lower().split("x")]
+    if any(size is None or size < 1 for size in sizes):
         raise SettingsError(f"--input-size={text} makes no sense: give it as 3x224x224.")
-    return tuple(map(int, parts))
+    return tuple(size for size in sizes if size is not None)
 
 
 def gather_settings(file: Path | None, mode: str | None, **options: Any) -> Settings | None:
@@ -119,35 +132,49 @@ def gather_settings(file: Path | None, mode: str | None, **options: Any) -> Sett
         if name in given:
             given[name] = _parse_numbers(name, given[name])
     if file is not None:
-        if given or mode:
-            raise SettingsError(f"{', '.join(given)} given beside --settings: put them there.")
+        named = [*given, *(["mode"] if mode is not None else [])]
+        if named:
+            raise SettingsError(f"{', '.join(named)} given beside --settings: put them there.")
         return _read_settings(file)
     if not given and mode is None:
         return None
-    return make_settings(mode or CGhost.mode, **given)
+    return make_settings(CGhost.mode if mode is None else mode, **given)
 
 
 def _parse_numbers(option: str, values: list[str]) -> int | dict[str, int]:
-    """``["2"]`` as 2, ``["layer1.*=2", "*=4"]`` as a mapping."""
-    pairs = {pattern: number for pattern, _, number in (v.rpartition("=") for v in values)}
-    for value in pairs.values():
-        if not value.lstrip("-").isdigit():
+    """``["2"]`` as 2, ``["4", "layer1.*=2"]`` as a mapping, the number for all others last."""
+    numbers: dict[str, int] = {}
+    for value in values:
+        pattern, _, text = value.rpartition("=")
+        number = _whole(text)
+        if number is None:
             raise SettingsError(f"--{option}={value} is no whole number: give N or PATTERN=N.")
-    if len(values) == 1 and "" in pairs:
-        return int(pairs[""])
-    return {pattern or "*": int(number) for pattern, number in pairs.items()}
+        if pattern in numbers:
+            what = f"for {pattern!r}" if pattern else "for all layers"
+            raise SettingsError(f"--{option} is given twice {what}: give it once.")
+        numbers[pattern] = number
+    rest = numbers.pop("", None)
+    if rest is None:
+        return numbers
+    return {**numbers, "*": rest} if numbers else rest
+
+
+def _whole(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
 
 
 def _read_settings(file: Path) -> Settings:
-    import yaml
-
     from ghostify.settings import settings_from_yaml
 
     try:
         return settings_from_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML too
-    except OSError as error:
-        raise SettingsError(f"--settings {file} can't be read ({error.strerror}).") from error
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
         raise SettingsError(
-            f"--settings {file} holds no settings: see `ghostify convert -h`."
-        ) from (error)
+            f"--settings {file} can't be read ({reason}): give a file of YAML or JSON."
+        ) from error
+    except SettingsError as error:
+        raise SettingsError(f"--settings {file}: {error}") from error

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ghostify.files import write_text
+from ghostify.errors import GhostifyWarning, SettingsError
+from ghostify.files import check_target, write_text
 
 if TYPE_CHECKING:
     from ghostify.cost.report import Order, Report
@@ -25,13 +28,20 @@ def complain(sentence: str) -> None:
 
 
 def warn_in_a_line() -> None:
-    """Show warnings as one line on stderr, without the code that raised them."""
+    """Show ghostify's own warnings as one line on stderr, and none of what others warn of."""
 
-    def show(message: Any, *rest: Any, **keywords: Any) -> None:
-        if issubclass(rest[0], UserWarning) and "ghostify" in str(rest[1]):
+    def show(message: Any, category: type[Warning], *rest: Any, **keywords: Any) -> None:
+        if issubclass(category, GhostifyWarning):
             complain(f"warning: {message}")
 
     warnings.showwarning = show
+
+
+@contextmanager
+def prints_to_stderr() -> Iterator[None]:
+    """What a network's own code prints goes to stderr: stdout has the results alone."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def print_report(report: Report, order: Order = "savings", longest: int | None = 20) -> None:
@@ -39,6 +49,19 @@ def print_report(report: Report, order: Order = "savings", longest: int | None =
     from ghostify.cost.render import TerminalReport
 
     Console(highlight=False).print(TerminalReport(report, order, longest))
+
+
+def check_report_targets(json_file: str | None, markdown_file: str | None) -> None:
+    """Raise where a report can't be written, before any work is done for it."""
+    targets = {"--json": json_file, "--markdown": markdown_file}
+    given = {option: target for option, target in targets.items() if target is not None}
+    if len(set(given.values())) < len(given):
+        raise SettingsError(f"{' and '.join(given)} both go to {json_file}: give two places.")
+    for option, target in given.items():
+        if not target:
+            raise SettingsError(f"{option} names no file: give one, or - for stdout.")
+        if target != "-":
+            check_target(Path(target))
 
 
 def write_report(report: Report, json_file: str | None, markdown_file: str | None) -> None:
@@ -85,6 +108,7 @@ class Steps:
         self._progress.update(self._task, description=description, completed=self._count)
 
     def __exit__(self, *error: object) -> None:
-        self._timer.cancel()
         if self._shown:
+            self._timer.cancel()
+            self._timer.join()  # it may be starting the bar right now
             self._progress.stop()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghostify.cli import _options as given
-from ghostify.cli._terminal import warn_in_a_line
+from ghostify.cli._terminal import prints_to_stderr, warn_in_a_line
 from ghostify.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -42,18 +42,21 @@ def check(
     trust: given.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
 ) -> None:
-    """Hold a conversion against bounds: exit 0, or 1 with a line for each bound missed.
+    """Exit 1 where a conversion misses a bound.
+
+    Exits 0 where all bounds are met; else 1, with a line on stdout for each that is missed.
 
     \b
     ghostify check out --min-macs-ratio 1.8
     ghostify check resnet50 --s 2 --min-params-ratio 1.8 --max-macs 2.2e9
-    """
+    """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify.guard import Bounds, check
 
     bounds = Bounds(min_params_ratio, min_macs_ratio, min_acts_ratio, max_params, max_macs)
     options = {"s": s, "d": d, "keep": keep, "only": only, "linear": linear}
-    report = _report(model, settings, mode, options, input_size, model_args, trust)
+    with prints_to_stderr():
+        report = _report(model, settings, mode, options, input_size, model_args, trust)
     verdicts = check(report, bounds)
     _print(report, verdicts, as_json)
     if not all(verdict.met for verdict in verdicts):
@@ -74,7 +77,7 @@ def _report(
 
     chosen = given.gather_settings(settings, mode, **options)
     size = given.parse_input_size(input_size)
-    network = given.open_model(model, model_args, None, trust)
+    network = given.open_model(model, model_args, None, trust, size)
     if not provenance_of(network).plans:
         report = api.plan(network, chosen, input_size=size).report
         assert report is not None

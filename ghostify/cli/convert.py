@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghostify.cli import _options as given
-from ghostify.cli._terminal import Steps, complain, print_report, warn_in_a_line, write_report
+from ghostify.cli._terminal import (
+    Steps,
+    check_report_targets,
+    complain,
+    print_report,
+    prints_to_stderr,
+    warn_in_a_line,
+    write_report,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,15 +56,16 @@ def convert(
     ghostify convert resnet56-cifar --weights trained.safetensors -o out
     ghostify convert mypackage.nets:build --model-args '{"width": 32}' --input-size 1x64x64
     ghostify convert timm/resnet18 --dry-run --json -
-    """
+    """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api, io
 
     chosen = given.gather_settings(settings, mode, s=s, d=d, keep=keep, only=only, linear=linear)
     size = given.parse_input_size(input_size)
+    check_report_targets(json_file, markdown_file)
     if output is not None:
         io.check_target(output)
-    with Steps(3, quiet) as step:
+    with prints_to_stderr(), Steps(3, quiet) as step:
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
@@ -86,7 +95,7 @@ def _self_check(
 
     passed = True
     checks: Any = verify(converted, input_size=size, original=original)
-    with Steps(len(CHECKS), quiet) as step:
+    with prints_to_stderr(), Steps(len(CHECKS), quiet) as step:
         names = iter(CHECKS)
         step(f"checking {next(names)}")
         for check in checks:

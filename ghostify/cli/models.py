@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ghostify.cli._terminal import complain, warn_in_a_line
+from ghostify.cli._terminal import complain, prints_to_stderr, warn_in_a_line
 
 
 def models(
@@ -21,11 +21,12 @@ def models(
     ghostify models
     ghostify models cifar
     ghostify models 'timm/*regnet*'
-    """
+    """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import zoo
 
-    names = zoo.list_models(pattern)
+    with prints_to_stderr():
+        names = zoo.list_models(pattern)
     for name in names:
         sys.stdout.write(f"{name}\n")
     if not names:

@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from ghostify.cli import _options as given
-from ghostify.cli._terminal import Steps, print_report, warn_in_a_line, write_report
+from ghostify.cli._terminal import (
+    Steps,
+    check_report_targets,
+    print_report,
+    prints_to_stderr,
+    warn_in_a_line,
+    write_report,
+)
 
 
 class Order(str, Enum):
@@ -37,16 +44,19 @@ def report(
     ghostify report out
     ghostify report resnet50 --input-size 3x320x320
     ghostify report out --order network --layers 0 --markdown report.md
-    """
+    """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api
+    from ghostify.provenance import provenance_of
 
     size = given.parse_input_size(input_size)
-    with Steps(2, quiet) as step:
+    check_report_targets(json_file, markdown_file)
+    with prints_to_stderr(), Steps(2, quiet) as step:
         step(f"opening {model}")
-        network = given.open_model(model, model_args, None, trust)
+        network = given.open_model(model, model_args, None, trust, size)
         step("counting")
-        found = api.report(network, input_size=size)
+        is_counted = provenance_of(network).report is not None
+        found = api.report(network) if is_counted else api.report(network, input_size=size)
     write_report(found, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):
         print_report(found, order.value, layers or None)

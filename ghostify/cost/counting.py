@@ -71,6 +71,8 @@ def run_first(hollow: nn.Module, candidates: Iterable[Inputs]) -> Run:
             )
         if farthest is None or run.calls > farthest.calls:
             farthest = run
+        if run.macs and needs_data(run.error):
+            break  # another size would stop there too
     assert farthest is not None, "there is always a candidate"
     return farthest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """What a caller may give: one tensor, the positional arguments, or the keyword arguments."""
 
 DEFAULT_SIZE = 224
+DEFAULT_CHANNELS = (3, 1)
 # Tried in turn when a network can't take 224 x 224 and its own configuration names no size.
 OTHER_SIZES = (32, 28, 64, 96, 128, 256, 299, 384, 448, 512)
 
@@ -62,25 +64,34 @@ def candidate_inputs(
     if example_inputs is not None:
         yield _from_example(example_inputs)
         return
-    dtype = _dtype(model)
+    dtype, images = _dtype(model), _required_arguments(model)
     if input_size is not None:
         sizes = tuple(input_size)
         if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
             raise SettingsError(f"input_size={input_size!r} makes no sense: give (C, H, W).")
-        yield _image(sizes, dtype, assumed=False)
+        yield _image(sizes, dtype, images, assumed=False)
         return
+    for sizes in dict.fromkeys(_likely_sizes(model)):
+        yield _image(sizes, dtype, images)
+
+
+def _likely_sizes(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Sizes of the image that the network may take, best first."""
     channels, dimensions = _first_conv(model)
-    configured = _configured_size(model)
     if dimensions != 2:
         for size in (112, DEFAULT_SIZE, *OTHER_SIZES):
-            sizes = {1: (size,), 3: (16, size, size)}[dimensions]
-            yield _image((channels, *sizes), dtype)
+            yield (channels, size) if dimensions == 1 else (channels, 16, size, size)
         return
+    configured = _configured_size(model)
     if configured is not None:
         # The channels of the network as it is: a configuration may be that of its pretrained twin.
-        yield _image((channels, *configured[-2:]), dtype)
-    for size in (DEFAULT_SIZE, *OTHER_SIZES):
-        yield _image((channels, size, size), dtype)
+        yield (channels, *configured[-2:])
+        yield configured if len(configured) == 3 else (DEFAULT_CHANNELS[0], *configured)
+    # Ordinary images last: where something comes before the first convolution (space-to-depth, a
+    # colour transform), or the module list begins with another one.
+    for image_channels in (channels, *DEFAULT_CHANNELS):
+        for size in (DEFAULT_SIZE, *OTHER_SIZES):
+            yield (image_channels, size, size)
 
 
 def _from_example(example_inputs: ExampleInputs) -> Inputs:
@@ -98,8 +109,17 @@ def _from_example(example_inputs: ExampleInputs) -> Inputs:
     return Inputs(args=pytree.tree_map(hollow, tuple(example_inputs)))
 
 
-def _image(sizes: Sequence[int], dtype: torch.dtype, assumed: bool = True) -> Inputs:
-    return Inputs(args=(torch.empty(1, *sizes, dtype=dtype, device="meta"),), assumed=assumed)
+def _image(sizes: Sequence[int], dtype: torch.dtype, images: int, assumed: bool = True) -> Inputs:
+    image = torch.empty(1, *sizes, dtype=dtype, device="meta")
+    return Inputs(args=(image,) * images, assumed=assumed)
+
+
+def _required_arguments(model: nn.Module) -> int:
+    """How many images ``forward`` can't do without: two for a pair, as in optical flow."""
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    required = [p for p in parameters if p.kind in positional and p.default is p.empty]
+    return max(1, len(required))
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

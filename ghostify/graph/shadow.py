@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -26,6 +27,19 @@ def shadow(model: ModuleT) -> ModuleT:
     return _copy(model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False))
 
 
+def fresh_tables(model: nn.Module) -> dict[int, Any]:
+    """A memo for `copy.deepcopy` that gives every module new hook tables where its own are empty.
+
+    Each module has a dozen of them. Copied one by one, they take more time than all the rest.
+    """
+    return {
+        id(value): OrderedDict()
+        for module in model.modules()
+        for value in module.__dict__.values()
+        if type(value) is OrderedDict and not value
+    }
+
+
 def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
     """A copy of a shadow whose tensors pretend to be on the CPU.
 
@@ -36,7 +50,7 @@ def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
 
 
 def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
-    memo: dict[int, Any] = {}
+    memo = fresh_tables(model)
     for tensor in _tensors_of(model):
         if not isinstance(tensor, UninitializedTensorMixin) and id(tensor) not in memo:
             memo[id(tensor)] = _like(tensor, hollow)

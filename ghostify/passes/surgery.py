@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError
+from ghostify.graph.shadow import fresh_tables
 from ghostify.nn.start import move_hooks
 from ghostify.passes.rules import Layer, layer_shape, make_ghost
 from ghostify.plans import Plan, Replacement
@@ -27,7 +28,7 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
         GhostifyError: The plan names a layer that the model doesn't have, or one unlike it.
     """
     ghosts = build_ghosts(model, plan)
-    memo: dict[int, Any] = {id(layer): ghost for layer, ghost in ghosts}
+    memo = fresh_tables(model) | {id(layer): ghost for layer, ghost in ghosts}
     converted = copy.deepcopy(model, memo)
     for layer, ghost in ghosts:
         move_hooks(layer, ghost, memo)
@@ -36,7 +37,7 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
 
 def rewrite_(model: ModuleT, plan: Plan) -> ModuleT:
     """`rewrite` in place; returns ``model``. Nothing is changed unless all of it can be."""
-    ghosts = {layer: ghost for layer, ghost in build_ghosts(model, plan)}
+    ghosts = dict(build_ghosts(model, plan))
     for parent in list(model.modules()):
         for key, child in parent._modules.items():
             if child is not None and child in ghosts:
