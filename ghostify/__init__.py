@@ -16,6 +16,7 @@ from ghostify import _torchvision_guard
 from ghostify._version import __version__
 
 if TYPE_CHECKING:
+    from ghostify.analysis import Analysis, analyze
     from ghostify.api import build, convert, convert_, load, plan, report, save
     from ghostify.cost import Cost, Count, Report, count
     from ghostify.errors import GhostifyError
@@ -33,6 +34,7 @@ _torchvision_guard.install()
 # Where each public name lives. They are imported when first used, so that `ghostify --help` (and
 # whatever else needs no network) does not wait for torch.
 _HOMES = {
+    "Analysis": "ghostify.analysis",
     "Bounds": "ghostify.guard",
     "CGhost": "ghostify.settings",
     "CGhostPass": "ghostify.passes",
@@ -43,6 +45,7 @@ _HOMES = {
     "GhostifyError": "ghostify.errors",
     "Plan": "ghostify.plans",
     "Report": "ghostify.cost",
+    "analyze": "ghostify.analysis",
     "build": "ghostify.api",
     "check": "ghostify.guard",
     "convert": "ghostify.api",
@@ -57,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Analysis",
     "Bounds",
     "CGhost",
     "CGhostPass",
@@ -68,6 +72,7 @@ __all__ = [
     "Plan",
     "Report",
     "__version__",
+    "analyze",
     "build",
     "check",
     "convert",

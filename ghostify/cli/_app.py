@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ghostify._version import __version__
+from ghostify.cli.analyze import analyze
 from ghostify.cli.check import check
 from ghostify.cli.convert import convert
 from ghostify.cli.models import models
@@ -18,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (convert, report, check, models):
+for command in (convert, report, check, analyze, models):
     app.command()(command)
 
 
@@ -43,5 +44,6 @@ def _options(
     ghostify convert resnet50 --s 2 -o out     convert, print what it saves, save
     ghostify report out                        what was saved, or what a network costs
     ghostify check out --min-macs-ratio 1.8    exit 1 where a bound is missed (for CI)
+    ghostify analyze resnet50 --image cat.jpg  what in its feature maps is redundant
     ghostify models 'resnet*'                  the names that MODEL may be
     """  # noqa: D301 (click reads the character)
