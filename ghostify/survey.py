@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -34,6 +35,17 @@ class Survey:
     tracing: Tracing
     ends: Ends
 
+    def arguments_of(self, region: str) -> tuple[Any, ...]:
+        """What a part of the network was called with; worked out where it was not reached."""
+        if not region:
+            names = inspect.signature(self.hollow.forward).parameters
+            keywords = self.run.inputs.kwargs
+            return (*self.run.inputs.args, *(keywords[n] for n in names if n in keywords))
+        called_with = self.run.entered.get(self.run.hollow.get_submodule(region))
+        if called_with is not None:
+            return called_with
+        return next(candidate_inputs(self.hollow.get_submodule(region))).args
+
 
 def survey(
     model: nn.Module,
@@ -46,7 +58,15 @@ def survey(
         ModelError: The network can't be copied, or can't take the inputs that were given.
     """
     hollow = shadow(model).eval()
-    run = run_first(hollow, candidate_inputs(model, example_inputs, input_size))
+    return _look(hollow, run_first(hollow, candidate_inputs(model, example_inputs, input_size)))
+
+
+def survey_again(before: Survey) -> Survey:
+    """Look at the shadow of a survey that was rewritten since."""
+    return _look(before.hollow, before.run.again(before.hollow))
+
+
+def _look(hollow: nn.Module, run: Run) -> Survey:
     count = run.count()
     tracing = trace(hollow, _given(hollow, run.inputs))
     modules = dict(hollow.named_modules())

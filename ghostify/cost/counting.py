@@ -103,6 +103,7 @@ class Run(TorchDispatchMode):
         inputs: What it ran on.
         error: What stopped it; None when it ran through.
         output: Nested shapes of the output.
+        entered: Positional arguments of each module's first call.
     """
 
     def __init__(self, hollow: nn.Module, inputs: Inputs, pretend_cpu: bool = False) -> None:
@@ -116,6 +117,7 @@ class Run(TorchDispatchMode):
         self.acts: dict[nn.Module, int] = {}
         self.conv_macs: dict[nn.Module, int] = {}
         self.called: dict[nn.Module, int] = {}
+        self.entered: dict[nn.Module, tuple[Any, ...]] = {}
         self.shapes: dict[nn.Module, tuple[int, ...]] = {}
         self.uncounted: dict[str, int] = {}
         self.error: Exception | None = None
@@ -155,6 +157,7 @@ class Run(TorchDispatchMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         self.stack.append(module)
         self.called[module] = self.called.get(module, 0) + 1
+        self.entered.setdefault(module, args)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.stack.pop()
@@ -238,9 +241,9 @@ class Run(TorchDispatchMode):
         if not hasattr(self, "_owner"):
             self._owner: dict[int, nn.Module] = {}
             for holder in self.names:
-                for parameter in holder.parameters(recurse=False):
+                for parameter in holder._parameters.values():
                     self._owner.setdefault(id(parameter), holder)
-        own = {id(p): p for p in module.parameters(recurse=False)}
+        own = {id(p): p for p in module._parameters.values() if p is not None}
         return sum(_numel(p) for key, p in own.items() if self._owner[key] is module)
 
 

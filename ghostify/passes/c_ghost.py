@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -20,11 +20,18 @@ from ghostify.settings import DEFAULT_D, DEFAULT_S, CGhost
 from ghostify.survey import Survey
 
 
-def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
+def plan_c_ghost(
+    survey: Survey, settings: CGhost, outside: Sequence[str] = ()
+) -> tuple[Plan, Count]:
     """Decide what becomes a ghost module, and count the network that results.
 
     The decision is tried on the survey's shadow (which is rewritten): what doesn't run there is
     left as it is.
+
+    Args:
+        survey: The network.
+        settings: What to convert, and how.
+        outside: Modules whose layers are no concern of the plan.
 
     Returns:
         The plan, and the costs of the converted network.
@@ -33,11 +40,11 @@ def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
         SettingsError: A selector matches nothing.
     """
     hollow = survey.hollow
-    layers = dict(_layers(hollow))
+    layers = {n: layer for n, layer in layers_of(hollow) if not _is_inside(n, outside)}
     wanted, resolved = _choose(layers, settings, survey)
     tied, read = _tied(hollow), set(weights_read_directly(survey.tracing, hollow))
     replaced: list[Replacement] = []
-    kept = list(_not_convertible(survey, layers))
+    kept = [k for k in _not_convertible(survey, layers) if not _is_inside(k.name, outside)]
     for name, layer in layers.items():
         if name not in wanted:
             if isinstance(layer, nn.Conv2d) or settings.linear:
@@ -61,8 +68,12 @@ def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
     return _try(survey, Plan(resolved, tuple(replaced), tuple(kept), untraced))
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
-    """Convolutions and linear layers, those inside ghost modules left out."""
+def _is_inside(name: str, modules: Sequence[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[str, Layer]]:
+    """The convolutions and linear layers of a network, those inside ghost modules left out."""
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
         if isinstance(module, GhostConv2d | GhostLinear):

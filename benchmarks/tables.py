@@ -1,0 +1,65 @@
+"""Tables of measurements: in the terminal, and in a Markdown file between two markers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from ghostify.errors import GhostifyError
+from ghostify.files import write_text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Measurements.
+
+    Attributes:
+        title: What was measured.
+        header: Titles of the columns.
+        rows: The cells; the first of each row is its name.
+        note: How it was measured, and what to read out of it.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def to_markdown(self) -> str:
+        """A heading, the table, the note."""
+        align = ["---", *("---:" for _ in self.header[1:])]
+        lines = [_line(self.header), _line(align), *(_line(row) for row in self.rows)]
+        return "\n".join([f"### {self.title}", "", *lines, "", self.note]).rstrip() + "\n"
+
+    def show(self) -> None:
+        """Print it."""
+        table = RichTable(title=self.title, title_justify="left", caption=self.note)
+        for index, title in enumerate(self.header):
+            table.add_column(title, justify="right" if index else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        Console().print(table)
+
+
+def write_between(file: Path, name: str, parts: Iterable[str]) -> None:
+    """Replace what stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` in a file.
+
+    Raises:
+        GhostifyError: The file lacks the markers.
+    """
+    begin, end = (f"<!-- {name}:{side} -->" for side in ("begin", "end"))
+    text = file.read_text(encoding="utf-8")
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise GhostifyError(f"{file} lacks the lines {begin} and {end}: put them where to write.")
+    head, _, rest = text.partition(begin)
+    tail = rest.partition(end)[2]
+    body = "\n".join(part.rstrip() + "\n" for part in parts)
+    write_text(file, f"{head}{begin}\n\n{body}\n{end}{tail}")
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
