@@ -36,6 +36,9 @@ OPTIONS: dict[str, Any] = {
         list[str] | None, _option("Kernel size of the cheap operation (3).", "N|PATTERN=N")
     ],
     "linear": Annotated[bool | None, typer.Option("--linear", help="Convert linear layers too.")],
+    "costlier": Annotated[
+        bool | None, typer.Option("--costlier", help="Convert also where that saves nothing.")
+    ],
     "ratio": Annotated[
         list[str] | None, _option("The paper's lambda, share of ghosts (0.5).", "X|PATTERN=X")
     ],

@@ -109,8 +109,9 @@ class Run(TorchDispatchMode):
     def __init__(self, hollow: nn.Module, inputs: Inputs, pretend_cpu: bool = False) -> None:
         super().__init__()
         self.inputs, self.pretend_cpu = inputs, pretend_cpu
-        self.world = FakeTensorMode(allow_non_fake_inputs=True) if pretend_cpu else nullcontext()
-        self.hollow = fake_shadow(hollow, self.world) if pretend_cpu else hollow
+        fake = FakeTensorMode(allow_non_fake_inputs=True) if pretend_cpu else None
+        self.world = nullcontext() if fake is None else fake
+        self.hollow = hollow if fake is None else fake_shadow(hollow, fake)
         self.names = {module: name for name, module in self.hollow.named_modules()}
         self.stack: list[nn.Module] = [self.hollow]
         self.macs: dict[nn.Module, int] = {}

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
@@ -55,7 +55,7 @@ def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
 def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
     memo = fresh_tables(model)
     for tensor in _tensors_of(model):
-        if not isinstance(tensor, UninitializedTensorMixin) and id(tensor) not in memo:
+        if not is_lazy(tensor) and id(tensor) not in memo:
             memo[id(tensor)] = _like(tensor, hollow)
     try:
         return copy.deepcopy(model, memo)

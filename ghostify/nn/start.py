@@ -41,7 +41,10 @@ def carve(layer: LayerT, kept: Tensor) -> LayerT:
 def _cut(tensor: Tensor, outputs: int, kept: Tensor) -> Tensor:
     if tensor.ndim == 0 or tensor.shape[0] != outputs:
         return tensor.detach().clone()
-    return tensor.detach().index_select(0, kept.to(tensor.device))
+    part = tensor.detach().index_select(0, kept.to(tensor.device))
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return part.contiguous(memory_format=torch.channels_last)
+    return part
 
 
 def move_hooks(source: nn.Module, target: nn.Module, memo: dict[int, Any] | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -56,6 +57,7 @@ def plan_c_ghost(
             s=value_for(name, settings.s, DEFAULT_S, survey.ends),
             d=value_for(name, settings.d, DEFAULT_D, survey.ends),
             bias_mode=settings.bias_mode,
+            costlier=settings.costlier,
             tied_to=tied.get(name),
             read_directly=name in read,
         )
@@ -86,7 +88,7 @@ def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple
     """The layers that are meant, and the settings with predicates turned into names."""
     # A predicate may look at weights, but it must not: on the shadow they have none to show.
     chosen = {"keep": set[str](), "only": set(layers)}
-    resolved: dict[str, tuple[str, ...]] = {}
+    resolved: dict[str, Any] = {}
     for option in ("keep", "only"):
         selectors = getattr(settings, option)
         if selectors:

@@ -32,6 +32,7 @@ class Candidate:
         s: The s that holds for it.
         d: The d that holds for it.
         bias_mode: Which outputs keep their bias.
+        costlier: Whether it is converted even where that saves nothing.
         tied_to: Name of another module that holds one of its parameters.
         read_directly: Whether some forward reads its weight instead of calling it.
     """
@@ -41,6 +42,7 @@ class Candidate:
     s: int
     d: int
     bias_mode: BiasMode = "full"
+    costlier: bool = False
     tied_to: str | None = None
     read_directly: bool = False
 
@@ -146,6 +148,8 @@ def _groups(candidate: Candidate) -> str | None:
 
 
 def _costs_more(candidate: Candidate) -> str | None:
+    if candidate.costlier:
+        return None
     n, s = candidate.out_channels, candidate.s
     m = intrinsic_channels(n, s)
     filter_size = candidate.in_channels * candidate.kernel_size[0] * candidate.kernel_size[1]
@@ -173,11 +177,12 @@ def _subclass_fits(candidate: Candidate) -> str | None:
 
 def _example_for(layer: Layer) -> torch.Tensor:
     """An input large enough for the layer's kernel, on the meta device."""
-    factory = {"dtype": layer.weight.dtype, "device": "meta"}
+    dtype = layer.weight.dtype
     if isinstance(layer, nn.Linear):
-        return torch.empty(1, layer.in_features, **factory)
+        return torch.empty((1, layer.in_features), dtype=dtype, device="meta")
     reach = [gap * (size - 1) for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)]
-    return torch.empty(1, layer.in_channels, *(2 * r + 8 for r in reach), **factory)
+    sizes = (1, layer.in_channels, *(2 * r + 8 for r in reach))
+    return torch.empty(sizes, dtype=dtype, device="meta")
 
 
 RULES: tuple[Rule, ...] = (

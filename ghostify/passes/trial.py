@@ -28,7 +28,7 @@ def find_offenders(
         return {}
     reason = _reason(after)
     culprit = _culprit(after.error, hollow) if not after.pretend_cpu else None
-    if culprit in layers:
+    if culprit is not None and culprit in layers:
         return {culprit: reason}
     return _search(hollow, before, layers, reason)
 

@@ -26,6 +26,8 @@ class CGhost(Settings):
         keep: Layers to leave as they are: names, glob patterns, "stem", "head", predicates.
         only: If given, only these layers are converted.
         linear: Whether `torch.nn.Linear` layers become 1x1 ghost modules too.
+        costlier: Whether layers are converted too whose ghost module costs as much or more (as in
+            Table 5, where VGG16's first convolution is converted even with d=7).
         bias_mode: Of a layer with biases, ``"full"``: all outputs keep theirs; ``"primary"``: the
             intrinsic ones only (the paper's cheap operation has none).
         init: How the cheap operations start: ``"projection"`` from the weights they replace,
@@ -49,6 +51,7 @@ class CGhost(Settings):
     keep: tuple[Selector, ...] | Selector = ()
     only: tuple[Selector, ...] | Selector = ()
     linear: bool = False
+    costlier: bool = False
     bias_mode: BiasMode = "full"
     init: InitMode = "projection"
     seed: int = 0
@@ -60,8 +63,11 @@ class CGhost(Settings):
             check_s_d(value, DEFAULT_D)
         for value in numbers("d", self.d):
             check_s_d(DEFAULT_S, value)
-        if not isinstance(self.linear, bool):
-            raise SettingsError(f"linear={self.linear!r} makes no sense: give true or false.")
+        for name in ("linear", "costlier"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(
+                    f"{name}={getattr(self, name)!r} makes no sense: give true or false."
+                )
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise SettingsError(f"seed={self.seed!r} makes no sense: give a whole number.")
         check_choice("bias_mode", self.bias_mode, get_args(BiasMode))
