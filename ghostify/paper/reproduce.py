@@ -189,7 +189,10 @@ def _outcome(table: PaperTable, row: PaperRow) -> Outcome:
     with torch.device("meta"):  # only shapes matter: weights would take time and memory
         model = api.build(row.model, row.model_args)
     if row.settings is None:
-        return Outcome(table, row, count(model, input_size=row.input_size).total)
+        counted = count(model, input_size=row.input_size)
+        if counted.stopped is not None:
+            return Outcome(table, row, None, missing=f"can't be run: {counted.stopped}")
+        return Outcome(table, row, counted.total)
     report = api.plan(model, row.settings, input_size=row.input_size).report
     assert report is not None
     return Outcome(table, row, report.after, report.ratios.macs, predicted_ratio(report))

@@ -6,9 +6,10 @@ import importlib.util
 import math
 from pathlib import Path
 
+import pytest
 import torch
 
-from ghostify.models import c_ghostnet
+from ghostify.models import c_ghostnet, g_ghostnet
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "detection_backbone.py"
 
@@ -20,9 +21,10 @@ def _example():
     return module
 
 
-def test_retinanet_on_c_ghostnet_learns():
+@pytest.mark.parametrize("build", [c_ghostnet, g_ghostnet])
+def test_retinanet_learns_on_it(build):
     example = _example()
     torch.manual_seed(0)
-    losses = example.train(example.retinanet(c_ghostnet, 64, width=0.5), steps=4, size=64)
+    losses = example.train(example.retinanet(build, 64, width=0.5), steps=4, size=64)
     assert all(math.isfinite(loss) for loss in losses)
     assert losses[-1] < losses[0]
