@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ def analyze(
     images: Images,
     *,
     layers: Sequence[str] | str = (),
-    compare: Sequence[tuple[str, str]] = (),
+    compare: Sequence[tuple[str, str]] | Literal["stages"] = (),
     input_size: Sequence[int] | None = None,
     s: Sequence[int] = (2, 3, 4),
     d: Sequence[int] = (1, 3, 5, 7),
@@ -89,7 +90,8 @@ def analyze(
         images: ``(N, C, H, W)``, batches of it, or image files.
         layers: Names or glob patterns of modules whose output is looked at; all convolutions (but
             depth-wise ones) and ghost modules where none is given.
-        compare: First and last block of a stage, for each stage to look at.
+        compare: First and last block of a stage, for each stage to look at; ``"stages"`` for all
+            stages that G-Ghost would rebuild (see `ghostify.find_stages`).
         input_size: ``(C, H, W)`` that image files are brought to; else the network's own.
         s: The values of s to try.
         d: Kernel sizes to fit, odd.
@@ -114,7 +116,9 @@ def analyze(
     batches = as_batches(images, network, input_size)
     watched = Watched(network)
     chosen = watched.choose([layers] if isinstance(layers, str) else layers)
-    blocks = [watched.pair(first, last) for first, last in compare]
+    stages = find_blocks(network, input_size) if compare == "stages" else {}
+    asked = list(stages) if isinstance(compare, str) else list(compare)
+    blocks = [watched.pair(first, last) for first, last in asked]
     moments, crossed, seen = _first_pass(watched, batches, chosen, blocks)
     if seen.images == 0:
         raise GhostifyError("There is no image: give at least one.")
@@ -131,7 +135,9 @@ def analyze(
             _layer(watched, name, moments[name], plans[name], fits[name], options, seen)
             for name in kept
         ),
-        blocks=tuple(_blocks(pair, crossed[pair], options) for pair in blocks),
+        blocks=tuple(
+            _blocks(pair, crossed[pair], options, stages.get(pair, "")) for pair in blocks
+        ),
         notes=_notes(batches, seen, {name: moments[name] for name in kept}, crossed),
     )
 
@@ -258,16 +264,29 @@ def _subset(s: int, plan: _Candidates, shares: Tensor) -> Subset:
     return Subset(s, tuple(plan.intrinsic[s]), mean, explained)
 
 
-def _blocks(pair: tuple[str, str], crossed: CrossMoments, options: Options) -> BlockRedundancy:
+def find_blocks(
+    model: nn.Module, input_size: Sequence[int] | None = None
+) -> dict[tuple[str, str], str]:
+    """First and last block of each stage that G-Ghost would rebuild, and the stage's name."""
+    from ghostify import api
+
+    table = api.find_stages(model, input_size=input_size)
+    # A block that calls several modules puts out what the last of them does.
+    return {(s.blocks[0][-1], s.blocks[-1][-1]): s.name for s in table.stages}
+
+
+def _blocks(
+    pair: tuple[str, str], crossed: CrossMoments, options: Options, stage: str
+) -> BlockRedundancy:
     correlation = crossed.correlation
     alike = alike_pairs(correlation, options.pairs)
     pairs = tuple(Pair(a, b, float(correlation[a, b])) for a, b in alike)
     r2 = crossed.r2()
     if r2 is None:
-        return BlockRedundancy(*pair, pairs, None, None)
+        return BlockRedundancy(*pair, pairs, None, None, stage)
     share = float((r2 >= options.min_r2).double().mean())
     ratio = max(value for value in RATIOS if value <= share + 1e-9)
-    return BlockRedundancy(*pair, pairs, tuple(r2.tolist()), ratio)
+    return BlockRedundancy(*pair, pairs, tuple(r2.tolist()), ratio, stage)
 
 
 def _kept(moments: dict[str, Moments], named: bool) -> list[str]:

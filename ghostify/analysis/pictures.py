@@ -22,6 +22,7 @@ from ghostify.analysis.plots import (
 from ghostify.analysis.result import Analysis, LayerRedundancy
 from ghostify.analysis.watch import Watched, first_tensors
 from ghostify.errors import GhostifyError
+from ghostify.nn.g_ghost import GGhostStage
 from ghostify.nn.ghost import GhostConv2d
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def draw(
 
     Returns:
         The files that were written: ``redundancy``, ``maps-LAYER`` (Figure 1), ``ghosts-LAYER``
-        (Figure 7, of a converted network), ``blocks-FIRST-LAST`` (Figure 4).
+        (Figure 7, of a C-Ghost network), ``stage-STAGE`` (Figure 13, of a G-Ghost network),
+        ``blocks-FIRST-LAST`` (Figure 4).
 
     Raises:
         GhostifyError: matplotlib is missing, or the folder can't be written.
@@ -98,6 +100,9 @@ def _figures(subject: _Subject, layers: Sequence[str]) -> Iterator[tuple[str, Fi
             figure = draw_one(subject, layer)
             if figure is not None:
                 yield f"{name}-{layer.name}", figure
+    for name, module in subject.watched.modules.items():
+        if isinstance(module, GGhostStage) and module.ghosts and module.cheap is not None:
+            yield f"stage-{name}", _draw_stage(subject, name, module)
     for blocks in analysis.blocks:
         first, last = subject.maps(blocks.first, blocks.last)
         title = f"{analysis.model}: {blocks.first} and {blocks.last}"
@@ -118,6 +123,13 @@ def _draw_ghost(subject: _Subject, layer: LayerRedundancy) -> Figure | None:
     intrinsic, ghosts = subject.maps(f"{layer.name}.primary", f"{layer.name}.cheap")
     title = f"{subject.analysis.model}: ghost module {layer.name}, s={module.s}, d={module.d}"
     return draw_ghosts(intrinsic, ghosts, title, subject.picture)
+
+
+def _draw_stage(subject: _Subject, name: str, stage: GGhostStage) -> Figure:
+    path, ghosts = subject.maps(f"{name}.thin.{len(stage.thin) - 1}", f"{name}.cheap")
+    labels = f"complicated: {len(path)} maps", f"cheap: {len(ghosts)} ghosts"
+    title = f"{subject.analysis.model}: G-Ghost stage {name}"
+    return draw_ghosts(path, ghosts, title, subject.picture, labels=labels)
 
 
 def _pictured(analysis: Analysis, layers: Sequence[str]) -> list[LayerRedundancy]:

@@ -58,8 +58,14 @@ def draw_maps(
     return figure
 
 
-def draw_ghosts(intrinsic: Tensor, ghosts: Tensor, title: str = "", picture: Any = None) -> Figure:
-    """Intrinsic maps beside the ghosts that the cheap operation makes of them (Figure 7).
+def draw_ghosts(
+    intrinsic: Tensor,
+    ghosts: Tensor,
+    title: str = "",
+    picture: Any = None,
+    labels: tuple[str, str] | None = None,
+) -> Figure:
+    """Intrinsic maps beside the ghosts that the cheap operation makes of them (Figures 7, 13).
 
     Args:
         intrinsic: ``(m, H, W)``.
@@ -67,8 +73,10 @@ def draw_ghosts(intrinsic: Tensor, ghosts: Tensor, title: str = "", picture: Any
             (for s = 2).
         title: What is shown.
         picture: The image itself.
+        labels: What the two grids are called.
     """
-    labels = (f"primary: {len(intrinsic)} intrinsic maps", f"cheap: {len(ghosts)} ghosts")
+    if labels is None:
+        labels = (f"primary: {len(intrinsic)} intrinsic maps", f"cheap: {len(ghosts)} ghosts")
     return _draw_two((intrinsic, ghosts), labels, (PRIMARY, CHEAP), title, picture, ())
 
 

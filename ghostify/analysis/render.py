@@ -60,8 +60,9 @@ def footnotes(analysis: Analysis) -> list[str]:
         ]
     if analysis.blocks:
         lines.append(
-            "lambda: share of the last block's channels of which a 1x1 convolution of the first "
-            f"block's explains {analysis.min_r2:g}, rounded down to tenths, at most 0.7"
+            "explained: mean over the last block's channels; take lambda: share of them of which a "
+            f"1x1 convolution of the first block's explains {analysis.min_r2:g}, rounded down to "
+            "tenths, at most 0.7"
         )
     return [*lines, *analysis.notes]
 
@@ -90,7 +91,7 @@ def _tables(analysis: Analysis) -> list[tuple[str, list[str], Rows]]:
                 ("The most alike pairs, one turned into the other (Table 3)", header, rows)
             )
     if analysis.blocks:
-        header = ["first and last block", "most alike", "explained (mean)", "recommended lambda"]
+        header = ["first and last block", "most alike", "explained", "take lambda"]
         tables.append(
             ("First against last block", header, [_block_row(b) for b in analysis.blocks])
         )
@@ -121,4 +122,5 @@ def _block_row(blocks: BlockRedundancy) -> list[str]:
         alike = f"{pair.source}, {pair.target}: {pair.correlation:+.2f}"
     mean = "?" if blocks.r2 is None else f"{sum(blocks.r2) / len(blocks.r2):.2f}"
     ratio = "?" if blocks.ratio is None else f"{blocks.ratio:g}"
-    return [f"{blocks.first}, {blocks.last}", alike, mean, ratio]
+    stage = f"{blocks.stage}: " if blocks.stage else ""
+    return [f"{stage}{blocks.first}, {blocks.last}", alike, mean, ratio]

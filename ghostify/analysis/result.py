@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghostify.errors import SettingsError
-from ghostify.settings import CGhost
+from ghostify.settings import CGhost, GGhost
 
 SCHEMA = "ghostify.analysis/1"
 """Name and version of the JSON form; the number goes up when a key changes its meaning or goes."""
@@ -111,6 +111,7 @@ class BlockRedundancy:
             the first block's maps explains, adjusted for its number of weights; None where too few
             positions were seen.
         ratio: The recommended ratio lambda of ghost channels; None likewise.
+        stage: Name of the stage that they are the first and last block of, where it was found.
     """
 
     first: str
@@ -118,6 +119,7 @@ class BlockRedundancy:
     pairs: tuple[Pair, ...]
     r2: tuple[float, ...] | None
     ratio: float | None
+    stage: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,24 @@ class Analysis:
                 "lower min_r2, or choose s yourself."
             )
         return CGhost(s=numbers, d=self.d, only=tuple(numbers))
+
+    def stage_settings(self, **changes: Any) -> GGhost:
+        """The recommended lambda of each stage, for `ghostify.convert`; other stages are left.
+
+        Args:
+            **changes: Other settings of `GGhost`.
+
+        Raises:
+            SettingsError: No stage's last block follows from its first.
+        """
+        ratios = {blocks.stage: blocks.ratio for blocks in self.blocks if blocks.stage}
+        known = {stage: ratio for stage, ratio in ratios.items() if ratio}
+        if not known:
+            raise SettingsError(
+                f"No stage of {self.model} has a recommended lambda above 0: give more images, "
+                "lower min_r2, or choose the ratio yourself."
+            )
+        return GGhost(ratio=known, only=tuple(known), **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `Analysis.from_dict` turns back into an equal analysis."""

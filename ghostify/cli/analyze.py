@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ghostify.analysis import Analysis
+    from ghostify.settings import Settings
 
 
 def analyze(
@@ -34,7 +36,9 @@ def analyze(
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIRST,LAST", help="First and last block of a stage."),
+        typer.Option(
+            metavar="FIRST,LAST", help="First and last block of a stage (all that are found)."
+        ),
     ] = None,
     weights: given.Weights = None,
     model_args: given.ModelArgs = None,
@@ -57,6 +61,7 @@ def analyze(
     ghostify analyze resnet56-cifar --weights trained.safetensors --image images/*.jpg -o out
     ghostify analyze resnet50 --weights DEFAULT --image cat.jpg --layer layer1.0 -o out
     ghostify analyze resnet34 --weights DEFAULT --image images --compare layer2.0,layer2.3
+    ghostify analyze out --image images -o pictures
     ghostify convert resnet56-cifar --weights trained.safetensors --settings out/settings.yaml
     """
     warn_in_a_line()
@@ -67,12 +72,13 @@ def analyze(
         raise SettingsError("No image is given: give some, --image FILE.")
     size = given.parse_input_size(input_size)
     pairs = [_parse_pair(text) for text in compare or []]
+    blocks: Any = pairs if pairs or layer else "stages"
     with Steps(3, quiet) as step:
         step(f"opening {model}")
         network = given.open_model(model, model_args, weights, trust)
         step(f"looking at {len(files)} files")
         found = analyze(
-            network, files, layers=layer or (), compare=pairs, input_size=size, min_r2=min_r2
+            network, files, layers=layer or (), compare=blocks, input_size=size, min_r2=min_r2
         )
         step("drawing")
         written = [] if output is None else _write(found, network, files, output, layer, size)
@@ -96,16 +102,22 @@ def _write(
     layers: list[str] | None,
     size: tuple[int, ...] | None,
 ) -> list[Path]:
-    """Figures, ``analysis.json`` and, where something is recommended, ``settings.yaml``."""
+    """Pictures, the analysis as JSON and Markdown, what is recommended as settings."""
     from ghostify.analysis import draw
 
     named = [layer.name for layer in found.layers] if layers else ()
     written = draw(found, network, files, directory, layers=named, input_size=size)
     texts = {"analysis.json": found.to_json(), "analysis.md": found.to_markdown()}
-    try:
-        texts["settings.yaml"] = found.settings().to_yaml()
-    except SettingsError as error:
-        complain(f"warning: no settings.yaml. {error}")
+    recommended: dict[str, Callable[[], Settings]] = {
+        "settings.yaml": found.settings,
+        "stage-settings.yaml": found.stage_settings,
+    }
+    for name, settings in recommended.items():
+        try:
+            texts[name] = settings().to_yaml()
+        except SettingsError as error:
+            if name == "settings.yaml" or found.blocks:
+                complain(f"no {name}: {error}")
     for name, text in texts.items():
         write_text(directory / name, text.rstrip() + "\n")
         written.append(directory / name)

@@ -285,6 +285,29 @@ def test_a_converted_network_gets_pictures_of_its_ghosts(tmp_path):
             assert min(picture.size) > 200
 
 
+def test_stages_are_found_and_their_lambdas_convert():
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    net = ghostify.build("resnet20-cifar")
+    found = analyze(net, images, layers=["conv1"], compare="stages")
+    assert [(b.stage, b.first, b.last) for b in found.blocks] == [
+        (f"layer{n}", f"layer{n}.0", f"layer{n}.2") for n in (1, 2, 3)
+    ]
+    settings = found.stage_settings(mix="none")
+    assert set(settings.only) == {b.stage for b in found.blocks if b.ratio}
+    assert Analysis.from_dict(json.loads(found.to_json())) == found
+    converted = ghostify.convert(net, settings)
+    assert len(ghostify.report(converted).rebuilt) == len(settings.only)
+
+
+def test_a_g_ghost_network_gets_pictures_of_its_stages(tmp_path):
+    pytest.importorskip("matplotlib")
+    net = ghostify.convert("resnet20-cifar", mode="g-ghost", only=["layer2"])
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = analyze(net, images, layers=["conv1"])
+    names = [path.name for path in draw(found, net, images, tmp_path, formats=["png"])]
+    assert "stage-layer2.png" in names
+
+
 @pytest.fixture(scope="module")
 def cifar(tmp_path_factory):
     import tarfile
