@@ -57,6 +57,7 @@ def plan_c_ghost(
             s=value_for(name, settings.s, DEFAULT_S, survey.ends),
             d=value_for(name, settings.d, DEFAULT_D, survey.ends),
             bias_mode=settings.bias_mode,
+            lazy=name in survey.lazy,
             costlier=settings.costlier,
             tied_to=tied.get(name),
             read_directly=name in read,
@@ -87,12 +88,18 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, Layer]]:
 def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple[set[str], CGhost]:
     """The layers that are meant, and the settings with predicates turned into names."""
     # A predicate may look at weights, but it must not: on the shadow they have none to show.
+    kinds = (nn.Conv2d, nn.Linear) if settings.linear else nn.Conv2d
+    convertible = {name: layer for name, layer in layers.items() if isinstance(layer, kinds)}
     chosen = {"keep": set[str](), "only": set(layers)}
     resolved: dict[str, Any] = {}
     for option in ("keep", "only"):
         selectors = getattr(settings, option)
         if selectors:
-            chosen[option] = select(selectors, layers, survey.ends, option)
+            chosen[option] = set()
+        for selector in selectors:
+            # A predicate on convolutions need not know what else there is.
+            known = convertible if callable(selector) else layers
+            chosen[option] |= select([selector], known, survey.ends, option)
         if any(callable(selector) for selector in selectors):
             resolved[option] = tuple(sorted(chosen[option]))
     for option in ("s", "d"):
@@ -100,11 +107,7 @@ def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple
         if not isinstance(patterns, int):
             for pattern in patterns:
                 select([pattern], layers, survey.ends, option)
-    wanted = {
-        name
-        for name in chosen["only"] - chosen["keep"]
-        if settings.linear or isinstance(layers[name], nn.Conv2d)
-    }
+    wanted = (chosen["only"] - chosen["keep"]) & convertible.keys()
     return wanted, replace(settings, **resolved)
 
 

@@ -32,6 +32,7 @@ class Candidate:
         s: The s that holds for it.
         d: The d that holds for it.
         bias_mode: Which outputs keep their bias.
+        lazy: Whether its shape was unknown before the shadow ran.
         costlier: Whether it is converted even where that saves nothing.
         tied_to: Name of another module that holds one of its parameters.
         read_directly: Whether some forward reads its weight instead of calling it.
@@ -42,6 +43,7 @@ class Candidate:
     s: int
     d: int
     bias_mode: BiasMode = "full"
+    lazy: bool = False
     costlier: bool = False
     tied_to: str | None = None
     read_directly: bool = False
@@ -95,7 +97,7 @@ Rule = Callable[[Candidate], str | None]
 
 
 def _lazy(candidate: Candidate) -> str | None:
-    is_lazy = isinstance(candidate.layer, LazyModuleMixin)
+    is_lazy = candidate.lazy or isinstance(candidate.layer, LazyModuleMixin)
     return "lazy: its shape is unknown before a first forward pass" if is_lazy else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import fresh_tables, shadow
+from ghostify.graph.shadow import memo_for_copy, shadow
 from ghostify.nn.start import move_hooks
 from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import block_modules, build_stage, thin_recipes
@@ -27,7 +27,7 @@ def rebuild_stages(model: ModuleT, stages: tuple[StageRebuild, ...], settings: G
     Raises:
         GhostifyError: The stages are not those of this network.
     """
-    memo = fresh_tables(model)
+    memo = memo_for_copy(model)
     hollow = shadow(model).eval()
     placed: dict[int, nn.Module] = {}
     for item in stages:

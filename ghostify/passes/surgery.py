@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import fresh_tables
+from ghostify.graph.shadow import memo_for_copy
 from ghostify.nn.start import move_hooks
 from ghostify.passes.rules import Layer, layer_shape, make_ghost
 from ghostify.passes.stage_surgery import rebuild_stages, rebuild_stages_
@@ -32,7 +32,7 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
         stages = _stage_settings(plan)
         return _replace_layers_(rebuild_stages(model, plan.stages, stages), plan)
     ghosts = build_ghosts(model, plan)
-    memo = fresh_tables(model) | {id(layer): ghost for layer, ghost in ghosts}
+    memo = memo_for_copy(model) | {id(layer): ghost for layer, ghost in ghosts}
     converted = copy.deepcopy(model, memo)
     for layer, ghost in ghosts:
         move_hooks(layer, ghost, memo)

@@ -15,7 +15,6 @@ from ghostify.errors import WeightsError
 
 # Where checkpoints keep the weights, averaged ones first: those are what their authors evaluate.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "backbone.")
 
 
 @runtime_checkable
@@ -93,13 +92,14 @@ def _states(content: Any) -> Iterator[dict[str, Tensor]]:
 
 
 def _without_prefixes(state: dict[str, Tensor], wanted: Set[str]) -> dict[str, Tensor]:
-    """The state with such prefixes taken off as make its keys the network's."""
-    while not state.keys() & wanted:
-        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
-        if prefix is None:
-            break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    """The state with what precedes all its keys taken off, until one of them is the network's."""
+    stripped = state
+    while not stripped.keys() & wanted:
+        parts = {key.partition(".")[0] for key in stripped}
+        if len(parts) != 1 or not all("." in key for key in stripped):
+            return state
+        stripped = {key.partition(".")[2]: value for key, value in stripped.items()}
+    return stripped
 
 
 def _with_own_names(state: dict[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
