@@ -10,8 +10,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ghostify.analysis.result import Analysis, BlockRedundancy, LayerRedundancy, Pair
+from ghostify.cost.tables import NAME_WIDTH, markdown_table
 
 Rows = list[list[str]]
+ALIKE = "most alike"
 
 
 def to_rich(analysis: Analysis) -> Group:
@@ -19,8 +21,10 @@ def to_rich(analysis: Analysis) -> Group:
     parts: list[Text | Table] = []
     for title, header, rows in _tables(analysis):
         table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-        for index, name in enumerate(header):
-            table.add_column(name, justify="right" if index else "left", overflow="fold")
+        longest = max(len(row[0]) for row in rows)
+        table.add_column(header[0], overflow="fold", min_width=min(longest, NAME_WIDTH))
+        for name in header[1:]:
+            table.add_column(name, justify="right", overflow="fold", no_wrap=name != ALIKE)
         for row in rows:
             table.add_row(*map(Text, row))
         parts += [table, Text()]
@@ -39,10 +43,7 @@ def to_markdown(analysis: Analysis) -> str:
     """The analysis as Markdown."""
     lines = []
     for title, header, rows in _tables(analysis):
-        align = "|".join("---" if index == 0 else "---:" for index in range(len(header)))
-        cells = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
-        lines += [f"**{title}**", "", f"| {' | '.join(header)} |", f"|{align}|"]
-        lines += [*(f"| {row} |" for row in cells), ""]
+        lines += [f"**{title}**", "", *markdown_table(header, rows), ""]
     lines += [f"- {line}" for line in footnotes(analysis)]
     return "\n".join(lines) + "\n"
 
@@ -71,13 +72,13 @@ def _tables(analysis: Analysis) -> list[tuple[str, list[str], Rows]]:
     tables = []
     if analysis.layers:
         tried = [subset.s for subset in analysis.layers[0].subsets]
-        header = ["layer", "channels", "most alike", *(f"s={s}" for s in tried), "take s"]
+        header = ["layer", "channels", ALIKE, *(f"s={s}" for s in tried), "take s"]
         rows = [_layer_row(layer) for layer in analysis.layers]
         tables.append((f"Redundancy of {analysis.model}", header, rows))
         pairs = most_alike(analysis.layers)
         sizes = [fit.d for fit in pairs[0][1].fits] if pairs else []
         if sizes:
-            header = ["pair", "correlation", *(f"MSE d={d}" for d in sizes), "explained"]
+            header = ["pair", "r", *(f"MSE d={d}" for d in sizes), "explained"]
             rows = [
                 [
                     f"{layer.name}: {pair.source}, {pair.target}",
@@ -91,7 +92,7 @@ def _tables(analysis: Analysis) -> list[tuple[str, list[str], Rows]]:
                 ("The most alike pairs, one turned into the other (Table 3)", header, rows)
             )
     if analysis.blocks:
-        header = ["first and last block", "most alike", "explained", "take lambda"]
+        header = ["first and last block", ALIKE, "explained", "take lambda"]
         tables.append(
             ("First against last block", header, [_block_row(b) for b in analysis.blocks])
         )
