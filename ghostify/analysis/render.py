@@ -54,6 +54,7 @@ def footnotes(analysis: Analysis) -> list[str]:
     if analysis.layers:
         d = analysis.d
         lines += [
+            "n: feature maps; most alike: two of them, and their correlation",
             f"s=2, ...: share of the variance of the other channels that a {d}x{d} depth-wise "
             f"kernel on one of the best n/s explains (and share of channels of which it explains "
             "half)",
@@ -72,7 +73,7 @@ def _tables(analysis: Analysis) -> list[tuple[str, list[str], Rows]]:
     tables = []
     if analysis.layers:
         tried = [subset.s for subset in analysis.layers[0].subsets]
-        header = ["layer", "channels", ALIKE, *(f"s={s}" for s in tried), "take s"]
+        header = ["layer", "n", ALIKE, *(f"s={s}" for s in tried), "take s"]
         rows = [_layer_row(layer) for layer in analysis.layers]
         tables.append((f"Redundancy of {analysis.model}", header, rows))
         pairs = most_alike(analysis.layers)
@@ -111,7 +112,7 @@ def _layer_row(layer: LayerRedundancy) -> list[str]:
     alike = "-"
     if layer.pairs:
         pair = layer.pairs[0]
-        alike = f"{pair.source}, {pair.target}: {pair.correlation:+.2f}"
+        alike = f"{pair.source}, {pair.target} {pair.correlation:+.2f}"
     shares = (f"{subset.r2:.2f} ({subset.explained:.0%})" for subset in layer.subsets)
     return [layer.name, str(layer.channels), alike, *shares, str(layer.s)]
 
@@ -120,7 +121,7 @@ def _block_row(blocks: BlockRedundancy) -> list[str]:
     alike = "-"
     if blocks.pairs:
         pair = blocks.pairs[0]
-        alike = f"{pair.source}, {pair.target}: {pair.correlation:+.2f}"
+        alike = f"{pair.source}, {pair.target} {pair.correlation:+.2f}"
     mean = "?" if blocks.r2 is None else f"{sum(blocks.r2) / len(blocks.r2):.2f}"
     ratio = "?" if blocks.ratio is None else f"{blocks.ratio:g}"
     stage = f"{blocks.stage}: " if blocks.stage else ""

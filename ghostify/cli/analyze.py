@@ -55,7 +55,7 @@ def analyze(
     markdown_file: given.MarkdownFile = None,
     quiet: given.Quiet = False,
 ) -> None:
-    r"""Show how redundant a network's feature maps are, and what s that recommends.
+    """Show how redundant a network's feature maps are, and what s that recommends.
 
     \b
     ghostify analyze resnet56-cifar --weights trained.safetensors --image images/*.jpg -o out
@@ -63,7 +63,7 @@ def analyze(
     ghostify analyze resnet34 --weights DEFAULT --image images --compare layer2.0,layer2.3
     ghostify analyze out --image images -o pictures
     ghostify convert resnet56-cifar --weights trained.safetensors --settings out/settings.yaml
-    """
+    """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify.analysis import analyze
 

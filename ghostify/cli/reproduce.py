@@ -21,13 +21,13 @@ def reproduce(
     markdown_file: given.MarkdownFile = None,
     quiet: given.Quiet = False,
 ) -> None:
-    r"""Count the rows of the paper's tables, beside the paper's own figures.
+    """Count the rows of the paper's tables, beside the paper's own figures.
 
     \b
     ghostify reproduce
     ghostify reproduce --table 4 --table 17
     ghostify reproduce --markdown docs/paper.md
-    """
+    """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify.paper import reproduce
 
