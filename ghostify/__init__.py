@@ -16,6 +16,7 @@ from ghostify import _torchvision_guard
 from ghostify._version import __version__
 
 if TYPE_CHECKING:
+    from ghostify.analysis import Analysis, analyze
     from ghostify.api import build, convert, convert_, find_stages, load, plan, report, save
     from ghostify.cost import Cost, Count, Report, count
     from ghostify.errors import GhostifyError
@@ -34,6 +35,7 @@ _torchvision_guard.install()
 # Where each public name lives. They are imported when first used, so that `ghostify --help` (and
 # whatever else needs no network) does not wait for torch.
 _HOMES = {
+    "Analysis": "ghostify.analysis",
     "Bounds": "ghostify.guard",
     "CGGhost": "ghostify.settings",
     "CGhost": "ghostify.settings",
@@ -48,6 +50,7 @@ _HOMES = {
     "Plan": "ghostify.plans",
     "Report": "ghostify.cost",
     "StageTable": "ghostify.stage_table",
+    "analyze": "ghostify.analysis",
     "build": "ghostify.api",
     "check": "ghostify.guard",
     "convert": "ghostify.api",
@@ -63,6 +66,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Analysis",
     "Bounds",
     "CGGhost",
     "CGhost",
@@ -78,6 +82,7 @@ __all__ = [
     "Report",
     "StageTable",
     "__version__",
+    "analyze",
     "build",
     "check",
     "convert",

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from ghostify._version import __version__
+from ghostify.cli.analyze import analyze
 from ghostify.cli.check import check
 from ghostify.cli.convert import convert
 from ghostify.cli.models import models
 from ghostify.cli.report import report
+from ghostify.cli.reproduce import reproduce
 from ghostify.cli.stages import stages
 
 app = typer.Typer(
@@ -19,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (convert, stages, report, check, models):
+for command in (convert, stages, report, check, analyze, reproduce, models):
     app.command()(command)
 
 
@@ -45,5 +47,7 @@ def _options(
     ghostify stages resnet50                   the stages that G-Ghost would rebuild
     ghostify report out                        what was saved, or what a network costs
     ghostify check out --min-macs-ratio 1.8    exit 1 where a bound is missed (for CI)
+    ghostify analyze resnet50 --image cat.jpg  what in its feature maps is redundant
+    ghostify reproduce --table 4               the paper's tables, counted
     ghostify models 'resnet*'                  the names that MODEL may be
     """  # noqa: D301 (click reads the character)

@@ -11,7 +11,7 @@ import torch
 _OURS = str(Path(__file__).parents[1]) + os.sep
 _TORCH = str(Path(torch.__file__).parent) + os.sep
 # A network that is part of this package is a network like any other.
-_NETWORKS = str(Path(__file__).parents[1] / "zoo") + os.sep
+_NETWORKS = str(Path(__file__).parents[1] / "models") + os.sep
 
 
 def describe_error(error: BaseException) -> str:

@@ -2,5 +2,6 @@
 
 from ghostify.nn.g_ghost import GGhostStage, Mix
 from ghostify.nn.ghost import GhostConv2d, GhostLinear, intrinsic_channels
+from ghostify.nn.module import GhostModule
 
-__all__ = ["GGhostStage", "GhostConv2d", "GhostLinear", "Mix", "intrinsic_channels"]
+__all__ = ["GGhostStage", "GhostConv2d", "GhostLinear", "GhostModule", "Mix", "intrinsic_channels"]

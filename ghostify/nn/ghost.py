@@ -209,8 +209,9 @@ class GhostConv2d(_Ghost):
         ghosts = self.cheap(intrinsic)
         if self.groups == 1:
             out = torch.cat([intrinsic, ghosts], dim=-3)
-            # Asked of the modules and not of the tensor, so that it is known when tracing.
-            surplus = self.primary.out_channels * self.s - self.out_channels
+            # Worked out and not asked of the tensor, so that it is known when tracing.
+            m = intrinsic_channels(self.out_channels, self.s)
+            surplus = m * self.s - self.out_channels
             return out if surplus == 0 else out.narrow(-3, 0, self.out_channels)
         sizes = [self.groups, -1]
         parts = [intrinsic.unflatten(-3, sizes), ghosts.unflatten(-3, sizes)]

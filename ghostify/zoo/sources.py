@@ -17,7 +17,7 @@ from urllib.error import URLError
 from torch import nn
 
 from ghostify.errors import ModelError, WeightsError, nearest
-from ghostify.zoo.cifar import NETWORKS
+from ghostify.models import NETWORKS
 from ghostify.zoo.weights import load_weights
 
 TIMM = "timm/"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors.torch import load_file
@@ -15,6 +15,15 @@ from ghostify.errors import WeightsError
 
 # Where checkpoints keep the weights, averaged ones first: those are what their authors evaluate.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net")
+
+
+@runtime_checkable
+class HasAliases(Protocol):
+    """A network whose checkpoints elsewhere have other keys."""
+
+    def key_aliases(self) -> dict[str, str]:
+        """Key in such a checkpoint -> key of the network."""
+        ...
 
 
 def load_weights(model: nn.Module, weights: str | Path) -> None:
@@ -31,7 +40,11 @@ def load_weights(model: nn.Module, weights: str | Path) -> None:
     """
     path = Path(weights)
     wanted = model.state_dict()
-    candidates = [_without_prefixes(state, wanted) for state in _states(_read(path))]
+    aliases = model.key_aliases() if isinstance(model, HasAliases) else {}
+    known = wanted.keys() | aliases.keys()
+    candidates = [
+        _with_own_names(_without_prefixes(state, known), aliases) for state in _states(_read(path))
+    ]
     if not candidates:
         raise WeightsError(f"{path} holds no weights: give a state_dict saved as safetensors.")
     best = min(candidates, key=lambda state: len(_misfits(state, wanted)))
@@ -78,15 +91,19 @@ def _states(content: Any) -> Iterator[dict[str, Tensor]]:
         yield state
 
 
-def _without_prefixes(state: dict[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
+def _without_prefixes(state: dict[str, Tensor], wanted: Set[str]) -> dict[str, Tensor]:
     """The state with what precedes all its keys taken off, until one of them is the network's."""
     stripped = state
-    while not stripped.keys() & wanted.keys():
+    while not stripped.keys() & wanted:
         parts = {key.partition(".")[0] for key in stripped}
         if len(parts) != 1 or not all("." in key for key in stripped):
             return state
         stripped = {key.partition(".")[2]: value for key, value in stripped.items()}
     return stripped
+
+
+def _with_own_names(state: dict[str, Tensor], aliases: Mapping[str, str]) -> dict[str, Tensor]:
+    return {aliases.get(key, key): value for key, value in state.items()}
 
 
 def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> list[str]:
