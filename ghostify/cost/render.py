@@ -45,6 +45,9 @@ LAYER_COLUMNS = (
     Column("approx.", lambda row: times(row.approximation)),
 )
 
+ERROR_COLUMN = Column("error", lambda row: times(row.error))
+"""How far a layer's ghosts are from the original after a warm start."""
+
 COST_COLUMNS = (
     Column("layer", lambda row: row.name),
     Column("kind", lambda row: row.kind),
@@ -171,6 +174,8 @@ def _title(report: Report) -> str:
 
 
 def _columns(report: Report) -> tuple[Column, ...]:
+    if report.mode and any(row.error is not None for row in report.rows):
+        return (*LAYER_COLUMNS, ERROR_COLUMN)
     return LAYER_COLUMNS if report.mode else COST_COLUMNS
 
 
