@@ -41,6 +41,18 @@ Only = Annotated[
     list[str] | None, typer.Option(metavar="P", help="Convert these layers alone, likewise.")
 ]
 Linear = Annotated[bool | None, typer.Option("--linear", help="Convert linear layers too.")]
+Calibration = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Images (no labels) for a warm start, or data-free."),
+]
+CalibrationSamples = Annotated[
+    int | None, typer.Option(metavar="N", help="How many of them to take (512).")
+]
+Reconstruct = Annotated[
+    bool, typer.Option("--reconstruct", help="Then tune blocks and network on these images.")
+]
+Minutes = Annotated[float | None, typer.Option(metavar="M", help="Most minutes of it (10).")]
+Seed = Annotated[int | None, typer.Option(help="Of the choice of images and of the tuning (0).")]
 SettingsFile = Annotated[
     Path | None, typer.Option("--settings", metavar="FILE", help="Settings as YAML or JSON.")
 ]
@@ -178,3 +190,39 @@ def _read_settings(file: Path) -> Settings:
         ) from error
     except SettingsError as error:
         raise SettingsError(f"--settings {file}: {error}") from error
+
+
+DEFAULT_MINUTES = 10.0
+
+
+def gather_warm_start(
+    calibration: str | None,
+    samples: int | None,
+    reconstruct: bool,
+    minutes: float | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The options of a warm start, as `ghostify.convert` takes them."""
+    asked = {
+        "--calibration-samples": samples,
+        "--reconstruct": reconstruct or None,
+        "--minutes": minutes,
+        "--seed": seed,
+    }
+    given = [name for name, value in asked.items() if value is not None]
+    if calibration is None:
+        if given:
+            raise SettingsError(f"{', '.join(given)} given without --calibration FOLDER: add it.")
+        return {}
+    if minutes is not None and not reconstruct:
+        raise SettingsError("--minutes bounds the reconstruction: give --reconstruct too.")
+    if reconstruct and calibration == "data-free":
+        raise SettingsError("--reconstruct needs images: give --calibration FOLDER.")
+    options: dict[str, Any] = {"calibration": calibration}
+    if samples is not None:
+        options["calibration_samples"] = samples
+    if seed is not None:
+        options["calibration_seed"] = seed
+    if reconstruct:
+        options["reconstruct_minutes"] = DEFAULT_MINUTES if minutes is None else minutes
+    return options

@@ -61,9 +61,7 @@ def split(network: nn.Module, wanted: Callable[[str], bool]) -> list[Segment]:
         return whole
     result = next(node for node in graph.nodes if node.op == "output").args[0]
     cuts = _cuts(entries[0], nodes)
-    if (
-        result is not nodes[-1]
-    ):  # several results, or one that more comes after: no chain to its end
+    if result is not nodes[-1]:  # several results, or one that more comes after
         return whole
     return _gather(network, entries[0], nodes, cuts, wanted)
 

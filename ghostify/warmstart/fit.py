@@ -1,4 +1,4 @@
-"""Ridge least squares: the primary convolution, the cheap operation, what one map says of another."""
+"""Ridge least squares: filters, cheap kernels, and what one map says of another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calibration images from a folder, a tensor, a data set or a loader; labels are never looked at."""
+"""Calibration images from a folder, a tensor, a data set or a loader; labels are not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One ghost module and the layer it stands for, as the fit sees them: groups, maps, norms, order."""
+"""A ghost module and the layer it stands for, as the fit sees them: groups, norm, order."""
 
 from __future__ import annotations
 
@@ -128,8 +128,8 @@ def _norm_after(node: fx.Node | None, converted: nn.Module) -> fx.Node | None:
     users = list(node.users) if node is not None else []
     if len(users) != 1 or users[0].op != "call_module":
         return None
-    norm = converted.get_submodule(str(users[0].target))
-    callers = [n for n in users[0].graph.nodes if n.op == "call_module"]
-    times = sum(n.target == users[0].target for n in callers)
+    found: fx.Node = users[0]
+    norm = converted.get_submodule(str(found.target))
+    calls = [n for n in found.graph.nodes if n.op == "call_module" and n.target == found.target]
     is_plain = isinstance(norm, _BatchNorm) and norm.running_mean is not None
-    return users[0] if is_plain and times == 1 else None
+    return found if is_plain and len(calls) == 1 else None

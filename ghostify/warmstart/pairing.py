@@ -156,7 +156,7 @@ def _swap_ghosts(table: Matrix, parents: list[int]) -> bool:
 
 
 def _swap_partners(table: Matrix, parents: list[int]) -> bool:
-    """For one ghost each: let two pairs (a, b), (c, d) become (a, c), (b, d), roles as is cheaper."""
+    """For one ghost each: let pairs (a, b), (c, d) become (a, c), (b, d), roles as is cheaper."""
     changed = False
     cheapest = np.minimum(table, table.T)
     for j in range(len(table)):

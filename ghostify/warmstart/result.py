@@ -55,9 +55,7 @@ class WarmStart:
 
     def describe(self) -> tuple[str, ...]:
         """The result in sentences, for the notes of a report."""
-        given = (
-            f"{self.samples} images, no labels" if self.samples else "no data: weights and norms"
-        )
+        given = f"{self.samples} images, no labels" if self.samples else "weights and norms alone"
         lines = [f"warm start from {given}: {len(self.layers)} layers in {self.seconds:.0f} s"]
         if self.block_steps or self.network_steps:
             lines.append(

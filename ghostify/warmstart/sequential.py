@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.graph.segments import Env, Segment
 from ghostify.nn.start import carve
@@ -230,15 +231,15 @@ def _at(maps: Tensor, rows: Tensor, columns: Tensor, groups: int) -> Tensor:
 
 def _pairs(feed: Feed, subject: Subject, other: fx.Node | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Batch by batch: what the converted network gives the layer, and what it is to make of it."""
-    for before, after in zip(
-        feed.before.batches(feed.batch), feed.after.batches(feed.batch), strict=True
-    ):
+    inputs = feed.before.batches(feed.batch), feed.after.batches(feed.batch)
+    for before, after in zip(*inputs, strict=True):
         with _watch(subject.conv) as taught, _watch(subject.ghost) as taken:
             first, second = _run(feed, feed.original, before), _run(feed, feed.converted, after)
-        for index, ((_, target), (x, _)) in enumerate(zip(taught, taken, strict=True)):
-            if other is not None and first is not None and second is not None and index == 0:
-                target = target + _unscaled(first[other] - second[other], subject.norm)
-            yield x.float(), target.float()
+        missing: Tensor | float = 0.0
+        if other is not None and first is not None and second is not None:
+            missing = _unscaled(first[other] - second[other], subject.norm)
+        for (_, target), (x, _) in zip(taught, taken, strict=True):
+            yield x.float(), (target + missing).float()
 
 
 def _run(feed: Feed, network: nn.Module, x: Tensor) -> Env | None:
@@ -248,9 +249,9 @@ def _run(feed: Feed, network: nn.Module, x: Tensor) -> Env | None:
     return None
 
 
-def _unscaled(gap: Tensor, norm: nn.Module | None) -> Tensor:
+def _unscaled(gap: Tensor, norm: _BatchNorm | None) -> Tensor:
     """What must be added before a norm for ``gap`` to be added after it."""
-    if norm is None:
+    if norm is None or norm.running_var is None:
         return gap
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:

@@ -22,7 +22,7 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="ghostify-")
+        self._file = tempfile.TemporaryFile(prefix="ghostify-")  # noqa: SIM115 (lives as long as this)
         self._shape: tuple[int, ...] = ()
         self._dtype = torch.float32
         self._row = 0

@@ -1,4 +1,4 @@
-"""Sums over calibration images: all that a least-squares fit needs, however many images there are."""
+"""Sums over calibration images: all that least squares needs, however many images there are."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Moments:
         self.count = 0
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Add rows: regressors ``(groups, rows, inputs)`` and targets ``(groups, rows, outputs)``."""
+        """Add rows: ``(groups, rows, inputs)`` regressors, ``(groups, rows, outputs)`` targets."""
         x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
         self.gram += (x.transpose(1, 2) @ x).double().cpu()
         self.cross += (x.transpose(1, 2) @ y).double().cpu()
