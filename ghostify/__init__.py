@@ -16,14 +16,15 @@ from ghostify import _torchvision_guard
 from ghostify._version import __version__
 
 if TYPE_CHECKING:
-    from ghostify.api import build, convert, convert_, load, plan, report, save
+    from ghostify.api import build, convert, convert_, find_stages, load, plan, report, save
     from ghostify.cost import Cost, Count, Report, count
     from ghostify.errors import GhostifyError
     from ghostify.guard import Bounds, check
-    from ghostify.nn import GhostConv2d, GhostLinear
+    from ghostify.nn import GGhostStage, GhostConv2d, GhostLinear
     from ghostify.passes import CGhostPass
     from ghostify.plans import Plan
-    from ghostify.settings import CGhost
+    from ghostify.settings import CGGhost, CGhost, GGhost
+    from ghostify.stage_table import StageTable
     from ghostify.verification import verify
     from ghostify.zoo import list_models
 
@@ -34,20 +35,25 @@ _torchvision_guard.install()
 # whatever else needs no network) does not wait for torch.
 _HOMES = {
     "Bounds": "ghostify.guard",
+    "CGGhost": "ghostify.settings",
     "CGhost": "ghostify.settings",
     "CGhostPass": "ghostify.passes",
     "Cost": "ghostify.cost",
     "Count": "ghostify.cost",
+    "GGhost": "ghostify.settings",
+    "GGhostStage": "ghostify.nn",
     "GhostConv2d": "ghostify.nn",
     "GhostLinear": "ghostify.nn",
     "GhostifyError": "ghostify.errors",
     "Plan": "ghostify.plans",
     "Report": "ghostify.cost",
+    "StageTable": "ghostify.stage_table",
     "build": "ghostify.api",
     "check": "ghostify.guard",
     "convert": "ghostify.api",
     "convert_": "ghostify.api",
     "count": "ghostify.cost",
+    "find_stages": "ghostify.api",
     "list_models": "ghostify.zoo",
     "load": "ghostify.api",
     "plan": "ghostify.api",
@@ -58,21 +64,26 @@ _HOMES = {
 
 __all__ = [
     "Bounds",
+    "CGGhost",
     "CGhost",
     "CGhostPass",
     "Cost",
     "Count",
+    "GGhost",
+    "GGhostStage",
     "GhostConv2d",
     "GhostLinear",
     "GhostifyError",
     "Plan",
     "Report",
+    "StageTable",
     "__version__",
     "build",
     "check",
     "convert",
     "convert_",
     "count",
+    "find_stages",
     "list_models",
     "load",
     "plan",

@@ -19,16 +19,23 @@ from ghostify.cost.report import Report
 from ghostify.errors import ModelError, SavedFolderError, SettingsError
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
+from ghostify.passes.cg_ghost import plan_cg_ghost
+from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite, rewrite_
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, Source, provenance_of, remember, remember_source
-from ghostify.settings import CGhost, Settings, make_settings
+from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
+from ghostify.stage_table import StageTable, tabulate_stages
 from ghostify.survey import Survey, survey
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Planner = Callable[[Survey, Any], tuple[Plan, Count]]
 
-PLANNERS: dict[type[Settings], Planner] = {CGhost: plan_c_ghost}
+PLANNERS: dict[type[Settings], Planner] = {
+    CGhost: plan_c_ghost,
+    GGhost: plan_g_ghost,
+    CGGhost: plan_cg_ghost,
+}
 """What decides for the settings of each mode; a new mode is one more entry."""
 
 
@@ -75,6 +82,35 @@ def plan(
     return replace(decided, report=report)
 
 
+def find_stages(
+    model: nn.Module | str,
+    settings: GGhost | CGGhost | None = None,
+    *,
+    example_inputs: ExampleInputs | None = None,
+    input_size: Sequence[int] | None = None,
+    **options: Any,
+) -> StageTable:
+    """The multi-block stages of a network, and what Eq. 13 and 14 promise of each (Section 4.3).
+
+    Args:
+        model: Any network, or the name of one (see `build`).
+        settings: Settings as data, in place of ``options``.
+        example_inputs: What its forward takes, for the costs; worked out if not given.
+        input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
+        **options: Settings of G-Ghost (``ratio``, ``min_blocks``, ..., see `GGhost`).
+
+    Example:
+        >>> [stage.name for stage in find_stages("resnet20-cifar").stages]
+        ['layer1', 'layer2', 'layer3']
+    """
+    network = _network(model)
+    chosen = _settings(settings, GGhost.mode if settings is None else CGhost.mode, options)
+    stages = chosen.g if isinstance(chosen, CGGhost) else chosen
+    if not isinstance(stages, GGhost):
+        raise SettingsError(f"mode={chosen.mode!r} knows no stages: give mode='g-ghost'.")
+    return tabulate_stages(name_of(network), survey(network, example_inputs, input_size), stages)
+
+
 @overload
 def convert(model: str, settings: Settings | Plan | None = None, **options: Any) -> nn.Module: ...
 @overload
@@ -84,20 +120,22 @@ def convert(
 ) -> nn.Module:
     """Make a network cheaper: a converted copy of it, the original untouched.
 
-    The copy is of the same class, with its methods, hooks, mode and names; ghost modules stand in
-    the places of convolutions, started from their weights (Section 3.1). What can't be converted is
-    left as it is; `report` says what and why.
+    The copy is of the same class, with its methods, hooks, mode and names. C-Ghost puts ghost
+    modules in the places of convolutions (Section 3.1), G-Ghost one `GGhostStage` in the place of
+    each stage of several blocks (Section 4); both start from the weights that were there. What
+    can't be converted is left as it is; `report` says what and why.
 
     Args:
         model: Any network, or the name of one (see `build`).
         settings: Settings as data (`CGhost`), or a `Plan` to follow; in place of ``mode`` and
             ``options``.
-        **options: ``mode`` (``"c-ghost"``) and its settings (``s``, ``d``, ``keep``, ``only``, ...,
-            see `CGhost`); ``example_inputs``, or ``input_size=(C, H, W)``, that costs are for. And
-            for a warm start ``calibration``, images without labels (a folder, a tensor, a data
-            set, a loader) or ``"data-free"``, with ``calibration_samples`` (512),
-            ``reconstruct_minutes`` (0: none; None: as long as its steps take), ``calibration_seed``
-            (0), ``mean`` and ``std`` (see `ghostify.warmstart.warm_start_`).
+        **options: ``mode`` (``"c-ghost"``, ``"g-ghost"``, ``"cg-ghost"``) and its settings
+            (see `CGhost`, `GGhost`, `CGGhost`), ``preset`` among them; ``example_inputs``, or
+            ``input_size=(C, H, W)``, that costs are for. And for a
+            warm start ``calibration``, images without labels (a folder, a tensor, a data set, a
+            loader) or ``"data-free"``, with ``calibration_samples`` (512), ``reconstruct_minutes``
+            (0: none; None: as long as its steps take), ``calibration_seed`` (0), ``mean`` and
+            ``std`` (see `ghostify.warmstart.warm_start_`), ``progress`` (told what is done now).
 
     Returns:
         The converted network.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
+from ghostify.compare_stages import compare_stages
 from ghostify.cost.figures import Cost, Count, LayerCount
 from ghostify.cost.report import Report, Row
 from ghostify.cost.theory import approximate_ratio, compression_ratio, speedup_ratio
@@ -25,7 +26,7 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
     order = {layer.name: index for index, layer in enumerate(before.layers)}
     rows = []
     for item in (item for plan in plans for item in plan.replaced):
-        rows.append(_replaced(item, costs[item.name], new_costs[item.name]))
+        rows.append(_replaced(item, costs.get(item.name, Cost()), new_costs[item.name]))
     converted = {row.name for row in rows}
     for kept in plans[-1].kept:
         if kept.name not in converted:
@@ -34,7 +35,16 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
     rows.sort(key=lambda row: order.get(row.name, len(order)))
     notes = (*_untraced(plans[-1]), *_notes(before))
     mode = "+".join(dict.fromkeys(plan.settings.mode for plan in plans))
-    return Report(name, mode, before.total, after.total, tuple(rows), before.inputs, notes)
+    return Report(
+        model=name,
+        mode=mode,
+        before=before.total,
+        after=after.total,
+        rows=tuple(rows),
+        inputs=before.inputs,
+        notes=notes,
+        stages=compare_stages(plans, before, after),
+    )
 
 
 def describe(name: str, model: nn.Module, count: Count) -> Report:

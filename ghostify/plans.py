@@ -36,8 +36,40 @@ class Replacement:
 
 
 @dataclass(frozen=True)
+class StageRebuild:
+    """A stage that becomes a G-Ghost stage.
+
+    Attributes:
+        name: Name of the stage.
+        place: Qualified name of the module in whose place the new stage is put.
+        absorbed: Other modules of the stage, which become identities.
+        blocks: For each block, the modules that it is a plain succession of.
+        functions: Where a block has functions between its modules: the module whose graph holds
+            it, and for each block the names of its nodes there; None elsewhere.
+        in_shape: Shape of what enters, ``(N, C, H, W)``.
+        out_shape: Shape of what each block gives.
+        channels: Channels c of the stage.
+        complicated: Channels r that the thin blocks make.
+        ratio: The ratio lambda asked for.
+        divisor: What the thin widths are a multiple of.
+    """
+
+    name: str
+    place: str
+    absorbed: tuple[str, ...]
+    blocks: tuple[tuple[str, ...], ...]
+    in_shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    channels: int
+    complicated: int
+    ratio: float
+    divisor: int = 1
+    functions: tuple[str, tuple[tuple[str, ...], ...]] | None = None
+
+
+@dataclass(frozen=True)
 class Kept:
-    """A layer that is left as it is, and why."""
+    """A layer or stage that is left as it is, and why."""
 
     name: str
     kind: str
@@ -52,6 +84,8 @@ class Plan:
         settings: What was asked for.
         replaced: The layers that become ghost modules.
         kept: The layers that are left, with the reasons.
+        stages: The stages that are rebuilt, before any layer is replaced.
+        kept_stages: The stages that are left (or are none), with the reasons.
         untraced: Where tracing stopped, module by module; empty when the whole network traces.
         report: What the conversion saves, where it was counted; no part of the plan's data.
     """
@@ -60,6 +94,8 @@ class Plan:
     replaced: tuple[Replacement, ...]
     kept: tuple[Kept, ...] = ()
     untraced: tuple[str, ...] = ()
+    stages: tuple[StageRebuild, ...] = ()
+    kept_stages: tuple[Kept, ...] = ()
     report: Report | None = field(default=None, compare=False, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -69,6 +105,8 @@ class Plan:
             "replaced": [_row(r) for r in self.replaced],
             "kept": [_row(k) for k in self.kept],
             "untraced": list(self.untraced),
+            "stages": [_row(stage) for stage in self.stages],
+            "kept_stages": [_row(k) for k in self.kept_stages],
         }
 
     @classmethod
@@ -87,6 +125,8 @@ class Plan:
                 ),
                 kept=tuple(Kept(**row) for row in data["kept"]),
                 untraced=tuple(data["untraced"]),
+                stages=tuple(StageRebuild(**_frozen(row)) for row in data.get("stages", ())),
+                kept_stages=tuple(Kept(**row) for row in data.get("kept_stages", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise GhostifyError(
@@ -101,11 +141,25 @@ class Plan:
         """The plan's report in a terminal."""
         return self.report if self.report is not None else repr(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The plan's report in IPython, and in a notebook's plain text."""
+        printer.text(str(self).rstrip())
+
     def _repr_html_(self) -> str | None:
         """The plan's report in a notebook."""
         return self.report._repr_html_() if self.report is not None else None
 
 
-def _row(record: Replacement | Kept) -> dict[str, Any]:
-    row = dataclasses.asdict(record)
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}
+def _row(record: Any) -> dict[str, Any]:
+    return {key: _plain(value) for key, value in dataclasses.asdict(record).items()}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+def _frozen(value: Any) -> Any:
+    """Lists as the tuples that they were, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(_frozen(item) for item in value) if isinstance(value, list | tuple) else value

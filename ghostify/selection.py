@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from torch import nn
 
 from ghostify.errors import SettingsError, nearest
 from ghostify.graph.ends import Ends
 
+N = TypeVar("N", int, float)
 Predicate = Callable[[str, nn.Module], bool]
 Selector = str | Predicate
 """A module's name (all layers inside it), a glob pattern, ``"stem"``, ``"head"``, a predicate."""
@@ -31,7 +33,7 @@ def select(
     """
     chosen: set[str] = set()
     for selector in selectors:
-        found = _matches(selector, layers, ends)
+        found = matches(selector, layers, ends)
         if not found:
             shown = selector if isinstance(selector, str) else "the predicate"
             hint = nearest(selector, _modules(layers)) if isinstance(selector, str) else ""
@@ -43,15 +45,13 @@ def select(
     return chosen
 
 
-def value_for(
-    name: str, setting: int | Mapping[str, int], default: int, ends: Ends | None = None
-) -> int:
-    """The setting that holds for a layer: of the first pattern that matches its name.
+def value_for(name: str, setting: N | Mapping[str, N], default: N, ends: Ends | None = None) -> N:
+    """The setting that holds for a layer or stage: of the first pattern that matches its name.
 
     Args:
-        name: Qualified name of the layer.
+        name: Its qualified name.
         setting: One number for all, or pattern -> number.
-        default: For layers that no pattern matches.
+        default: For those that no pattern matches.
         ends: The network's ends, for the patterns ``"stem"`` and ``"head"``.
     """
     if not isinstance(setting, Mapping):
@@ -62,7 +62,37 @@ def value_for(
     return default
 
 
-def _matches(selector: Selector, layers: Mapping[str, nn.Module], ends: Ends) -> set[str]:
+def select_stages(
+    selectors: Iterable[Selector], stages: Mapping[str, nn.Module], option: str
+) -> set[str]:
+    """Names of the stages that any of the selectors means.
+
+    Args:
+        selectors: What the caller gave.
+        stages: The network's stages: name -> first block, which predicates get.
+        option: Name of the option, for the error.
+
+    Raises:
+        SettingsError: A selector means none of the stages.
+    """
+    chosen: set[str] = set()
+    for selector in selectors:
+        found = matches(selector, stages)
+        if not found:
+            shown = selector if isinstance(selector, str) else "the predicate"
+            known = f"they are {', '.join(stages)}" if stages else "the network has none"
+            raise SettingsError(
+                f"{option}={shown!r} matches no stage: give the name of a stage or a glob pattern "
+                f"({known}; see `ghostify stages`)."
+            )
+        chosen |= found
+    return chosen
+
+
+def matches(
+    selector: Selector, layers: Mapping[str, nn.Module], ends: Ends | None = None
+) -> set[str]:
+    """Names of the layers (or stages) that a selector means; none where it means none."""
     if callable(selector):
         return {name for name, layer in layers.items() if selector(name, layer)}
     return {name for name in layers if _means(selector, name, ends)}

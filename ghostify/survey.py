@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from ghostify.cost.counting import Run, run_first
 from ghostify.cost.figures import Count
@@ -26,6 +28,7 @@ class Survey:
         count: Those costs.
         tracing: What of it traces.
         ends: Its first and last layers.
+        lazy: Names of the modules whose shapes were unknown before the shadow ran.
     """
 
     hollow: nn.Module
@@ -33,6 +36,18 @@ class Survey:
     count: Count
     tracing: Tracing
     ends: Ends
+    lazy: frozenset[str] = frozenset()
+
+    def arguments_of(self, region: str) -> tuple[Any, ...]:
+        """What a part of the network was called with; worked out where it was not reached."""
+        if not region:
+            names = inspect.signature(self.hollow.forward).parameters
+            keywords = self.run.inputs.kwargs
+            return (*self.run.inputs.args, *(keywords[n] for n in names if n in keywords))
+        called_with = self.run.entered.get(self.run.hollow.get_submodule(region))
+        if called_with is not None:
+            return called_with
+        return next(candidate_inputs(self.hollow.get_submodule(region))).args
 
 
 def survey(
@@ -46,12 +61,22 @@ def survey(
         ModelError: The network can't be copied, or can't take the inputs that were given.
     """
     hollow = shadow(model).eval()
+    lazy = frozenset(n for n, m in hollow.named_modules() if isinstance(m, LazyModuleMixin))
     run = run_first(hollow, candidate_inputs(model, example_inputs, input_size))
+    return _look(hollow, run, lazy)
+
+
+def survey_again(before: Survey) -> Survey:
+    """Look at the shadow of a survey that was rewritten since."""
+    return _look(before.hollow, before.run.again(before.hollow), before.lazy)
+
+
+def _look(hollow: nn.Module, run: Run, lazy: frozenset[str]) -> Survey:
     count = run.count()
     tracing = trace(hollow, _given(hollow, run.inputs))
     modules = dict(hollow.named_modules())
     called = [c.name for c in count.layers if c.calls and isinstance(modules[c.name], LAYERS)]
-    return Survey(hollow, run, count, tracing, find_ends(tracing, hollow, called))
+    return Survey(hollow, run, count, tracing, find_ends(tracing, hollow, called), lazy)
 
 
 def _given(model: nn.Module, inputs: Inputs) -> frozenset[str]:

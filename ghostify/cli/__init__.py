@@ -10,6 +10,8 @@ from ghostify.errors import GhostifyError
 
 __all__ = ["app", "main"]
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the ``ghostify`` command; bad input ends with one sentence and exit code 2."""
@@ -18,6 +20,7 @@ def main() -> None:
     except GhostifyError as error:
         complain(str(error))
         sys.exit(2)
-    except KeyboardInterrupt:
-        complain("interrupted; nothing was written half")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer ends so, without a word
+            complain("interrupted; nothing was written half")
+        raise

@@ -11,6 +11,7 @@ from ghostify.cli.check import check
 from ghostify.cli.convert import convert
 from ghostify.cli.models import models
 from ghostify.cli.report import report
+from ghostify.cli.stages import stages
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (convert, report, check, models):
+for command in (convert, stages, report, check, models):
     app.command()(command)
 
 
@@ -41,6 +42,7 @@ def _options(
 
     \b
     ghostify convert resnet50 --s 2 -o out     convert, print what it saves, save
+    ghostify stages resnet50                   the stages that G-Ghost would rebuild
     ghostify report out                        what was saved, or what a network costs
     ghostify check out --min-macs-ratio 1.8    exit 1 where a bound is missed (for CI)
     ghostify models 'resnet*'                  the names that MODEL may be

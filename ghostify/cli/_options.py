@@ -14,8 +14,6 @@ from ghostify.errors import ModelError, SettingsError
 if TYPE_CHECKING:
     from torch import nn
 
-    from ghostify.settings import Settings
-
 Model = Annotated[
     str,
     typer.Argument(
@@ -24,23 +22,6 @@ Model = Annotated[
         "package.module:factory, file.py:factory, or a saved folder.",
     ),
 ]
-Mode = Annotated[str | None, typer.Option(help="What to do: c-ghost (the default).")]
-S = Annotated[
-    list[str] | None,
-    typer.Option("--s", metavar="N|PATTERN=N", help="The paper's s: n/s filters stay (2)."),
-]
-D = Annotated[
-    list[str] | None,
-    typer.Option("--d", metavar="N|PATTERN=N", help="Kernel size of the cheap operation (3)."),
-]
-Keep = Annotated[
-    list[str] | None,
-    typer.Option(metavar="P", help="Leave these layers: name, glob pattern, stem, head."),
-]
-Only = Annotated[
-    list[str] | None, typer.Option(metavar="P", help="Convert these layers alone, likewise.")
-]
-Linear = Annotated[bool | None, typer.Option("--linear", help="Convert linear layers too.")]
 Calibration = Annotated[
     str | None,
     typer.Option(metavar="FOLDER", help="Images (no labels) for a warm start, or data-free."),
@@ -53,9 +34,6 @@ Reconstruct = Annotated[
 ]
 Minutes = Annotated[float | None, typer.Option(metavar="M", help="Most minutes of it (10).")]
 Seed = Annotated[int | None, typer.Option(help="Of the choice of images and of the tuning (0).")]
-SettingsFile = Annotated[
-    Path | None, typer.Option("--settings", metavar="FILE", help="Settings as YAML or JSON.")
-]
 InputSize = Annotated[
     str | None,
     typer.Option(metavar="CxHxW", help="Size of one image, as 3x224x224; else worked out."),
@@ -123,73 +101,18 @@ def parse_input_size(text: str | None) -> tuple[int, ...] | None:
     """``--input-size``."""
     if text is None:
         return None
-    sizes = [_whole(part) for part in text.lower().split("x")]
+    sizes = [whole(part) for part in text.lower().split("x")]
     if any(size is None or size < 1 for size in sizes):
         raise SettingsError(f"--input-size={text} makes no sense: give it as 3x224x224.")
     return tuple(size for size in sizes if size is not None)
 
 
-def gather_settings(file: Path | None, mode: str | None, **options: Any) -> Settings | None:
-    """The settings that the options name; None when none is given.
-
-    Args:
-        file: ``--settings``.
-        mode: ``--mode``.
-        **options: The other options, by the names of the settings; None or empty where not given.
-    """
-    from ghostify.settings import CGhost, make_settings
-
-    given = {name: value for name, value in options.items() if value not in (None, [], ())}
-    for name in ("s", "d"):
-        if name in given:
-            given[name] = _parse_numbers(name, given[name])
-    if file is not None:
-        named = [*given, *(["mode"] if mode is not None else [])]
-        if named:
-            raise SettingsError(f"{', '.join(named)} given beside --settings: put them there.")
-        return _read_settings(file)
-    if not given and mode is None:
-        return None
-    return make_settings(CGhost.mode if mode is None else mode, **given)
-
-
-def _parse_numbers(option: str, values: list[str]) -> int | dict[str, int]:
-    """``["2"]`` as 2, ``["4", "layer1.*=2"]`` as a mapping, the number for all others last."""
-    numbers: dict[str, int] = {}
-    for value in values:
-        pattern, _, text = value.rpartition("=")
-        number = _whole(text)
-        if number is None:
-            raise SettingsError(f"--{option}={value} is no whole number: give N or PATTERN=N.")
-        if pattern in numbers:
-            what = f"for {pattern!r}" if pattern else "for all layers"
-            raise SettingsError(f"--{option} is given twice {what}: give it once.")
-        numbers[pattern] = number
-    rest = numbers.pop("", None)
-    if rest is None:
-        return numbers
-    return {**numbers, "*": rest} if numbers else rest
-
-
-def _whole(text: str) -> int | None:
+def whole(text: str) -> int | None:
+    """A text as a whole number; None where it is none."""
     try:
         return int(text)
     except ValueError:
         return None
-
-
-def _read_settings(file: Path) -> Settings:
-    from ghostify.settings import settings_from_yaml
-
-    try:
-        return settings_from_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML too
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise SettingsError(
-            f"--settings {file} can't be read ({reason}): give a file of YAML or JSON."
-        ) from error
-    except SettingsError as error:
-        raise SettingsError(f"--settings {file}: {error}") from error
 
 
 DEFAULT_MINUTES = 10.0

@@ -18,6 +18,7 @@ from ghostify.files import check_target, write_text
 
 if TYPE_CHECKING:
     from ghostify.cost.report import Order, Report
+    from ghostify.stage_table import StageTable
 
 
 def complain(sentence: str) -> None:
@@ -48,7 +49,12 @@ def print_report(report: Report, order: Order = "savings", longest: int | None =
     """A report, on stdout."""
     from ghostify.cost.render import TerminalReport
 
-    Console(highlight=False).print(TerminalReport(report, order, longest))
+    print_plain(TerminalReport(report, order, longest))
+
+
+def print_plain(shown: Any) -> None:
+    """What `rich` can show, on stdout, its numbers not coloured."""
+    Console(highlight=False).print(shown)
 
 
 def check_report_targets(json_file: str | None, markdown_file: str | None) -> None:
@@ -64,7 +70,9 @@ def check_report_targets(json_file: str | None, markdown_file: str | None) -> No
             check_target(Path(target))
 
 
-def write_report(report: Report, json_file: str | None, markdown_file: str | None) -> None:
+def write_report(
+    report: Report | StageTable, json_file: str | None, markdown_file: str | None
+) -> None:
     """A report as files; ``-`` is stdout."""
     for target, text in ((json_file, report.to_json), (markdown_file, report.to_markdown)):
         if target == "-":

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ghostify.cli import _options as given
+from ghostify.cli._settings import takes_settings
 from ghostify.cli._terminal import prints_to_stderr, warn_in_a_line
 from ghostify.errors import SettingsError
 
 if TYPE_CHECKING:
     from ghostify.cost.report import Report
     from ghostify.guard import Verdict
+    from ghostify.settings import Settings
 
 SCHEMA = "ghostify.check/1"
 
@@ -23,6 +24,7 @@ Bound = Annotated[float | None, typer.Option(metavar="X", help="Fail below this 
 Limit = Annotated[float | None, typer.Option(metavar="N", help="Fail above this many.")]
 
 
+@takes_settings("c-ghost")
 def check(
     model: given.Model,
     min_params_ratio: Bound = None,
@@ -30,17 +32,11 @@ def check(
     min_acts_ratio: Bound = None,
     max_params: Limit = None,
     max_macs: Limit = None,
-    mode: given.Mode = None,
-    s: given.S = None,
-    d: given.D = None,
-    keep: given.Keep = None,
-    only: given.Only = None,
-    linear: given.Linear = None,
-    settings: given.SettingsFile = None,
     input_size: given.InputSize = None,
     model_args: given.ModelArgs = None,
     trust: given.Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the verdicts as JSON.")] = False,
+    chosen: Any = None,
 ) -> None:
     """Exit 1 where a conversion misses a bound.
 
@@ -48,15 +44,15 @@ def check(
 
     \b
     ghostify check out --min-macs-ratio 1.8
+    ghostify check resnet34 --mode g-ghost --min-macs-ratio 1.5
     ghostify check resnet50 --s 2 --min-params-ratio 1.8 --max-macs 2.2e9
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify.guard import Bounds, check
 
     bounds = Bounds(min_params_ratio, min_macs_ratio, min_acts_ratio, max_params, max_macs)
-    options = {"s": s, "d": d, "keep": keep, "only": only, "linear": linear}
     with prints_to_stderr():
-        report = _report(model, settings, mode, options, input_size, model_args, trust)
+        report = _report(model, chosen, input_size, model_args, trust)
     verdicts = check(report, bounds)
     _print(report, verdicts, as_json)
     if not all(verdict.met for verdict in verdicts):
@@ -65,9 +61,7 @@ def check(
 
 def _report(
     model: str,
-    settings: Path | None,
-    mode: str | None,
-    options: dict[str, Any],
+    chosen: Settings | None,
     input_size: str | None,
     model_args: str | None,
     trust: bool,
@@ -75,7 +69,6 @@ def _report(
     from ghostify import api
     from ghostify.provenance import provenance_of
 
-    chosen = given.gather_settings(settings, mode, **options)
     size = given.parse_input_size(input_size)
     network = given.open_model(model, model_args, None, trust, size)
     if not provenance_of(network).plans:

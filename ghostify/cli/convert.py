@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghostify.cli import _options as given
+from ghostify.cli._settings import takes_settings
 from ghostify.cli._terminal import (
     Steps,
     check_report_targets,
@@ -22,20 +23,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+@takes_settings("c-ghost")
 def convert(
     model: given.Model,
-    mode: given.Mode = None,
-    s: given.S = None,
-    d: given.D = None,
-    keep: given.Keep = None,
-    only: given.Only = None,
-    linear: given.Linear = None,
     calibration: given.Calibration = None,
     calibration_samples: given.CalibrationSamples = None,
     reconstruct: given.Reconstruct = False,
     minutes: given.Minutes = None,
     seed: given.Seed = None,
-    settings: given.SettingsFile = None,
     input_size: given.InputSize = None,
     weights: given.Weights = None,
     model_args: given.ModelArgs = None,
@@ -52,12 +47,14 @@ def convert(
     json_file: given.JsonFile = None,
     markdown_file: given.MarkdownFile = None,
     quiet: given.Quiet = False,
+    chosen: Any = None,
 ) -> None:
     """Convert a network, print what it saves, and save it.
 
     \b
     ghostify convert resnet50 --s 2 -o out
     ghostify convert resnet50 --s 'layer1.*=2' --s '*=4' --keep stem
+    ghostify convert regnet_x_3_2gf --mode g-ghost --preset regnet --ratio 0.5
     ghostify convert resnet56-cifar --weights trained.safetensors -o out
     ghostify convert mypackage.nets:build --model-args '{"width": 32}' --input-size 1x64x64
     ghostify convert timm/resnet18 --dry-run --json -
@@ -66,7 +63,6 @@ def convert(
     warn_in_a_line()
     from ghostify import api, io
 
-    chosen = given.gather_settings(settings, mode, s=s, d=d, keep=keep, only=only, linear=linear)
     warm = given.gather_warm_start(calibration, calibration_samples, reconstruct, minutes, seed)
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)

@@ -103,19 +103,22 @@ class Run(TorchDispatchMode):
         inputs: What it ran on.
         error: What stopped it; None when it ran through.
         output: Nested shapes of the output.
+        entered: Positional arguments of each module's first call.
     """
 
     def __init__(self, hollow: nn.Module, inputs: Inputs, pretend_cpu: bool = False) -> None:
         super().__init__()
         self.inputs, self.pretend_cpu = inputs, pretend_cpu
-        self.world = FakeTensorMode(allow_non_fake_inputs=True) if pretend_cpu else nullcontext()
-        self.hollow = fake_shadow(hollow, self.world) if pretend_cpu else hollow
+        fake = FakeTensorMode(allow_non_fake_inputs=True) if pretend_cpu else None
+        self.world = nullcontext() if fake is None else fake
+        self.hollow = hollow if fake is None else fake_shadow(hollow, fake)
         self.names = {module: name for name, module in self.hollow.named_modules()}
         self.stack: list[nn.Module] = [self.hollow]
         self.macs: dict[nn.Module, int] = {}
         self.acts: dict[nn.Module, int] = {}
         self.conv_macs: dict[nn.Module, int] = {}
         self.called: dict[nn.Module, int] = {}
+        self.entered: dict[nn.Module, tuple[Any, ...]] = {}
         self.shapes: dict[nn.Module, tuple[int, ...]] = {}
         self.uncounted: dict[str, int] = {}
         self.error: Exception | None = None
@@ -155,6 +158,7 @@ class Run(TorchDispatchMode):
     def _enter(self, module: nn.Module, args: Any) -> None:
         self.stack.append(module)
         self.called[module] = self.called.get(module, 0) + 1
+        self.entered.setdefault(module, args)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.stack.pop()

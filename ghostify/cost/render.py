@@ -6,27 +6,26 @@ import html
 import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
 from ghostify.cost.report import Order, Report, Row
+from ghostify.cost.stage_rows import Gap, StageRow
+from ghostify.cost.tables import (
+    Column,
+    amount,
+    cells,
+    html_table,
+    markdown_table,
+    terminal_table,
+    times,
+)
 
 LONGEST = 20
 """Layers that a table in a terminal shows before it folds the rest into a line."""
-
-NARROW = 104
-"""Below this many columns a terminal gets the table without the columns it can do without."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the layer table: its title, its cells, whether a narrow table has it."""
-
-    title: str
-    cell: Callable[[Row], str]
-    narrow: bool = True
 
 
 # Eq. 4 and Eq. 5 are equal in value (as the paper notes), so that one column serves both.
@@ -35,14 +34,25 @@ LAYER_COLUMNS = (
     Column("shape", lambda row: row.shape, narrow=False),
     Column("s", lambda row: str(row.s)),
     Column("d", lambda row: str(row.d)),
-    Column(
-        "params", lambda row: f"{amount(row.before.params)} > {amount(row.after.params)}", False
-    ),
-    Column("MACs", lambda row: f"{amount(row.before.macs)} > {amount(row.after.macs)}"),
+    Column("params", lambda row: _change(row.before.params, row.after.params), narrow=False),
+    Column("MACs", lambda row: _change(row.before.macs, row.after.macs), tiny=False),
     Column("x params", lambda row: times(row.ratios.params)),
     Column("x MACs", lambda row: times(row.ratios.macs)),
-    Column("Eq. 4, 5", lambda row: times(row.eq4)),
-    Column("approx.", lambda row: times(row.approximation)),
+    Column("Eq. 4, 5", lambda row: times(row.eq4), tiny=False),
+    Column("approx.", lambda row: times(row.approximation), tiny=False),
+)
+
+STAGE_COLUMNS = (
+    Column("stage", lambda row: row.name),
+    Column("blocks", lambda row: str(row.blocks)),
+    Column("shape", lambda row: row.shape, narrow=False),
+    Column("lambda", lambda row: f"{row.ratio:g}", narrow=False),
+    Column("thin", lambda row: f"{row.complicated}/{row.channels}", narrow=False),
+    Column("MACs", lambda row: _change(row.before.macs, row.after.macs), tiny=False),
+    Column("x params", lambda row: times(row.ratios.params)),
+    Column("Eq. 14", lambda row: times(row.eq14), tiny=False),
+    Column("x MACs", lambda row: times(row.ratios.macs)),
+    Column("Eq. 13", lambda row: times(row.eq13), tiny=False),
 )
 
 ERROR_COLUMN = Column("error", lambda row: times(row.error))
@@ -50,33 +60,67 @@ ERROR_COLUMN = Column("error", lambda row: times(row.error))
 
 COST_COLUMNS = (
     Column("layer", lambda row: row.name),
-    Column("kind", lambda row: row.kind),
+    Column("kind", lambda row: row.kind, tiny=False),
     Column("output", lambda row: row.shape, narrow=False),
     Column("params", lambda row: amount(row.before.params)),
     Column("MACs", lambda row: amount(row.before.macs)),
-    Column("activations", lambda row: amount(row.before.acts)),
+    Column("activations", lambda row: amount(row.before.acts), tiny=False),
 )
 
 
-def amount(value: int | None) -> str:
-    """A count for a person, three digits: ``25.6M``; ``?`` where it is unknown.
+def _change(before: int | None, after: int | None) -> str:
+    return f"{amount(before)} > {amount(after)}"
 
-    Example:
-        >>> amount(25_557_032), amount(115_605_504), amount(999), amount(None)
-        ('25.6M', '116M', '999', '?')
+
+def _gaps(row: StageRow) -> str:
+    """Where a stage's MACs part from Eq. 13: ``tail +86.7M, entry -57.8M``; empty where nowhere."""
+    known = [(gap, gap.macs) for gap in row.gaps if gap.macs is not None]
+    shown = [(gap, macs) for gap, macs in known if abs(macs) >= 0.005 * (row.after.macs or 1)]
+    shown.sort(key=lambda pair: -abs(pair[1]))
+    return ", ".join(_signed(gap, macs) for gap, macs in shown)
+
+
+def _signed(gap: Gap, macs: float) -> str:
+    return f"{gap.part} {'+' if macs > 0 else '-'}{amount(round(abs(macs)))}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of a report, and what a line for the rows beyond the longest table says.
+
+    Attributes:
+        columns: Its columns.
+        rows: Its rows, most important first.
+        kind: What the rows are, in the plural.
     """
-    if value is None:
-        return "?"
-    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if value >= size:
-            scaled = value / size
-            return f"{scaled:.{2 if scaled < 10 else 1 if scaled < 100 else 0}f}{unit}"
-    return str(value)
+
+    columns: tuple[Column, ...]
+    rows: list[Any]
+    kind: str
+
+    @property
+    def titles(self) -> list[str]:
+        """The titles of its columns."""
+        return [column.title for column in self.columns]
+
+    def folded(self, hidden: list[Any]) -> str:
+        """What the rows that are not shown come to."""
+        saved = sum(row.saved for row in hidden)
+        if saved:
+            return f"{len(hidden)} more {self.kind}, which save {amount(saved)} MACs"
+        macs = sum(row.before.macs or 0 for row in hidden)
+        return f"{len(hidden)} more {self.kind} with {amount(macs)} MACs"
 
 
-def times(value: float | None) -> str:
-    """A ratio for a person: ``1.97``; ``?`` where it is unknown."""
-    return "?" if value is None else f"{value:.2f}"
+def sections(report: Report, order: Order) -> list[Section]:
+    """The tables of a report; those without rows are left out."""
+    if not report.mode:
+        return [Section(COST_COLUMNS, _all_layers(report, order), "layers")]
+    found = [
+        Section(STAGE_COLUMNS, report.ordered_stages(order), "stages"),
+        Section(_layer_columns(report), report.ordered(order), "layers"),
+    ]
+    return [section for section in found if section.rows]
 
 
 @dataclass(frozen=True)
@@ -96,31 +140,15 @@ class TerminalReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         report = self.report
         yield Text(_title(report), style="bold")
-        rows = _rows(report, self.order)
-        if rows:
-            narrow = options.max_width < NARROW
-            columns = [c for c in _columns(report) if c.narrow or not narrow]
-            yield _layer_table(columns, rows[: self.longest])
-            if self.longest is not None and len(rows) > self.longest:
-                yield Text(f"... and {_folded(report, rows[self.longest :])}", style="dim")
+        for section in sections(report, self.order):
+            columns = [column for column in section.columns if column.fits(options.max_width)]
+            yield terminal_table(columns, section.rows[: self.longest])
+            if self.longest is not None and len(section.rows) > self.longest:
+                yield Text(f"... and {section.folded(section.rows[self.longest :])}", style="dim")
         yield Text()
         yield _totals(report)
         for line in footnotes(report):
             yield Text(line, style="dim")
-
-
-def _layer_table(columns: list[Column], rows: list[Row]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        table.add_column(
-            column.title,
-            justify="right" if index else "left",
-            no_wrap=bool(index),
-            overflow="fold",
-        )
-    for row in rows:
-        table.add_row(*(Text(column.cell(row)) for column in columns))
-    return table
 
 
 def to_text(report: Report, width: int = 110) -> str:
@@ -135,25 +163,22 @@ def to_markdown(report: Report, order: Order = "savings") -> str:
     lines = [
         f"## {_title(report)}",
         "",
-        *_markdown_table(_total_titles(report), _total_rows(report)),
+        *markdown_table(_total_titles(report), _total_rows(report)),
     ]
-    rows, columns = _rows(report, order), _columns(report)
-    if rows:
-        cells = ([column.cell(row) for column in columns] for row in rows)
-        lines += ["", *_markdown_table([column.title for column in columns], cells)]
+    for section in sections(report, order):
+        lines += ["", *markdown_table(section.titles, cells(section.columns, section.rows))]
     lines += ["", *(f"- {line.strip()}" for line in footnotes(report))]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def to_html(report: Report) -> str:
     """The report as an HTML fragment with no style or script from outside."""
-    rows, columns = _rows(report, "savings"), _columns(report)
     parts = [f"<h4>{html.escape(_title(report))}</h4>"]
-    parts.append(_html_table(_total_titles(report), _total_rows(report)))
-    if rows:
-        cells = ([column.cell(row) for column in columns] for row in rows)
-        table = _html_table([column.title for column in columns], cells)
-        parts.append(f"<details><summary>{len(rows)} layers</summary>{table}</details>")
+    parts.append(html_table(_total_titles(report), _total_rows(report)))
+    for section in sections(report, "savings"):
+        table = html_table(section.titles, cells(section.columns, section.rows))
+        title = f"{len(section.rows)} {section.kind}"
+        parts.append(f"<details><summary>{title}</summary>{table}</details>")
     notes = "".join(f"<li>{html.escape(line.strip())}</li>" for line in footnotes(report))
     return "\n".join([*parts, f"<ul>{notes}</ul>" if notes else ""])
 
@@ -161,7 +186,12 @@ def to_html(report: Report) -> str:
 def footnotes(report: Report) -> list[str]:
     """What was left and why, folded, and what a reader must know of the figures."""
     lines = []
-    if report.mode:
+    if report.stages:
+        left = [stage for stage in report.stages if stage.reason is not None]
+        lines.append(f"{len(report.rebuilt)} stages rebuilt, {len(left)} left as they are")
+        lines += [f"  {name}: {reason}" for reason, name in _by_reason(left)]
+        lines += [f"beyond Eq. 13: {gaps} in {names}" for gaps, names in _by_gaps(report.rebuilt)]
+    if report.mode and report.rows:
         lines.append(f"{len(report.replaced)} layers replaced, {len(report.kept)} left as they are")
         lines += [f"  {count} x {reason}" for reason, count in report.reasons.items()]
     if report.inputs and report.before.macs is not None:
@@ -173,16 +203,30 @@ def _title(report: Report) -> str:
     return f"{report.model}, {report.mode}" if report.mode else report.model
 
 
-def _columns(report: Report) -> tuple[Column, ...]:
-    if report.mode and any(row.error is not None for row in report.rows):
-        return (*LAYER_COLUMNS, ERROR_COLUMN)
-    return LAYER_COLUMNS if report.mode else COST_COLUMNS
+def _layer_columns(report: Report) -> tuple[Column, ...]:
+    fitted = any(row.error is not None for row in report.rows)
+    return (*LAYER_COLUMNS, ERROR_COLUMN) if fitted else LAYER_COLUMNS
 
 
-def _rows(report: Report, order: Order) -> list[Row]:
-    """The layers to show: those replaced; all that cost something where nothing was converted."""
-    if report.mode:
-        return report.ordered(order)
+def _by_reason(stages: Iterable[StageRow]) -> list[tuple[str, str]]:
+    """Reasons, each with the names of the stages that were left for it."""
+    return _names_by(stages, lambda stage: str(stage.reason))
+
+
+def _by_gaps(stages: Iterable[StageRow]) -> list[tuple[str, str]]:
+    """What parts measured MACs from Eq. 13, with the names of the stages where it does."""
+    return [(gaps, names) for gaps, names in _names_by(stages, _gaps) if gaps]
+
+
+def _names_by(stages: Iterable[StageRow], text: Callable[[StageRow], str]) -> list[tuple[str, str]]:
+    found: dict[str, list[str]] = {}
+    for stage in stages:
+        found.setdefault(text(stage), []).append(stage.name)
+    return [(key, ", ".join(names)) for key, names in found.items()]
+
+
+def _all_layers(report: Report, order: Order) -> list[Row]:
+    """All layers that cost something."""
     if order == "network":
         return list(report.rows)
     return sorted(report.rows, key=lambda row: (-(row.before.macs or 0), -row.before.params))
@@ -209,27 +253,3 @@ def _totals(report: Report) -> Table:
     for row in _total_rows(report):
         table.add_row(*row)
     return table
-
-
-def _folded(report: Report, rows: list[Row]) -> str:
-    if report.mode:
-        return f"{len(rows)} more layers, which save {amount(sum(row.saved for row in rows))} MACs"
-    return f"{len(rows)} more layers with {amount(sum(r.before.macs or 0 for r in rows))} MACs"
-
-
-def _markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    titles = list(header)
-    align = "|".join("---" if index == 0 else "---:" for index in range(len(titles)))
-    lines = [f"| {' | '.join(titles)} |", f"|{align}|"]
-    for row in rows:
-        cells = [cell.replace("|", "\\|") for cell in row]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _html_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = "".join(f"<th>{html.escape(title)}</th>" for title in header)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

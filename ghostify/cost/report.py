@@ -10,25 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ghostify.cost.figures import Cost
+from ghostify.cost.ratios import Ratios, ratios_of
+from ghostify.cost.stage_rows import StageRow
 
 SCHEMA = "ghostify.report/1"
 """Name and version of the JSON form; the number goes up when a key changes its meaning or goes."""
 
 Order = Literal["savings", "network"]
-
-
-def ratio(before: int | None, after: int | None) -> float | None:
-    """How many times fewer: before / after; None where either is unknown or after is 0."""
-    return before / after if before is not None and after else None
-
-
-@dataclass(frozen=True)
-class Ratios:
-    """Measured before / after."""
-
-    params: float | None
-    macs: float | None
-    acts: float | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +60,7 @@ class Row:
     @property
     def ratios(self) -> Ratios:
         """Measured ratios of the layer."""
-        return _ratios(self.before, self.after)
+        return ratios_of(self.before, self.after)
 
     @property
     def saved(self) -> int:
@@ -92,6 +80,7 @@ class Report:
         before: Costs of the original.
         after: Costs of the converted network.
         rows: Its layers, in network order.
+        stages: Its stages, in network order; empty for modes that know none.
         inputs: Shapes of the inputs that MACs and activations are for.
         notes: What a reader must know: assumed inputs, where tracing or counting stopped, ops
             that were not counted.
@@ -104,11 +93,12 @@ class Report:
     rows: tuple[Row, ...]
     inputs: str = ""
     notes: tuple[str, ...] = ()
+    stages: tuple[StageRow, ...] = ()
 
     @property
     def ratios(self) -> Ratios:
         """Measured ratios of the whole network."""
-        return _ratios(self.before, self.after)
+        return ratios_of(self.before, self.after)
 
     @property
     def replaced(self) -> tuple[Row, ...]:
@@ -121,6 +111,11 @@ class Report:
         return tuple(row for row in self.rows if not row.replaced)
 
     @property
+    def rebuilt(self) -> tuple[StageRow, ...]:
+        """The stages that were rebuilt."""
+        return tuple(stage for stage in self.stages if stage.reason is None)
+
+    @property
     def reasons(self) -> Mapping[str, int]:
         """Why layers were left, and how many for each reason, most frequent first."""
         return dict(Counter(str(row.reason) for row in self.kept).most_common())
@@ -129,6 +124,11 @@ class Report:
         """The replaced layers, largest savings first or in network order."""
         rows = list(self.replaced)
         return sorted(rows, key=lambda row: -row.saved) if order == "savings" else rows
+
+    def ordered_stages(self, order: Order = "savings") -> list[StageRow]:
+        """The rebuilt stages, largest savings first or in network order."""
+        stages = list(self.rebuilt)
+        return sorted(stages, key=lambda row: -row.saved) if order == "savings" else stages
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, described key by key in ``docs/report.md``."""
@@ -140,6 +140,7 @@ class Report:
             "before": dataclasses.asdict(self.before),
             "after": dataclasses.asdict(self.after),
             "ratios": dataclasses.asdict(self.ratios),
+            "stages": [stage.to_dict() for stage in self.stages],
             "layers": [_row_to_dict(row) for row in self.rows],
             "notes": list(self.notes),
         }
@@ -159,6 +160,7 @@ class Report:
             rows=tuple(_row_from_dict(row) for row in data["layers"]),
             inputs=data["inputs"],
             notes=tuple(data["notes"]),
+            stages=tuple(StageRow.from_dict(row) for row in data.get("stages", ())),
         )
 
     def to_markdown(self, order: Order = "savings") -> str:
@@ -173,6 +175,10 @@ class Report:
 
         return to_html(self)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The report in IPython, and in a notebook's plain text."""
+        printer.text(str(self).rstrip())
+
     def __rich__(self) -> Any:
         """The report in a terminal: ``rich.print(report)``."""
         from ghostify.cost.render import TerminalReport
@@ -183,14 +189,6 @@ class Report:
         from ghostify.cost.render import to_text
 
         return to_text(self)
-
-
-def _ratios(before: Cost, after: Cost) -> Ratios:
-    return Ratios(
-        params=ratio(before.params, after.params),
-        macs=ratio(before.macs, after.macs),
-        acts=ratio(before.acts, after.acts),
-    )
 
 
 def _row_to_dict(row: Row) -> dict[str, Any]:

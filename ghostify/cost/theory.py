@@ -1,6 +1,8 @@
-"""The paper's theoretical ratios of one C-Ghost module (Section 3.1)."""
+"""The theoretical ratios of a C-Ghost module (Section 3.1) and a G-Ghost stage (Section 4.3)."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 def speedup_ratio(in_channels: int, kernel_size: tuple[int, int], s: int, d: int) -> float:
@@ -33,3 +35,28 @@ def approximate_ratio(in_channels: int, s: int) -> float:
         1.9692
     """
     return s * in_channels / (s + in_channels - 1)
+
+
+def stage_cost(costs: Sequence[float], ratio: float, cheap: float = 0) -> float:
+    """The denominator of Eq. 13 and 14: what a G-Ghost stage should cost.
+
+    ``f_1 + (1 - ratio) f_2 + sum_{i >= 3} (1 - ratio)^2 f_i + f^c``
+
+    Args:
+        costs: MACs (Eq. 13) or parameters (Eq. 14) of each block of the original stage.
+        ratio: The ghost ratio lambda.
+        cheap: MACs or parameters of the cheap operation.
+    """
+    thin = 1 - ratio
+    first, second, rest = costs[0], costs[1:2], costs[2:]
+    return first + thin * sum(second) + thin**2 * sum(rest) + cheap
+
+
+def stage_ratio(costs: Sequence[float], ratio: float, cheap: float = 0) -> float:
+    """Eq. 13 (of MACs) and Eq. 14 (of parameters): a stage over its G-Ghost stage.
+
+    Example:
+        >>> round(stage_ratio([2, 2, 2, 2], ratio=0.5, cheap=0.1), 2)
+        1.95
+    """
+    return sum(costs) / stage_cost(costs, ratio, cheap)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from functools import partial
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
@@ -24,23 +26,47 @@ _HOLD_NOTHING = frozenset({bool, int, float, str, type(None)})
 def shadow(model: ModuleT) -> ModuleT:
     """A deep copy of ``model`` with every tensor on the meta device; ``model`` is not changed.
 
+    Forward hooks that are plain functions are left out: a copy of a function writes to the same
+    lists as the function, and the caller's must not fill with tensors that have no data.
+
     Raises:
         ModelError: The model can't be copied.
     """
-    return _copy(model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False))
+    hollow = _copy(
+        model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False)
+    )
+    for module in hollow.modules():
+        for name in ("_forward_pre_hooks", "_forward_hooks"):
+            hooks = module.__dict__.get(name, {})
+            for key in [key for key, hook in hooks.items() if _is_plain_function(hook)]:
+                del hooks[key]
+    return hollow
 
 
-def fresh_tables(model: nn.Module) -> dict[int, Any]:
-    """A memo for `copy.deepcopy` that gives every module new hook tables where its own are empty.
+def _is_plain_function(hook: Any) -> bool:
+    """Whether a hook is a function, and neither PyTorch's nor a method (of the copy, by now)."""
+    while isinstance(hook, partial):
+        hook = hook.func
+    return isinstance(hook, FunctionType) and not hook.__module__.startswith("torch.")
 
-    Each module has a dozen of them. Copied one by one, they take more time than all the rest.
+
+def memo_for_copy(model: nn.Module) -> dict[int, Any]:
+    """A memo with which `copy.deepcopy` copies a network faster, and whatever its tensors are.
+
+    Empty hook tables, of which each module has a dozen, are made anew: copied one by one, they take
+    more time than all the rest. Tensors that were computed from parameters (old weight_norm,
+    pruning), which deepcopy refuses, are detached: a hook computes them again.
     """
-    return {
+    memo: dict[int, Any] = {
         id(value): OrderedDict()
         for module in model.modules()
         for value in module.__dict__.values()
         if type(value) is OrderedDict and not value
     }
+    for tensor in _tensors_of(model):
+        if tensor.grad_fn is not None and id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+    return memo
 
 
 def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
@@ -53,9 +79,9 @@ def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
 
 
 def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
-    memo = fresh_tables(model)
+    memo = memo_for_copy(model)
     for tensor in _tensors_of(model):
-        if not isinstance(tensor, UninitializedTensorMixin) and id(tensor) not in memo:
+        if not is_lazy(tensor):
             memo[id(tensor)] = _like(tensor, hollow)
     try:
         return copy.deepcopy(model, memo)

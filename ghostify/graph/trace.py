@@ -42,6 +42,18 @@ class LayerTracer(fx.Tracer):
         return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
 
+class BlockTracer(LayerTracer):
+    """A tracer for graphs that will be run: modules without tensors and parts stay whole too.
+
+    Drop-path, stochastic depth and the like look at ``self.training``, which a trace would freeze.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether ``m`` becomes one node."""
+        holds_something = any(m._parameters) or any(m._buffers) or any(m._modules)
+        return not holds_something or super().is_leaf_module(m, module_qualified_name)
+
+
 @dataclass(frozen=True)
 class Region:
     """A part of a network that traces as a whole.
@@ -99,6 +111,11 @@ def trace(model: nn.Module, given: frozenset[str] = frozenset()) -> Tracing:
     return Tracing(tuple(regions), tuple(stops))
 
 
+def trace_graph(module: nn.Module, given: frozenset[str] = frozenset()) -> fx.Graph:
+    """The graph of a module; whatever goes wrong is raised as it comes."""
+    return LayerTracer().trace(module, concrete_args=_defaults(module, given))
+
+
 def _trace_into(
     module: nn.Module,
     name: str,
@@ -108,7 +125,7 @@ def _trace_into(
 ) -> None:
     if _has_forward(module):
         try:
-            graph = LayerTracer().trace(module, concrete_args=_defaults(module, given))
+            graph = trace_graph(module, given)
         except Exception as error:
             stops.append(TraceStop(name, describe_error(error)))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ghostify.nn.start import carve, draw, project
 
 BiasMode = Literal["full", "primary"]
 InitMode = Literal["projection", "random"]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 CheapT = TypeVar("CheapT", nn.Conv2d, nn.Conv1d)
 
 
@@ -37,9 +38,10 @@ def check_s_d(s: int, d: int) -> None:
 class _Ghost(nn.Module):
     """What both ghost modules share: a primary layer, its cheap operation, the concat."""
 
-    primary: nn.Conv2d | nn.Linear
-    cheap: nn.Conv2d | nn.Conv1d | None
-    s: int
+    if TYPE_CHECKING:  # hidden from torch.jit.script, which can't read them
+        primary: nn.Conv2d | nn.Linear
+        cheap: nn.Conv2d | nn.Conv1d | None
+        s: int
 
     def __getattr__(self, name: str) -> Any:
         # `weight` is asked for by code that reads a layer's weight instead of calling the layer.
@@ -53,7 +55,7 @@ class _Ghost(nn.Module):
             )
         return super().__getattr__(name)
 
-    def _make_cheap(self, kind: type[CheapT], m: int, bias_mode: BiasMode, **kernel: int) -> CheapT:
+    def _make_cheap(self, kind: type[CheapT], m: int, bias_mode: BiasMode, **kernel: Any) -> CheapT:
         """The depth-wise operation of m intrinsic maps, beside ``self.primary``, not yet drawn."""
         weight = self.primary.weight
         bias = self.primary.bias is not None and bias_mode == "full"
@@ -115,9 +117,10 @@ class GhostConv2d(_Ghost):
         ((32, 16, 3, 3), (32, 1, 3, 3))
     """
 
-    primary: nn.Conv2d
-    cheap: nn.Conv2d | None
-    order: Tensor | None
+    if TYPE_CHECKING:
+        primary: nn.Conv2d
+        cheap: nn.Conv2d | None
+        order: Tensor | None
 
     def __init__(
         self,
@@ -129,7 +132,7 @@ class GhostConv2d(_Ghost):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         s: int = 2,
         d: int = 3,
@@ -211,10 +214,11 @@ class GhostConv2d(_Ghost):
             return self._in_order(intrinsic, ghosts)
         if self.groups == 1:
             out = torch.cat([intrinsic, ghosts], dim=-3)
-            return (
-                out if out.size(-3) == self.out_channels else out.narrow(-3, 0, self.out_channels)
-            )
-        parts = [maps.unflatten(-3, (self.groups, -1)) for maps in (intrinsic, ghosts)]
+            # Asked of the modules and not of the tensor, so that it is known when tracing.
+            surplus = self.primary.out_channels * self.s - self.out_channels
+            return out if surplus == 0 else out.narrow(-3, 0, self.out_channels)
+        sizes = [self.groups, -1]
+        parts = [intrinsic.unflatten(-3, sizes), ghosts.unflatten(-3, sizes)]
         out = torch.cat(parts, dim=-3).narrow(-3, 0, self.out_channels // self.groups)
         return out.flatten(-4, -3)
 
@@ -287,8 +291,9 @@ class GhostLinear(_Ghost):
         torch.Size([4, 10])
     """
 
-    primary: nn.Linear
-    cheap: nn.Conv1d | None
+    if TYPE_CHECKING:
+        primary: nn.Linear
+        cheap: nn.Conv1d | None
 
     def __init__(
         self,

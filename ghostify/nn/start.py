@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ghostify.nn.carving import twin
+
 LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
 
 
@@ -31,29 +33,18 @@ def carve(layer: LayerT, kept: Tensor) -> LayerT:
     """
     name = out_attribute(layer)
     outputs = getattr(layer, name)
-    cut = layer.__class__.__new__(layer.__class__)
-    nn.Module.__init__(cut)
-    fresh = set(cut.__dict__)
-    for key, value in layer.__dict__.items():
-        if key not in fresh:
-            cut.__dict__[key] = value if isinstance(value, nn.Module) else copy.deepcopy(value)
-    cut.__dict__["_non_persistent_buffers_set"] = set(layer._non_persistent_buffers_set)
-    setattr(cut, name, len(kept))
-    cut.training = layer.training
-    for key, parameter in layer._parameters.items():
-        cut._parameters[key] = None
-        if parameter is not None:
-            part = _cut(parameter, outputs, kept)
-            cut._parameters[key] = nn.Parameter(part, requires_grad=parameter.requires_grad)
-    for key, buffer in layer._buffers.items():
-        cut._buffers[key] = None if buffer is None else _cut(buffer, outputs, kept)
-    return cut
+    part = twin(layer, lambda tensor: _cut(tensor, outputs, kept))
+    setattr(part, name, len(kept))
+    return part
 
 
 def _cut(tensor: Tensor, outputs: int, kept: Tensor) -> Tensor:
     if tensor.ndim == 0 or tensor.shape[0] != outputs:
         return tensor.detach().clone()
-    return tensor.detach().index_select(0, kept.to(tensor.device))
+    part = tensor.detach().index_select(0, kept.to(tensor.device))
+    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        return part.contiguous(memory_format=torch.channels_last)
+    return part
 
 
 def move_hooks(source: nn.Module, target: nn.Module, memo: dict[int, Any] | None = None) -> None:

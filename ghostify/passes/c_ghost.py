@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -20,11 +21,18 @@ from ghostify.settings import DEFAULT_D, DEFAULT_S, CGhost
 from ghostify.survey import Survey
 
 
-def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
+def plan_c_ghost(
+    survey: Survey, settings: CGhost, outside: Sequence[str] = ()
+) -> tuple[Plan, Count]:
     """Decide what becomes a ghost module, and count the network that results.
 
     The decision is tried on the survey's shadow (which is rewritten): what doesn't run there is
     left as it is.
+
+    Args:
+        survey: The network.
+        settings: What to convert, and how.
+        outside: Modules whose layers are no concern of the plan.
 
     Returns:
         The plan, and the costs of the converted network.
@@ -33,11 +41,11 @@ def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
         SettingsError: A selector matches nothing.
     """
     hollow = survey.hollow
-    layers = dict(_layers(hollow))
+    layers = {n: layer for n, layer in layers_of(hollow) if not _is_inside(n, outside)}
     wanted, resolved = _choose(layers, settings, survey)
     tied, read = _tied(hollow), set(weights_read_directly(survey.tracing, hollow))
     replaced: list[Replacement] = []
-    kept = list(_not_convertible(survey, layers))
+    kept = [k for k in _not_convertible(survey, layers) if not _is_inside(k.name, outside)]
     for name, layer in layers.items():
         if name not in wanted:
             if isinstance(layer, nn.Conv2d) or settings.linear:
@@ -49,6 +57,8 @@ def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
             s=value_for(name, settings.s, DEFAULT_S, survey.ends),
             d=value_for(name, settings.d, DEFAULT_D, survey.ends),
             bias_mode=settings.bias_mode,
+            lazy=name in survey.lazy,
+            costlier=settings.costlier,
             tied_to=tied.get(name),
             read_directly=name in read,
         )
@@ -61,8 +71,12 @@ def plan_c_ghost(survey: Survey, settings: CGhost) -> tuple[Plan, Count]:
     return _try(survey, Plan(resolved, tuple(replaced), tuple(kept), untraced))
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
-    """Convolutions and linear layers, those inside ghost modules left out."""
+def _is_inside(name: str, modules: Sequence[str]) -> bool:
+    return any(name.startswith(f"{module}.") for module in modules)
+
+
+def layers_of(model: nn.Module) -> Iterator[tuple[str, Layer]]:
+    """The convolutions and linear layers of a network, those inside ghost modules left out."""
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
         if isinstance(module, GhostConv2d | GhostLinear):
@@ -74,12 +88,18 @@ def _layers(model: nn.Module) -> Iterator[tuple[str, Layer]]:
 def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple[set[str], CGhost]:
     """The layers that are meant, and the settings with predicates turned into names."""
     # A predicate may look at weights, but it must not: on the shadow they have none to show.
+    kinds = (nn.Conv2d, nn.Linear) if settings.linear else nn.Conv2d
+    convertible = {name: layer for name, layer in layers.items() if isinstance(layer, kinds)}
     chosen = {"keep": set[str](), "only": set(layers)}
-    resolved: dict[str, tuple[str, ...]] = {}
+    resolved: dict[str, Any] = {}
     for option in ("keep", "only"):
         selectors = getattr(settings, option)
         if selectors:
-            chosen[option] = select(selectors, layers, survey.ends, option)
+            chosen[option] = set()
+        for selector in selectors:
+            # A predicate on convolutions need not know what else there is.
+            known = convertible if callable(selector) else layers
+            chosen[option] |= select([selector], known, survey.ends, option)
         if any(callable(selector) for selector in selectors):
             resolved[option] = tuple(sorted(chosen[option]))
     for option in ("s", "d"):
@@ -87,11 +107,7 @@ def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple
         if not isinstance(patterns, int):
             for pattern in patterns:
                 select([pattern], layers, survey.ends, option)
-    wanted = {
-        name
-        for name in chosen["only"] - chosen["keep"]
-        if settings.linear or isinstance(layers[name], nn.Conv2d)
-    }
+    wanted = (chosen["only"] - chosen["keep"]) & convertible.keys()
     return wanted, replace(settings, **resolved)
 
 

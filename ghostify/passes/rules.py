@@ -32,6 +32,8 @@ class Candidate:
         s: The s that holds for it.
         d: The d that holds for it.
         bias_mode: Which outputs keep their bias.
+        lazy: Whether its shape was unknown before the shadow ran.
+        costlier: Whether it is converted even where that saves nothing.
         tied_to: Name of another module that holds one of its parameters.
         read_directly: Whether some forward reads its weight instead of calling it.
     """
@@ -41,6 +43,8 @@ class Candidate:
     s: int
     d: int
     bias_mode: BiasMode = "full"
+    lazy: bool = False
+    costlier: bool = False
     tied_to: str | None = None
     read_directly: bool = False
 
@@ -93,7 +97,7 @@ Rule = Callable[[Candidate], str | None]
 
 
 def _lazy(candidate: Candidate) -> str | None:
-    is_lazy = isinstance(candidate.layer, LazyModuleMixin)
+    is_lazy = candidate.lazy or isinstance(candidate.layer, LazyModuleMixin)
     return "lazy: its shape is unknown before a first forward pass" if is_lazy else None
 
 
@@ -146,6 +150,8 @@ def _groups(candidate: Candidate) -> str | None:
 
 
 def _costs_more(candidate: Candidate) -> str | None:
+    if candidate.costlier:
+        return None
     n, s = candidate.out_channels, candidate.s
     m = intrinsic_channels(n, s)
     filter_size = candidate.in_channels * candidate.kernel_size[0] * candidate.kernel_size[1]
@@ -173,11 +179,12 @@ def _subclass_fits(candidate: Candidate) -> str | None:
 
 def _example_for(layer: Layer) -> torch.Tensor:
     """An input large enough for the layer's kernel, on the meta device."""
-    factory = {"dtype": layer.weight.dtype, "device": "meta"}
+    dtype = layer.weight.dtype
     if isinstance(layer, nn.Linear):
-        return torch.empty(1, layer.in_features, **factory)
+        return torch.empty((1, layer.in_features), dtype=dtype, device="meta")
     reach = [gap * (size - 1) for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)]
-    return torch.empty(1, layer.in_channels, *(2 * r + 8 for r in reach), **factory)
+    sizes = (1, layer.in_channels, *(2 * r + 8 for r in reach))
+    return torch.empty(sizes, dtype=dtype, device="meta")
 
 
 RULES: tuple[Rule, ...] = (

@@ -9,11 +9,12 @@ import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import fresh_tables
+from ghostify.graph.shadow import memo_for_copy
 from ghostify.nn.start import move_hooks
 from ghostify.passes.rules import Layer, layer_shape, make_ghost
+from ghostify.passes.stage_surgery import rebuild_stages, rebuild_stages_
 from ghostify.plans import Plan, Replacement
-from ghostify.settings import CGhost
+from ghostify.settings import CGGhost, CGhost, GGhost
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -27,8 +28,11 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
     Raises:
         GhostifyError: The plan names a layer that the model doesn't have, or one unlike it.
     """
+    if plan.stages:
+        stages = _stage_settings(plan)
+        return _replace_layers_(rebuild_stages(model, plan.stages, stages), plan)
     ghosts = build_ghosts(model, plan)
-    memo = fresh_tables(model) | {id(layer): ghost for layer, ghost in ghosts}
+    memo = memo_for_copy(model) | {id(layer): ghost for layer, ghost in ghosts}
     converted = copy.deepcopy(model, memo)
     for layer, ghost in ghosts:
         move_hooks(layer, ghost, memo)
@@ -37,6 +41,12 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
 
 def rewrite_(model: ModuleT, plan: Plan) -> ModuleT:
     """`rewrite` in place; returns ``model``. Nothing is changed unless all of it can be."""
+    if plan.stages:
+        rebuild_stages_(model, plan.stages, _stage_settings(plan))
+    return _replace_layers_(model, plan)
+
+
+def _replace_layers_(model: ModuleT, plan: Plan) -> ModuleT:
     ghosts = dict(build_ghosts(model, plan))
     for parent in list(model.modules()):
         for key, child in parent._modules.items():
@@ -57,15 +67,22 @@ def swap_(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 def build_ghosts(model: nn.Module, plan: Plan) -> list[tuple[nn.Module, nn.Module]]:
     """Each layer of the plan and its ghost module; ``model`` is only read."""
-    settings = plan.settings
-    assert isinstance(settings, CGhost)
-    pairs = []
+    settings = plan.settings.c if isinstance(plan.settings, CGGhost) else plan.settings
+    if not isinstance(settings, CGhost):
+        return []
+    pairs: list[tuple[nn.Module, nn.Module]] = []
     for index, item in enumerate(plan.replaced):
         layer = _find(model, item)
         generator = _generator(layer, settings.seed + index)
         ghost = make_ghost(layer, item.s, item.d, settings.bias_mode, settings.init, generator)
         pairs.append((layer, ghost))
     return pairs
+
+
+def _stage_settings(plan: Plan) -> GGhost:
+    settings = plan.settings.g if isinstance(plan.settings, CGGhost) else plan.settings
+    assert isinstance(settings, GGhost)
+    return settings
 
 
 def _generator(layer: Layer, seed: int) -> torch.Generator | None:

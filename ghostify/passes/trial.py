@@ -24,16 +24,16 @@ def find_offenders(
         after: The forward pass of the rewritten shadow.
         layers: The layers that were replaced, by name.
     """
-    if not layers or _same_end(before, after):
+    if not layers or same_end(before, after):
         return {}
     reason = _reason(after)
     culprit = _culprit(after.error, hollow) if not after.pretend_cpu else None
-    if culprit in layers:
+    if culprit is not None and culprit in layers:
         return {culprit: reason}
     return _search(hollow, before, layers, reason)
 
 
-def _same_end(before: Run, after: Run) -> bool:
+def same_end(before: Run, after: Run) -> bool:
     """Whether both passes ran through to equal shapes, or stopped at the same place."""
     return before.stopped == after.stopped and before.output == after.output
 
@@ -66,7 +66,7 @@ def _search(
     offenders = {}
     for name, layer in layers.items():
         swap_(hollow, layer, ghosts[name])
-        if not _same_end(before, before.again(hollow)):
+        if not same_end(before, before.again(hollow)):
             swap_(hollow, ghosts[name], layer)
             offenders[name] = reason
     return offenders

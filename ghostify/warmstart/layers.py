@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.graph.segments import Segment
+from ghostify.graph.trace import trace
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.nn.start import carve
 from ghostify.warmstart.pairing import Pairing
@@ -105,10 +106,8 @@ class Subject:
 
 def find_subjects(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterator[Subject]:
     """The ghost modules that a segment calls, in its order."""
-    calls: dict[str, list[fx.Node]] = {}
-    for node in segment.nodes:
-        if node.op == "call_module":
-            calls.setdefault(str(node.target), []).append(node)
+    calls = dict(_calls(segment.nodes))
+    norms = _norms_in_parts(original) if segment.entry is None else {}
     for name in segment.layers:
         try:
             ghost, conv = converted.get_submodule(name), original.get_submodule(name)
@@ -117,19 +116,41 @@ def find_subjects(segment: Segment, original: nn.Module, converted: nn.Module) -
         if isinstance(ghost, GhostConv2d) and isinstance(conv, nn.Conv2d):
             nodes = calls.get(name, [])
             node = nodes[0] if len(nodes) == 1 else None
-            norm_node = _norm_after(node, converted)
-            norm = converted.get_submodule(str(norm_node.target)) if norm_node else None
+            norm_node = _norm_after(node, original)
+            norm_name = norms.get(name) if norm_node is None else str(norm_node.target)
+            norm = None if norm_name is None else converted.get_submodule(norm_name)
             assert norm is None or isinstance(norm, _BatchNorm)
             yield Subject(name, conv, ghost, norm, node, norm_node)
 
 
-def _norm_after(node: fx.Node | None, converted: nn.Module) -> fx.Node | None:
+def _norms_in_parts(network: nn.Module) -> dict[str, str]:
+    """Where a network does not trace: the norm after each layer, in those parts that do."""
+    found = {}
+    for region in trace(network).regions:
+        part = network.get_submodule(region.name)
+        for name, nodes in _calls(region.graph.nodes):
+            norm_node = _norm_after(nodes[0], part) if len(nodes) == 1 else None
+            if norm_node is not None:
+                found[region.qualify(name)] = region.qualify(str(norm_node.target))
+    return found
+
+
+def _calls(nodes: Iterable[fx.Node]) -> Iterable[tuple[str, list[fx.Node]]]:
+    """Names of the modules that are called, and the nodes that call them."""
+    calls: dict[str, list[fx.Node]] = {}
+    for node in nodes:
+        if node.op == "call_module":
+            calls.setdefault(str(node.target), []).append(node)
+    return calls.items()
+
+
+def _norm_after(node: fx.Node | None, network: nn.Module) -> fx.Node | None:
     """The batch norm that alone reads a node's value, and reads nothing else."""
     users = list(node.users) if node is not None else []
     if len(users) != 1 or users[0].op != "call_module":
         return None
     found: fx.Node = users[0]
-    norm = converted.get_submodule(str(found.target))
+    norm = network.get_submodule(str(found.target))
     calls = [n for n in found.graph.nodes if n.op == "call_module" and n.target == found.target]
     is_plain = isinstance(norm, _BatchNorm) and norm.running_mean is not None
     return found if is_plain and len(calls) == 1 else None

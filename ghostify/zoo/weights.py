@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,7 +15,6 @@ from ghostify.errors import WeightsError
 
 # Where checkpoints keep the weights, averaged ones first: those are what their authors evaluate.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "model.", "_orig_mod.", "net.", "backbone.")
 
 
 def load_weights(model: nn.Module, weights: str | Path) -> None:
@@ -61,7 +59,7 @@ def _read(path: Path) -> Any:
             f"{path} holds more than weights, and loading it would run code: "
             "save its state_dict as safetensors."
         ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # bytes that are no checkpoint break the reader in any way
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path} can't be read as weights ({reason}): give a safetensors file or a checkpoint."
@@ -81,13 +79,14 @@ def _states(content: Any) -> Iterator[dict[str, Tensor]]:
 
 
 def _without_prefixes(state: dict[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state with such prefixes taken off as make its keys the network's."""
-    while not state.keys() & wanted.keys():
-        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)
-        if prefix is None:
-            break
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    """The state with what precedes all its keys taken off, until one of them is the network's."""
+    stripped = state
+    while not stripped.keys() & wanted.keys():
+        parts = {key.partition(".")[0] for key in stripped}
+        if len(parts) != 1 or not all("." in key for key in stripped):
+            return state
+        stripped = {key.partition(".")[2]: value for key, value in stripped.items()}
+    return stripped
 
 
 def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> list[str]:

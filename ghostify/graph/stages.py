@@ -1,0 +1,234 @@
+"""Stages: runs of blocks whose outputs have one shape (Section 4.1), in any traced network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from ghostify.graph.blocks import Anatomy, Block, calls_of, common_calls, module_of
+from ghostify.graph.chains import Segment, find_chains
+from ghostify.graph.propagate import propagate
+from ghostify.graph.trace import LAYERS, Region
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+MIN_BLOCKS = 3
+"""Fewer blocks than this are no stage: Eq. 13 promises little there (Section 4.3)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of blocks with equal output shape; the first may change resolution or width.
+
+    Attributes:
+        name: Qualified name: the module that holds the blocks, or first and last of them.
+        region: Qualified name of the part of the network whose graph it was found in.
+        blocks: Its blocks.
+        container: The module whose call is exactly this stage; None where there is none.
+    """
+
+    name: str
+    region: Region
+    blocks: tuple[Block, ...]
+    container: str | None
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor that enters the first block."""
+        return self.blocks[0].in_shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what each block gives, ``(N, C, H, W)``."""
+        return self.blocks[0].out_shape
+
+
+@dataclass(frozen=True)
+class NoStage:
+    """Blocks that are no stage, and why."""
+
+    name: str
+    blocks: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a search found: stages, and what looks like one and is none."""
+
+    stages: tuple[Stage, ...]
+    left: tuple[NoStage, ...]
+
+
+def find_stages_in(
+    region: Region, module: nn.Module, args: Sequence[Any], min_blocks: int = MIN_BLOCKS
+) -> Finding:
+    """The stages of one traced part of a network.
+
+    Args:
+        region: The part and its graph.
+        module: Its module, on the meta device.
+        args: What its forward takes.
+        min_blocks: Runs of fewer blocks are no stages.
+    """
+    anatomy = Anatomy(region.graph, module, propagate(region.graph, module, args))
+    search = _Search(region, anatomy, min_blocks)
+    chains = find_chains(region.graph)
+    search.learn_blocks(chains)
+    for chain in chains:
+        fresh = [s for s in chain if not search.taken.intersection(s.nodes)]
+        for stretch in _neighbours(fresh):
+            search.look_into(stretch, depth=0)
+    return Finding(tuple(search.found), tuple(search.explain_the_rest()))
+
+
+def _neighbours(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Segments in stretches in which each begins where the one before ends."""
+    stretch: list[Segment] = []
+    for segment in segments:
+        if stretch and stretch[-1].exit is not segment.entry:
+            yield stretch
+            stretch = []
+        stretch.append(segment)
+    if stretch:
+        yield stretch
+
+
+class _Search:
+    """The search of one graph, from the outer modules inwards."""
+
+    def __init__(self, region: Region, anatomy: Anatomy, min_blocks: int) -> None:
+        self.region, self.anatomy, self.min_blocks = region, anatomy, min_blocks
+        self.taken: set[fx.Node] = set()
+        self.found: list[Stage] = []
+        self._short: dict[str, int] = {}
+        self._seen: set[tuple[str, ...]] = set()
+        self._block_kinds: set[type[nn.Module]] = set()
+
+    def learn_blocks(self, chains: Sequence[Sequence[Segment]]) -> None:
+        """Note the classes of the modules in which branches part and meet again.
+
+        Their instances are blocks; the layers inside one are not, though there may be a run of
+        them, and neither are those in an instance that happens to have no shortcut.
+        """
+        for segment in (segment for chain in chains for segment in chain):
+            calls = common_calls(segment.nodes)
+            if len(segment.nodes) > 1 and calls and self.anatomy.layers_in(segment.nodes):
+                self._block_kinds.add(type(self.anatomy.module(calls[-1])))
+
+    def look_into(self, segments: Sequence[Segment], depth: int) -> None:
+        """Find the stages among the calls of one level; look deeper where there are none."""
+        units = self.anatomy.units(segments, depth)
+        in_stages: set[Segment] = set()
+        for stretch in self.anatomy.blocks(units):
+            for run in _runs(stretch):
+                if run[0].layers == 1 and self._is_inside_block(run):
+                    continue
+                if len(run) >= self.min_blocks:
+                    in_stages.update(s for block in run for s in block.segments)
+                    self._add(run)
+                elif len(run) > 1:
+                    self._short[_holder(run[0].name)] = len(run)
+        for unit in units:
+            deeper = unit.call is not None and not unit.is_leaf
+            if deeper and not in_stages.intersection(unit.segments):
+                self.look_into(unit.segments, depth + 1)
+
+    def _is_inside_block(self, run: Sequence[Block]) -> bool:
+        above = common_calls([node for block in run for node in block.nodes])
+        return any(type(self.anatomy.module(call)) in self._block_kinds for call in above)
+
+    def _add(self, run: list[Block]) -> None:
+        self.taken.update(node for block in run for node in block.nodes)
+        key = tuple(name for block in run for name in (*block.modules, *block.functions))
+        if key in self._seen:  # a later call of the same modules
+            return
+        self._seen.add(key)
+        container = self._container(run)
+        name = container or f"{run[0].name}..{run[-1].name.rpartition('.')[2]}"
+        self.found.append(Stage(self.region.qualify(name), self.region, tuple(run), container))
+
+    def _container(self, run: Sequence[Block]) -> str | None:
+        """The module whose call computes these blocks and nothing else."""
+        nodes = [node for block in run for node in block.nodes]
+        exact = [c for c in common_calls(nodes) if self.anatomy.is_all_of(c, nodes)]
+        return module_of(exact[-1]) if exact else None
+
+    def explain_the_rest(self) -> Iterator[NoStage]:
+        """Say of alike modules beside each other that became no stage why not."""
+        taken = {name for stage in self.found for block in stage.blocks for name in block.modules}
+        for holder, members in self._alike():
+            rest = [name for name in members if name not in taken]
+            if len(rest) > 1:
+                name = holder or f"{rest[0]}..{rest[-1]}"
+                yield NoStage(self.region.qualify(name), len(rest), self._reason(holder, rest))
+
+    def _alike(self) -> Iterator[tuple[str, list[str]]]:
+        """Modules of one class beside each other that hold layers, and the module they are in."""
+        kinds: dict[tuple[str, type], list[str]] = {}
+        for call in dict.fromkeys(c for n in self.region.graph.nodes for c in calls_of(n)):
+            module = self.anatomy.module(call)
+            is_block = not isinstance(module, (*LAYERS, *_CONTAINERS)) and _count_layers(module) > 0
+            if "@" in call or not is_block:
+                continue
+            # The single layers inside a block are its own affair; a dense block's blocks are not.
+            if _count_layers(module) > 1 or not self._lies_in_block(call):
+                kinds.setdefault((_holder(call), type(module)), []).append(call)
+        for (holder, _), members in kinds.items():
+            yield holder, members
+
+    def _lies_in_block(self, call: str) -> bool:
+        above = _holder(call)
+        while above:
+            if type(self.anatomy.module(above)) in self._block_kinds:
+                return True
+            above = _holder(above)
+        return False
+
+    def _reason(self, holder: str, members: Sequence[str]) -> str:
+        if len(members) < self.min_blocks:
+            return f"{len(members)} blocks, fewer than {self.min_blocks}"
+        shapes = [self._output_shape(member) for member in members]
+        if None in shapes:
+            return "the shapes of its blocks are not known, or they give several tensors"
+        if len(set(shapes)) > 1:
+            return "its blocks' outputs differ in shape"
+        if holder in self._short:
+            return f"{self._short[holder]} blocks of one shape, fewer than {self.min_blocks}"
+        return "more than one tensor goes from block to block"
+
+    def _output_shape(self, call: str) -> tuple[int, ...] | None:
+        last = [n for n in self.region.graph.nodes if call in calls_of(n) and n.op != "get_attr"]
+        return self.anatomy.shape(last[-1]) if last else None
+
+
+def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Maximal runs of blocks of one kind whose outputs have the same shape."""
+    run: list[Block] = []
+    for block in blocks:
+        is_map = len(block.out_shape) == 4
+        alike = run and _kind(block) == _kind(run[0])
+        if run and not (alike and is_map):
+            yield run
+            run = []
+        if is_map:
+            run.append(block)
+    if run:
+        yield run
+
+
+def _kind(block: Block) -> tuple[tuple[int, ...], bool]:
+    """Blocks of several layers and single layers make no run together."""
+    return block.out_shape, block.layers == 1
+
+
+def _holder(call: str) -> str:
+    """The module in which another is."""
+    return call.rpartition(".")[0]
+
+
+def _count_layers(module: nn.Module) -> int:
+    return sum(isinstance(inner, LAYERS) for inner in module.modules())

@@ -1,0 +1,230 @@
+"""The G-Ghost stage (Section 4, Eq. 6-12, Figures 5-6) and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ghostify.errors import SettingsError
+
+Cheap = Literal[1, 3, 5, "identity", "none"]
+Entry = Literal["slice", "project"]
+Mixing = Literal["fc", "mlp"]
+MixFrom = Literal["all", "thin"]
+
+
+def projection(arriving: Tensor, leaving: Tensor, like: Tensor) -> nn.Sequential:
+    """A 1x1 convolution and its norm that start as the selection of channels.
+
+    Args:
+        arriving: Numbers of the channels that come in, ``(in,)``.
+        leaving: Numbers of the channels that go out, ``(out,)``; what did not come in starts as 0.
+        like: A tensor whose device and dtype the parameters get.
+    """
+    conv = _plain_conv(len(arriving), len(leaving), 1, like)
+    if not conv.weight.is_meta:
+        with torch.no_grad():
+            weight = (leaving[:, None] == arriving[None, :]).to(conv.weight)
+            conv.weight.copy_(weight[:, :, None, None])
+    return nn.Sequential(conv, _norm(len(leaving), like))
+
+
+def cheap_operation(in_channels: int, out_channels: int, kernel: int, like: Tensor) -> nn.Module:
+    """The cheap operation C of Eq. 9: a convolution with "same" padding, and its norm.
+
+    It starts as the identity of its last ``out_channels`` inputs.
+    """
+    conv = _plain_conv(in_channels, out_channels, kernel, like)
+    if not conv.weight.is_meta:
+        with torch.no_grad():
+            conv.weight.zero_()
+            channels = torch.arange(out_channels, device=conv.weight.device)
+            inputs = channels + max(in_channels - out_channels, 0)
+            conv.weight[channels, inputs % in_channels, kernel // 2, kernel // 2] = 1
+    return nn.Sequential(conv, _norm(out_channels, like))
+
+
+def _plain_conv(in_channels: int, out_channels: int, kernel: int, like: Tensor) -> nn.Conv2d:
+    # Made on the meta device, so that PyTorch's global random state is left alone.
+    conv = nn.Conv2d(
+        in_channels, out_channels, kernel, padding=kernel // 2, bias=False, device="meta"
+    )
+    return conv.to(like.dtype).to_empty(device=like.device)
+
+
+def _norm(channels: int, like: Tensor) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(channels, device=like.device, dtype=like.dtype)
+
+
+class Mix(nn.Module):
+    """The mix tau of Eq. 11-12: pooled features of the complicated path, transformed.
+
+    ``kind="fc"`` is Eq. 12, one fully connected layer with bias; ``"mlp"`` is two 1x1 convolutions
+    without bias, each with its norm, a ReLU between (what the RegNet experiments have). It starts
+    at zero, so that a stage begins as if it had none.
+
+    Args:
+        in_channels: Channels c' of all pooled features together.
+        out_channels: Ghost channels.
+        kind: ``"fc"`` or ``"mlp"``.
+        device: Where the parameters are.
+        dtype: Type of the parameters.
+
+    Shape:
+        - Input: a list of ``(N, C_i, H, W)`` with ``sum(C_i) == in_channels``
+        - Output: ``(N, out_channels, 1, 1)``
+
+    Example:
+        >>> Mix(24, 8)([torch.ones(2, 16, 4, 4), torch.ones(2, 8, 4, 4)]).shape
+        torch.Size([2, 8, 1, 1])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kind: Mixing = "fc",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels, self.kind = in_channels, out_channels, kind
+        factory = {"device": device, "dtype": dtype}
+        like = torch.empty(0, **factory)  # type: ignore[arg-type]
+        if kind == "fc":
+            fc = nn.Linear(in_channels, out_channels, device="meta")
+            self.fc = fc.to(like.dtype).to_empty(device=like.device)
+            parts: list[Tensor] = [self.fc.weight, self.fc.bias]
+        else:
+            self.conv1 = _plain_conv(in_channels, out_channels, 1, like)
+            self.bn1 = _norm(out_channels, like)
+            self.relu = nn.ReLU(inplace=True)
+            self.conv2 = _plain_conv(out_channels, out_channels, 1, like)
+            self.bn2 = _norm(out_channels, like)
+            self._spread(self.conv1, self.conv2)
+            # Zero only at the end: what comes before must have a gradient once this moves.
+            parts = [self.bn2.weight, self.bn2.bias]
+        for parameter in parts:
+            if not parameter.is_meta:
+                nn.init.zeros_(parameter)
+
+    @staticmethod
+    def _spread(*convs: nn.Conv2d) -> None:
+        """Start from fixed well-spread weights: what a cosine transform has, scaled as He's."""
+        for conv in convs:
+            if conv.weight.is_meta:
+                continue
+            outputs, inputs = conv.weight.shape[:2]
+            places = torch.arange(inputs, dtype=torch.float64) + 0.5
+            waves = torch.arange(1, outputs + 1, dtype=torch.float64)
+            basis = torch.cos(torch.pi / max(inputs, outputs) * waves[:, None] * places)
+            weight = basis * (4 / inputs) ** 0.5
+            with torch.no_grad():
+                conv.weight.copy_(weight[:, :, None, None])
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """From the features of the complicated path to what is added to the ghosts."""
+        pooled = torch.cat([x.mean(dim=(2, 3)) for x in features], dim=1)
+        if self.kind == "fc":
+            return self.fc(pooled)[:, :, None, None]
+        hidden = self.relu(self.bn1(self.conv1(pooled[:, :, None, None])))
+        return self.bn2(self.conv2(hidden))
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows beside the parts."""
+        return f"{self.in_channels}, {self.out_channels}, {self.kind!r}"
+
+
+class GGhostStage(nn.Module):
+    """A stage that computes part of its channels with all its blocks, the others from the first.
+
+    ``first`` gives Y1 (Eq. 6); the ``thin`` blocks make the complicated channels of it (Eq. 8), the
+    ``cheap`` operation the ghost channels (Eq. 9), to which ``mix`` adds what the thin blocks found
+    (Eq. 11); then the concat (Eq. 10). With a ``last`` block, which is as wide as the original, the
+    concat comes before it (as in the experiments), without one it is the output.
+
+    Args:
+        first: The first block, ``(N, C', H', W')`` to ``(N, channels, H, W)``.
+        thin: The thin blocks; the first takes ``complicated`` channels, or all (``entry``).
+        cheap: The cheap operation; None where ghosts are channels of Y1, or there are none.
+        mix: The mix operation, or None.
+        last: The last block, or None.
+        channels: Channels c of the stage.
+        complicated: Channels r that the thin blocks make.
+        entry: ``"slice"``: the thin path takes the first ``complicated`` channels of Y1 and the
+            cheap operation the others; ``"project"``: both take all.
+        mix_from: What the mix pools: ``"all"`` of Y1 and the thin blocks' outputs, or ``"thin"``.
+        ghost_act: Whether a ReLU follows the cheap operation and the mix.
+        ghosts: False where there are none, and the last thin block makes all channels.
+
+    Shape:
+        - Input: what ``first`` takes, ``(N, C', H', W')``
+        - Output: ``(N, channels, H, W)``
+
+    Raises:
+        SettingsError: ``complicated`` is not between 1 and ``channels``.
+
+    Example:
+        >>> block = lambda c: nn.Conv2d(c, c, 3, padding=1)
+        >>> stage = GGhostStage(block(8), [block(4)], cheap=None, mix=None, last=block(8),
+        ...                     channels=8, complicated=4)
+        >>> stage(torch.zeros(1, 8, 5, 5)).shape
+        torch.Size([1, 8, 5, 5])
+    """
+
+    def __init__(
+        self,
+        first: nn.Module,
+        thin: Sequence[nn.Module],
+        cheap: nn.Module | None,
+        mix: Mix | None,
+        last: nn.Module | None,
+        *,
+        channels: int,
+        complicated: int,
+        entry: Entry = "slice",
+        mix_from: MixFrom = "all",
+        ghost_act: bool = False,
+        ghosts: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 1 <= complicated <= channels:
+            raise SettingsError(
+                f"complicated={complicated} makes no sense: give 1 to {channels} channels."
+            )
+        self.channels, self.complicated = channels, complicated
+        self.entry, self.mix_from, self.ghosts = entry, mix_from, ghosts
+        self.first = first
+        self.thin = nn.ModuleList(thin)
+        self.cheap = cheap
+        self.mix = mix
+        self.ghost_act = nn.ReLU() if ghost_act else None
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The stage's output."""
+        y1 = self.first(x)
+        out = y1[:, : self.complicated] if self.entry == "slice" else y1
+        features = [y1] if self.mix_from == "all" else []
+        for block in self.thin:
+            out = block(out)
+            features.append(out)
+        if self.ghosts:
+            out = torch.cat([out, self._make_ghosts(y1, features)], dim=1)
+        return out if self.last is None else self.last(out)
+
+    def _make_ghosts(self, y1: Tensor, features: list[Tensor]) -> Tensor:
+        ghosts = y1[:, self.complicated :]
+        if self.cheap is not None:
+            ghosts = self.cheap(ghosts if self.entry == "slice" else y1)
+        if self.mix is not None:
+            ghosts = ghosts + self.mix(features)
+        return ghosts if self.ghost_act is None else self.ghost_act(ghosts)
+
+    def extra_repr(self) -> str:
+        """What ``print(model)`` shows beside the parts."""
+        ghost = f"{self.channels - self.complicated} ghost" if self.ghosts else "no ghosts"
+        return f"{self.channels} = {self.complicated} + {ghost}, entry={self.entry!r}"

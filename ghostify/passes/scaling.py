@@ -1,0 +1,195 @@
+"""How each kind of layer gets thinner: from what arrives and the width wanted to what is cut.
+
+A new kind of layer is one more entry of `SCALERS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import gcd, lcm
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.utils import parametrize
+
+from ghostify.nn.carving import Cut, channels_of, cut_conv, cut_linear, cut_norm
+
+
+class NotScalable(Exception):
+    """Why a block can't be made thinner; a reason to leave its stage, never an error."""
+
+
+@dataclass(frozen=True)
+class Widths:
+    """From an original width to the thin one.
+
+    Attributes:
+        channels: Width c of the stage.
+        thin: Width r of its thin blocks; equal to ``channels`` for a block that keeps its width.
+        group_width: What the width of a convolution's groups is multiplied by.
+        divisor: Thin widths are multiples of it.
+        group_widths: Widths of the groups of the block's grouped convolutions.
+    """
+
+    channels: int
+    thin: int
+    group_width: float = 1.0
+    divisor: int = 1
+    group_widths: frozenset[int] = field(default_factory=frozenset)
+
+    def __call__(self, width: int) -> int:
+        """The thin width of ``width`` channels."""
+        if self.channels in (width, self.thin):
+            return self.thin if width == self.channels else width
+        step = self.step(width)
+        return max(step, width * self.thin // self.channels // step * step)
+
+    def step(self, width: int) -> int:
+        """What the thin width of ``width`` channels is a multiple of."""
+        steps = [self.grouped(g) for g in self.group_widths if width % g == 0]
+        return lcm(*steps, self.divisor if width > self.divisor else 1)
+
+    def grouped(self, group_width: int) -> int:
+        """The thin width of a group."""
+        return max(1, int(group_width * self.group_width))
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """What comes to a layer.
+
+    Attributes:
+        channels: How many channels.
+        ids: Which channels of the original's input they are, ``(channels,)``.
+        grouped: Width of the groups of the convolution that takes the layer's output, where that
+            is a grouped one: the channels kept should be those that its groups keep.
+    """
+
+    channels: int
+    ids: Tensor
+    grouped: int | None = None
+
+
+Decide = Callable[[Any, Arriving, Widths], Cut]
+Make = Callable[[Any, Cut], nn.Module]
+
+
+def _conv(conv: _ConvNd, arriving: Arriving, widths: Widths) -> Cut:
+    if conv.transposed:
+        raise NotScalable(f"a {type(conv).__name__} can't be made thinner")
+    if conv.groups == 1:
+        kept = _kept(conv.out_channels, arriving, widths)
+        return Cut(kept, arriving.ids)
+    if conv.groups == conv.in_channels:
+        copies = conv.out_channels // conv.in_channels
+        outputs = arriving.ids[:, None] * copies + torch.arange(copies)
+        return Cut(outputs.flatten(), arriving.ids, arriving.channels)
+    return _grouped_conv(conv, arriving, widths)
+
+
+def _grouped_conv(conv: _ConvNd, arriving: Arriving, widths: Widths) -> Cut:
+    old_in, old_out = conv.in_channels // conv.groups, conv.out_channels // conv.groups
+    new_in = widths.grouped(old_in)
+    groups, rest = divmod(arriving.channels, new_in)
+    if rest or not groups:
+        raise NotScalable(
+            f"{arriving.channels} channels are no multiple of a group's width of {new_in}"
+        )
+    is_square = conv.in_channels == conv.out_channels
+    wanted = arriving.channels if is_square else widths(conv.out_channels)
+    new_out, rest = divmod(wanted, groups)
+    if rest or new_out > old_out:
+        raise NotScalable(f"{wanted} outputs can't be shared among {groups} groups")
+    first = arriving.ids.view(groups, new_in)[:, 0] // old_in
+    outputs = (first[:, None] * old_out + torch.arange(new_out)) % conv.out_channels
+    return Cut(outputs.flatten(), arriving.ids, groups)
+
+
+def _kept(width: int, arriving: Arriving, widths: Widths) -> Tensor:
+    """The first channels, or the first of each group of the convolution that comes next."""
+    thin = widths(width)
+    old = arriving.grouped
+    if old is None or width % old or thin % widths.grouped(old):
+        return torch.arange(thin)
+    new = widths.grouped(old)
+    group, place = torch.arange(thin) // new, torch.arange(thin) % new
+    kept = group * old + place
+    return kept if kept.max() < width else torch.arange(thin)
+
+
+def _linear(linear: nn.Linear, arriving: Arriving, widths: Widths) -> Cut:
+    return Cut(torch.arange(widths(linear.out_features)), arriving.ids)
+
+
+def _norm(norm: nn.Module, arriving: Arriving, widths: Widths) -> Cut:
+    if isinstance(norm, nn.LayerNorm) and len(tuple(norm.normalized_shape)) != 1:
+        raise NotScalable("a LayerNorm over more than channels has weights for each position")
+    if isinstance(norm, nn.PReLU) and norm.num_parameters == 1:
+        return Cut(torch.zeros(1, dtype=torch.long))
+    groups = gcd(norm.num_groups, arriving.channels) if isinstance(norm, nn.GroupNorm) else 1
+    return Cut(arriving.ids % channels_of(norm), groups=groups)
+
+
+def _layer_norm_dim(norm: nn.Module, x: Tensor) -> int:
+    """The last; or the first that fits, for subclasses that normalise over dimension 1."""
+    channels = channels_of(norm)
+    is_last = x.shape[-1] == channels and (type(norm) is nn.LayerNorm or x.shape[1] != channels)
+    return x.ndim - 1 if is_last else 1
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """How a kind of layer gets thinner.
+
+    Attributes:
+        kinds: The classes it is for, subclasses too.
+        decide: From the layer, what arrives and the widths to what is cut.
+        make: From the layer and the cut to the thin layer.
+        dim: The dimension of its input that the channels lie in, from its class and input.
+    """
+
+    kinds: tuple[type[nn.Module], ...]
+    decide: Decide
+    make: Make
+    dim: Callable[[nn.Module, Tensor], int]
+
+
+SCALERS: tuple[Scaler, ...] = (
+    Scaler((_ConvNd,), _conv, cut_conv, lambda conv, x: x.ndim - len(conv.kernel_size) - 1),
+    Scaler((nn.Linear,), _linear, cut_linear, lambda linear, x: x.ndim - 1),
+    Scaler((_NormBase, nn.GroupNorm, nn.PReLU), _norm, cut_norm, lambda norm, x: 1),
+    Scaler((nn.LayerNorm,), _norm, cut_norm, _layer_norm_dim),
+)
+"""Asked in this order."""
+
+
+def scaler_for(layer: nn.Module) -> Scaler | None:
+    """The scaler of a layer; None for one without parameters, which takes any width.
+
+    Raises:
+        NotScalable: It has parameters, and nothing is known of its kind.
+    """
+    for scaler in SCALERS:
+        if isinstance(layer, scaler.kinds):
+            _require_plain(layer)
+            return scaler
+    if any(True for _ in layer.parameters()) or any(True for _ in layer.buffers()):
+        raise NotScalable(f"a {type(layer).__name__} can't be made thinner")
+    return None
+
+
+def _require_plain(layer: nn.Module) -> None:
+    """Refuse layers whose tensors are computed, unknown yet, or quantised."""
+    kind = type(layer).__name__
+    if isinstance(layer, LazyModuleMixin):
+        raise NotScalable(f"a {kind} has no shape before its first forward pass")
+    if parametrize.is_parametrized(layer):
+        raise NotScalable(f"a parametrised {kind} can't be made thinner")
+    weight: Mapping[str, Any] = layer._parameters
+    if "weight" not in weight and hasattr(layer, "weight"):
+        raise NotScalable(f"the weight of a {kind} is recomputed by a hook")

@@ -1,0 +1,176 @@
+"""From blocks to a G-Ghost stage: the blocks as modules, their thin versions, the parts beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import lcm
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ghostify.graph.trace import trace_graph
+from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
+from ghostify.passes.scaling import NotScalable, Widths
+from ghostify.passes.thin import ThinRecipe, build, replay
+from ghostify.plans import StageRebuild
+from ghostify.settings import GGhost
+
+
+def block_modules(
+    model: nn.Module, stage: StageRebuild, hollow: nn.Module | None = None
+) -> list[nn.Module]:
+    """The blocks of a stage, each as one module; they share their parts with ``model``.
+
+    Args:
+        model: The network.
+        stage: The stage.
+        hollow: Its shadow in eval mode, for tracing; None where ``model`` is that itself.
+
+    Raises:
+        AttributeError: The model has no such modules.
+    """
+    if stage.functions is not None:
+        region, nodes = stage.functions
+        module = model.get_submodule(region)
+        graph = trace_graph((hollow or model).get_submodule(region))
+        return [_part_of_graph(module, graph, names) for names in nodes]
+    blocks = []
+    for names in stage.blocks:
+        parts = [model.get_submodule(name) for name in names]
+        blocks.append(parts[0] if len(parts) == 1 else nn.Sequential(*parts))
+    return blocks
+
+
+def _part_of_graph(module: nn.Module, graph: fx.Graph, names: Sequence[str]) -> nn.Module:
+    """A graph module of some successive nodes with one input."""
+    by_name = {node.name: node for node in graph.nodes}
+    part = fx.Graph()
+    wanted = [by_name[name] for name in names]
+    inside = set(wanted)
+    outside = next(n for node in wanted for n in node.all_input_nodes if n not in inside)
+    copies = {outside: part.placeholder("x")}
+    for node in wanted:
+        copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(copies[wanted[-1]])
+    return fx.GraphModule(module, part, class_name="Block")
+
+
+def complicated_channels(channels: int, ratio: float, step: int) -> int:
+    """The number r of complicated channels: ``(1 - ratio) * channels``, rounded down to ``step``.
+
+    Example:
+        >>> complicated_channels(432, 0.5, step=36), complicated_channels(64, 0.5, step=1)
+        (216, 32)
+    """
+    return int(round((1 - ratio) * channels, 6)) // step * step
+
+
+def group_widths(blocks: Iterable[nn.Module]) -> frozenset[int]:
+    """Widths of the groups of all grouped (not depth-wise) convolutions in the blocks."""
+    convs = (m for block in blocks for m in block.modules() if isinstance(m, _ConvNd))
+    return frozenset(
+        conv.in_channels // conv.groups for conv in convs if 1 < conv.groups < conv.in_channels
+    )
+
+
+def middle(blocks: Sequence[nn.Module], settings: GGhost) -> Sequence[nn.Module]:
+    """The blocks that become thin."""
+    return blocks[1:-1] if settings.tail == "full" else blocks[1:]
+
+
+def channel_step(blocks: Sequence[nn.Module], channels: int, settings: GGhost, divisor: int) -> int:
+    """What the number of complicated channels must be a multiple of."""
+    widths = Widths(
+        channels, 1, settings.group_width, divisor, group_widths(middle(blocks, settings))
+    )
+    return lcm(widths.step(channels), divisor)
+
+
+def thin_recipes(
+    hollow: Sequence[nn.Module], stage: StageRebuild, settings: GGhost
+) -> list[ThinRecipe]:
+    """How each thin block of a stage is made.
+
+    Args:
+        hollow: The stage's blocks on the meta device, in eval mode.
+        stage: What is to become of them.
+        settings: How.
+
+    Raises:
+        NotScalable: One of them can't be made thinner.
+    """
+    blocks = middle(hollow, settings)
+    groups = group_widths(blocks)
+    r, c = stage.complicated, stage.channels
+    arriving = torch.arange(r if settings.entry == "slice" else c)
+    recipes = []
+    with torch.no_grad():
+        x: Tensor = hollow[0](torch.empty(stage.in_shape, dtype=_like(hollow).dtype, device="meta"))
+        for index, block in enumerate(blocks):
+            makes_all = settings.cheap == "none" and index == len(blocks) - 1
+            wanted = c if makes_all else r
+            widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
+            recipe = replay(block, x, arriving, widths)
+            assert recipe.out_ids is not None
+            arriving = recipe.out_ids
+            if len(arriving) != wanted:
+                raise NotScalable(
+                    f"a thin block of it gives {len(arriving)} channels instead of {wanted}"
+                )
+            recipes.append(recipe)
+            x = block(x)
+    return recipes
+
+
+def build_stage(
+    blocks: Sequence[nn.Module],
+    recipes: Sequence[ThinRecipe],
+    stage: StageRebuild,
+    settings: GGhost,
+) -> GGhostStage:
+    """The G-Ghost stage; its first and last block are those given, not copies."""
+    r, c = stage.complicated, stage.channels
+    like = _like(blocks)
+    has_ghosts = settings.cheap != "none"
+    cheap = None
+    if isinstance(settings.cheap, int):
+        inputs = c - r if settings.entry == "slice" else c
+        cheap = cheap_operation(inputs, c - r, settings.cheap, like)
+    mix = None
+    if settings.mix != "none" and has_ghosts:
+        pooled = r * len(recipes) + (c if settings.mix_from == "all" else 0)
+        mix = Mix(pooled, c - r, settings.mix, device=like.device, dtype=like.dtype)
+    thin = [
+        build(block, recipe)
+        for block, recipe in zip(middle(blocks, settings), recipes, strict=True)
+    ]
+    module = GGhostStage(
+        blocks[0],
+        thin,
+        cheap,
+        mix,
+        blocks[-1] if settings.tail == "full" else None,
+        channels=c,
+        complicated=r,
+        entry=settings.entry,
+        mix_from=settings.mix_from,
+        ghost_act=settings.ghost_act and has_ghosts,
+        ghosts=has_ghosts,
+    )
+    _set_mode(module, blocks[0].training)
+    return module
+
+
+def _set_mode(module: GGhostStage, training: bool) -> None:
+    """The original's mode for the new parts (a block that was frozen in eval mode stays so)."""
+    module.training = training
+    module.thin.training = training
+    for part in (module.cheap, module.mix, module.ghost_act):
+        if part is not None:
+            part.train(training)
+
+
+def _like(blocks: Iterable[nn.Module]) -> Tensor:
+    floats = (p for block in blocks for p in block.parameters() if p.dtype.is_floating_point)
+    return next(floats)

@@ -1,0 +1,28 @@
+"""Settings as data: a class for each mode, which goes to YAML or JSON and back."""
+
+from ghostify.settings.base import Settings
+from ghostify.settings.c_ghost import DEFAULT_D, DEFAULT_S, CGhost
+from ghostify.settings.g_ghost import DEFAULT_RATIO, GGhost
+from ghostify.settings.modes import (
+    MODES,
+    CGGhost,
+    make_settings,
+    settings_from_dict,
+    settings_from_json,
+    settings_from_yaml,
+)
+
+__all__ = [
+    "DEFAULT_D",
+    "DEFAULT_RATIO",
+    "DEFAULT_S",
+    "MODES",
+    "CGGhost",
+    "CGhost",
+    "GGhost",
+    "Settings",
+    "make_settings",
+    "settings_from_dict",
+    "settings_from_json",
+    "settings_from_yaml",
+]

@@ -1,0 +1,125 @@
+"""What the settings of all modes have in common, and the checks of their values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import yaml
+from typing_extensions import Self
+
+from ghostify.errors import SettingsError, nearest
+from ghostify.selection import Selector
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the settings of all modes have in common."""
+
+    mode: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """The options that `from_options` knows."""
+        return [field.name for field in dataclasses.fields(cls)]
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """Settings from options by name."""
+        return cls(**options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `settings_from_dict` turns back into equal settings.
+
+        Raises:
+            SettingsError: A selector is a predicate, which is code and no data.
+        """
+        data: dict[str, Any] = {"mode": self.mode}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            data[field.name] = _plain(field.name, value)
+        return data
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def to_yaml(self) -> str:
+        """`to_dict` as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False)
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if not isinstance(value, tuple):
+        return value
+    if any(callable(selector) for selector in value):
+        raise SettingsError(
+            f"{name} holds a predicate, and code can't be written as data: give names or patterns."
+        )
+    return list(value)
+
+
+def find_preset(kind: type[Settings], name: Any) -> Mapping[str, Any]:
+    """The options that a preset stands for."""
+    if name not in kind.presets:
+        raise SettingsError(
+            f"preset={name!r} is no preset{nearest(str(name), kind.presets)}: "
+            f"give one of {', '.join(kind.presets)}."
+        )
+    return kind.presets[name]
+
+
+def selectors(option: str, value: Any) -> tuple[Selector, ...]:
+    """One selector or several as a tuple, each checked to be one."""
+    is_several = isinstance(value, Iterable) and not isinstance(value, str)
+    found = tuple(value) if is_several else (value,)
+    for selector in found:
+        if not callable(selector) and not (isinstance(selector, str) and selector):
+            raise SettingsError(
+                f"{option}={selector!r} makes no sense: give a module name, a glob pattern, "
+                '"stem", "head" or a predicate (name, module) -> bool.'
+            )
+    return found
+
+
+def numbers(option: str, value: Any) -> list[Any]:
+    """The numbers of an option that is one number, or pattern -> number."""
+    if not isinstance(value, Mapping):
+        return [value]
+    if not value:
+        raise SettingsError(f"{option} is an empty mapping: give a number, or pattern: number.")
+    for pattern in value:
+        if not isinstance(pattern, str):
+            raise SettingsError(
+                f"The pattern {pattern!r} of {option} is no text: quote it, as '{pattern}'."
+            )
+    return list(value.values())
+
+
+def check_number(option: str, value: Any, above: float, below: float) -> None:
+    """Raise `SettingsError` unless the value is a number between two bounds."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not above < value < below:  # NaN fails every comparison
+        bounds = f"above {above}" if math.isinf(below) else f"between {above} and {below}"
+        raise SettingsError(f"{option}={value!r} makes no sense: give a number {bounds}.")
+
+
+def check_whole(option: str, value: Any, at_least: int) -> None:
+    """Raise `SettingsError` unless the value is a whole number of ``at_least`` or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise SettingsError(
+            f"{option}={value!r} makes no sense: give a whole number of {at_least} or more."
+        )
+
+
+def check_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Raise `SettingsError` unless the value is one of the choices."""
+    if value not in choices or isinstance(value, bool):
+        raise SettingsError(f"{option}={value!r} is none of {', '.join(map(str, choices))}.")

@@ -1,0 +1,124 @@
+"""The modes by name, and settings from names and values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import yaml
+from typing_extensions import Self
+
+from ghostify.errors import SettingsError, nearest
+from ghostify.settings.base import Settings, find_preset
+from ghostify.settings.c_ghost import CGhost
+from ghostify.settings.g_ghost import GGhost
+
+
+@dataclass(frozen=True)
+class CGGhost(Settings):
+    """Both modes: G-Ghost stages, and C-Ghost modules in what G-Ghost left.
+
+    Attributes:
+        g: Settings of the stages.
+        c: Settings of the layers outside rebuilt stages.
+
+    Example:
+        >>> both = make_settings("cg-ghost", ratio=0.4, s=4)
+        >>> both.g.ratio, both.c.s
+        (0.4, 4)
+    """
+
+    mode: ClassVar[str] = "cg-ghost"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = GGhost.presets
+
+    g: GGhost = field(default_factory=GGhost)
+    c: CGhost = field(default_factory=CGhost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `settings_from_dict` turns back into equal settings."""
+        return {"mode": self.mode, "g": self.g.to_dict(), "c": self.c.to_dict()}
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """The options of both modes."""
+        return [*dict.fromkeys([*GGhost.option_names(), *CGhost.option_names()])]
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """Settings from the options of both modes; ``keep`` is for both, ``only`` for stages."""
+        stages, layers = GGhost.option_names(), set(CGhost.option_names()) - {"only"}
+        return cls(
+            GGhost(**{name: value for name, value in options.items() if name in stages}),
+            CGhost(**{name: value for name, value in options.items() if name in layers}),
+        )
+
+
+MODES: dict[str, type[Settings]] = {kind.mode: kind for kind in (CGhost, GGhost, CGGhost)}
+"""The settings class of each mode; a new mode is one more entry."""
+
+
+def make_settings(mode: str, **options: Any) -> Settings:
+    """The settings of a mode from its name and options.
+
+    Args:
+        mode: One of `MODES`.
+        **options: Settings of the mode; ``preset`` names a set of them that the others change.
+
+    Raises:
+        SettingsError: An unknown mode or option, or a value that makes no sense.
+    """
+    if mode not in MODES:
+        raise SettingsError(
+            f"mode={mode!r} is no mode{nearest(str(mode), MODES)}: give one of {', '.join(MODES)}."
+        )
+    kind = MODES[mode]
+    if "preset" in options and kind.presets:
+        name = options.pop("preset")
+        options = {**find_preset(kind, name), **options}
+    known = kind.option_names()
+    for name in options:
+        if name not in known:
+            raise SettingsError(
+                f"{name!r} is no setting of {mode}{nearest(name, known)}: "
+                f"it has {', '.join(known)}."
+            )
+    return kind.from_options(options)
+
+
+def settings_from_dict(data: Mapping[str, Any]) -> Settings:
+    """Settings from what `Settings.to_dict` gave.
+
+    Raises:
+        SettingsError: The data is no settings, or a value makes no sense.
+    """
+    if not isinstance(data, Mapping) or any(not isinstance(name, str) for name in data):
+        raise SettingsError(f"{data!r} are no settings: give names and values, like s: 2.")
+    if data.get("mode") == CGGhost.mode and {"g", "c"} <= data.keys():
+        return CGGhost(*(settings_from_dict(data[part]) for part in ("g", "c")))  # type: ignore[arg-type]
+    options = {name: _frozen(value) for name, value in data.items() if name != "mode"}
+    return make_settings(data.get("mode", CGhost.mode), **options)
+
+
+def settings_from_json(text: str) -> Settings:
+    """Settings from what `Settings.to_json` gave; raises as `settings_from_dict`."""
+    try:
+        return settings_from_dict(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"The settings are no JSON ({error}): see Settings.to_json.") from error
+
+
+def settings_from_yaml(text: str) -> Settings:
+    """Settings from what `Settings.to_yaml` gave; raises as `settings_from_dict`."""
+    try:
+        return settings_from_dict(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(
+            f"The settings are no YAML ({reason}): see Settings.to_yaml."
+        ) from error
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
