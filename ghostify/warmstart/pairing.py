@@ -13,6 +13,9 @@ from torch import Tensor
 EXACT = 12
 """Up to so many maps the best choice for s = 2 is found by trying all."""
 
+EXCHANGED = 256
+"""Up to so many maps every exchange of an intrinsic map and another's ghost is tried."""
+
 Matrix = NDArray[np.float64]
 
 
@@ -134,7 +137,10 @@ def _improve(table: Matrix, parents: list[int], copies: int) -> bool:
     changed = _swap_ghosts(table, parents)
     if copies == 1:
         changed |= _swap_partners(table, parents)
-    return changed | _swap_roles(table, parents)
+    changed |= _swap_roles(table, parents)
+    if copies > 1 and len(table) <= EXCHANGED:
+        changed |= _exchange(table, parents)
+    return changed
 
 
 def _swap_ghosts(table: Matrix, parents: list[int]) -> bool:
@@ -195,4 +201,23 @@ def _swap_roles(table: Matrix, parents: list[int]) -> bool:
             for k in family:
                 parents[k] = j
             changed = True
+    return changed
+
+
+def _exchange(table: Matrix, parents: list[int]) -> bool:
+    """Let a ghost of one intrinsic map take over the family of another, which takes its place."""
+    changed = False
+    for j in range(len(table)):
+        for i in range(len(table)):
+            if parents[j] == j or parents[i] != i or parents[j] == i:
+                continue
+            family = [k for k, p in enumerate(parents) if p == i and k != i]
+            owner = parents[j]
+            before = table[owner, j] + sum(table[i, k] for k in family)
+            after = table[owner, i] + sum(table[j, k] for k in family)
+            if after < before - 1e-9 * abs(before):
+                for k in (j, *family):
+                    parents[k] = j
+                parents[i] = owner
+                changed = True
     return changed

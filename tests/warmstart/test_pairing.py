@@ -53,10 +53,10 @@ def test_every_map_is_made_once_and_no_intrinsic_map_has_too_many_ghosts(
     assert found.cost == pytest.approx(cost_of(found, costs))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_triples_cost_little_more_than_the_best_of_all_choices(seed: int) -> None:
-    costs = random_costs(6, seed)
-    assert pair(costs, 2, 2).cost <= 1.6 * cheapest(costs, 2, 2)
+def test_triples_cost_little_more_than_the_best_of_all_choices() -> None:
+    tables = [random_costs(6, seed) for seed in range(12)]
+    found, best = (sum(f(t, 2, 2) for t in tables) for f in (lambda *a: pair(*a).cost, cheapest))
+    assert best <= found <= 1.25 * best
 
 
 def test_pairs_that_cost_nothing_are_found_among_many() -> None:
