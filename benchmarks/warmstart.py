@@ -1,7 +1,7 @@
 """What a converted network keeps without labels: top-1 after each step of the warm start.
 
-    python benchmarks/warmstart.py --data ../shared/data --network 56 --s 2 --images 512 --minutes 20
-    python benchmarks/warmstart.py --data ../shared/data --table docs/warmstart.md
+    python benchmarks/warmstart.py --network 56 --s 2 --images 512 --minutes 20
+    python benchmarks/warmstart.py --table docs/warmstart.md
 
 The first form measures one row and adds it to a file of rows (JSON lines); the second writes the
 table from that file between the markers of a Markdown page.

@@ -63,19 +63,33 @@ def tune_block(feed: Feed, targets: Spool, budget: Budget, size: int, seed: int)
     return descend(parameters, loss, budget, BLOCK_RATE)
 
 
+View = Callable[[Tensor], list[Any]]
+"""What a network gives on the way to its output, and the output itself at the end."""
+
+
 def tune_network(
-    original: nn.Module,
-    converted: nn.Module,
-    segments: Sequence[Segment],
+    taught: View,
+    made: View,
+    parameters: Iterable[nn.Parameter],
     images: Spool,
     budget: Budget,
     size: int,
     seed: int,
     said: Said = lambda _: None,
 ) -> int:
-    """Tune the whole network towards the original's output, and its segments' outputs on the way.
+    """Tune the whole network towards the original's output, and what it gives on the way.
 
     The images are mirrored and shifted at random: the original answers for each variant itself.
+
+    Args:
+        taught: What the original gives.
+        made: What the converted network gives, tensor for tensor.
+        parameters: What is tuned.
+        images: The calibration images.
+        budget: Steps and seconds.
+        size: Images of a step.
+        seed: Of their choice and variation.
+        said: Told the step.
 
     Returns:
         Number of steps.
@@ -90,16 +104,16 @@ def tune_network(
         rows = torch.randint(len(images), (size,), generator=generator).tolist()
         x = vary(images.take(rows), generator)
         with torch.no_grad():
-            taught = _outputs(original, segments, x)
-        made = _outputs(converted, segments, x)
-        parts = [difference(a, b) for a, b in zip(made, taught, strict=True)]
+            wanted = taught(x)
+        parts = [difference(a, b) for a, b in zip(made(x), wanted, strict=True)]
         on_the_way = sum(parts[:-1], torch.zeros(())) / max(len(parts) - 1, 1)
         return parts[-1] + on_the_way
 
-    return descend(converted.parameters(), loss, budget, NETWORK_RATE)
+    return descend(parameters, loss, budget, NETWORK_RATE)
 
 
-def _outputs(network: nn.Module, segments: Sequence[Segment], x: Any) -> list[Any]:
+def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> list[Any]:
+    """What each of a network's segments gives."""
     outputs = []
     for segment in segments:
         x = segment.run(network, x)

@@ -33,6 +33,7 @@ class WarmStart:
 
     Attributes:
         layers: The ghost modules that were fitted, in the network's order.
+        stages: The G-Ghost stages that were fitted; their error is that of the ghost channels.
         samples: Calibration images; 0 without data.
         block_steps: Steps of reconstruction, of all blocks together.
         network_steps: Steps of reconstruction of the network as a whole.
@@ -42,6 +43,7 @@ class WarmStart:
 
     layers: tuple[LayerFit, ...]
     samples: int
+    stages: tuple[LayerFit, ...] = ()
     block_steps: int = 0
     network_steps: int = 0
     seconds: float = 0.0
@@ -53,14 +55,25 @@ class WarmStart:
         found = [fit for fit in self.layers if fit.error > POOR]
         return tuple(sorted(found, key=lambda fit: -fit.error))
 
+    @property
+    def fitted(self) -> str:
+        """How much was fitted, in words."""
+        counts = {"layers": len(self.layers), "stages": len(self.stages)}
+        return " and ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing to fit"
+
     def describe(self) -> tuple[str, ...]:
         """The result in sentences, for the notes of a report."""
         given = f"{self.samples} images, no labels" if self.samples else "weights and norms alone"
-        lines = [f"warm start from {given}: {len(self.layers)} layers in {self.seconds:.0f} s"]
+        lines = [f"warm start from {given}: {self.fitted} in {self.seconds:.0f} s"]
         if self.block_steps or self.network_steps:
             lines.append(
                 f"reconstruction: {self.block_steps} steps on blocks, "
                 f"{self.network_steps} on the whole network; the errors are those before it"
+            )
+        for stage in self.stages:
+            lines.append(
+                f"{stage.name}: the ghosts leave {stage.error:.2f} of the variance of their "
+                "channels unexplained"
             )
         if self.poor:
             names = ", ".join(f"{fit.name} ({fit.error:.2f})" for fit in self.poor[:5])

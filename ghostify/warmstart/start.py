@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from torch import nn
 from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
+from ghostify.provenance import provenance_of
 from ghostify.warmstart.datafree import fit_without_data
 from ghostify.warmstart.images import Source, gather, preprocessing_of
 from ghostify.warmstart.layers import find_subjects
@@ -22,12 +24,15 @@ from ghostify.warmstart.reconstruct import (
     BLOCK_STEPS,
     NETWORK_STEPS,
     Budget,
+    View,
+    outputs_along,
     tune_block,
     tune_network,
 )
 from ghostify.warmstart.result import LayerFit, WarmStart
 from ghostify.warmstart.sequential import Feed, fit_segment
 from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.stages import find_stages, fit_stage, outputs_of
 
 DATA_FREE = "data-free"
 """In place of calibration images: fit from the weights and the norms' statistics alone."""
@@ -135,7 +140,10 @@ class _Run:
         self.converted, self.teacher, self.settings, self.said = converted, teacher, settings, said
         self.segments = split(teacher, self._is_ghost)
         self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
+        plans = provenance_of(converted).plans
+        self.stages = plans[-1].stages if plans else ()
         self.fits: list[LayerFit] = []
+        self.stage_fits: list[LayerFit] = []
         self.block_steps = self.network_steps = 0
         self.notes: list[str] = []
 
@@ -147,6 +155,10 @@ class _Run:
 
     def without_data(self) -> WarmStart:
         """From the weights alone."""
+        if self.stages:
+            raise SettingsError(
+                "G-Ghost stages can't be fitted without data: give images, calibration=FOLDER."
+            )
         for segment in self.segments:
             for subject in find_subjects(segment, self.teacher, self.converted):
                 self.said(f"fitting {subject.name} from its weights")
@@ -168,11 +180,14 @@ class _Run:
         self.said("reading calibration images")
         images = gather(calibration, chosen.samples, chosen.seed, prepare)
         try:
-            self._fit_and_tune(images)
+            if self.stages:
+                self._fit_stages(images)
+            else:
+                self._fit_and_tune(images)
         except KeyboardInterrupt:
+            done = f"{len(self.fits)} of {self.total} layers are fitted, " if self.total else ""
             self.notes.append(
-                f"interrupted: {len(self.fits)} of {self.total} layers are fitted, "
-                "the others are as the conversion left them"
+                f"interrupted: {done}what was not reached is as the conversion left it"
             )
         return self._result(len(images))
 
@@ -207,10 +222,50 @@ class _Run:
             if not is_last:
                 after = _pass(segment, self.converted, after, batch)
                 before = targets
-        if left > 0 and limit:
+        if limit:
+            self._tune_network(
+                images,
+                left,
+                lambda x: outputs_along(self.teacher, self.segments, x),
+                lambda x: outputs_along(self.converted, self.segments, x),
+            )
+
+    def _fit_stages(self, images: Spool) -> None:
+        """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
+        chosen = self.settings
+        batch = _batch_size(next(images.batches(1)), 128)
+        subjects = list(find_stages(self.stages, self.teacher, self.converted))
+        for subject in subjects:
+            self.said(f"fitting {subject.name}")
+            fit = fit_stage(subject, self.teacher, self.converted, images, batch, chosen.seed)
+            self.stage_fits.append(fit)
+        if len(subjects) < len(self.stages):
+            self.notes.append(
+                f"{len(self.stages) - len(subjects)} stages are not fitted: they have no ghosts, "
+                "or blocks that are no modules"
+            )
+        limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
+
+        def view(network: nn.Module, ends: list[nn.Module], x: torch.Tensor) -> list[Any]:
+            with outputs_of(ends) as seen:
+                output = network(x)
+            return [*seen, output]
+
+        self._tune_network(
+            images,
+            limit,
+            lambda x: view(self.teacher, [s.end for s in subjects], x),
+            lambda x: view(self.converted, [s.stage for s in subjects], x),
+        )
+
+    def _tune_network(self, images: Spool, seconds: float, taught: View, made: View) -> None:
+        chosen = self.settings
+        if seconds > 0:
+            size = _batch_size(next(images.batches(1)), 64)
+            budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
-                self.teacher, self.converted, self.segments, images,
-                Budget(chosen.network_steps, left), _batch_size(sample, 64), chosen.seed, self.said,
+                taught, made, self.converted.parameters(), images, budget, size, chosen.seed,
+                self.said,
             )  # fmt: skip
 
     def _result(self, samples: int) -> WarmStart:
@@ -218,10 +273,16 @@ class _Run:
         fits = sorted(self.fits, key=lambda fit: order.index(fit.name))
         if len(fits) < self.total and not any("interrupted" in note for note in self.notes):
             self.notes.append(
-                f"{self.total - len(fits)} ghost modules are not called in a pass: not fitted"
+                f"{self.total - len(fits)} ghost modules are not fitted: they are inside stages "
+                "that are rebuilt, or no pass calls them"
             )
         return WarmStart(
-            tuple(fits), samples, self.block_steps, self.network_steps, notes=tuple(self.notes)
+            tuple(fits),
+            samples,
+            tuple(self.stage_fits),
+            self.block_steps,
+            self.network_steps,
+            notes=tuple(self.notes),
         )
 
 
