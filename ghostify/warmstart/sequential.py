@@ -26,6 +26,11 @@ CHEAP_RIDGE = 1e-4
 WIDEST = 8192
 """Regressors of a primary convolution beyond which it keeps the original's filters."""
 
+AFFORDABLE = 50_000_000_000
+"""Multiply-accumulates that the sums of one fit may take: about a second of one core."""
+
+MOST_ROWS = 262_144
+
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
@@ -136,7 +141,8 @@ def _fit_filters(feed: Feed, subject: Subject, other: fx.Node | None) -> _Filter
         return _Filters(conv.weight, refitted=False)
     window = Window.of(conv)
     moments = Moments(groups, inputs, conv.out_channels // groups)
-    sampler = _Sampler(feed, _rows(inputs, conv.out_channels // groups))
+    outputs = conv.out_channels // groups
+    sampler = _Sampler(feed, _rows(groups * inputs * (inputs + outputs), 4 * inputs))
     for x, target in _pairs(feed, subject, other):
         rows, columns = sampler.draw(target)
         seen = _by_group(window.patches(x, rows, columns), groups)
@@ -156,7 +162,7 @@ def _look(feed: Feed, subject: Subject, other: fx.Node | None, weight: Tensor) -
         filters.bias.zero_()
     looks = Looks(groups, maps, subject.ghost.d**2)
     own = Window.same(subject.ghost.d)
-    sampler = _Sampler(feed, _rows(3 * maps, maps, least=16_384))
+    sampler = _Sampler(feed, _rows(groups * maps * maps * subject.ghost.d**2, 4096))
     for x, target in _pairs(feed, subject, other):
         rows, columns = sampler.draw(target)
         windows = own.patches(filters(x), rows, columns).unflatten(0, (groups, -1))
@@ -196,10 +202,14 @@ def _write(
     subject.set_offsets(torch.stack(gaps), torch.stack(offsets), pairings)
 
 
-def _rows(inputs: int, outputs: int, least: int = 0) -> int:
-    """Rows that a fit looks at: enough for its unknowns, few enough for its time."""
-    affordable = int(4e11 / max(inputs * (inputs + outputs), 1))
-    return max(min(affordable, 262_144), 4 * inputs, least)
+def _rows(cost: int, least: int) -> int:
+    """Rows that a fit looks at: enough for its unknowns, few enough for its time.
+
+    Args:
+        cost: Multiply-accumulates of one row.
+        least: Rows that it needs.
+    """
+    return max(min(AFFORDABLE // max(cost, 1), MOST_ROWS), least)
 
 
 class _Sampler:
