@@ -92,7 +92,10 @@ def _notes(count: Count) -> Iterator[str]:
     elif count.stopped is not None:
         yield f"MACs are those of the layers up to where the counting pass stopped: {count.stopped}"
     idle = sum(1 for layer in count.layers if not layer.calls and layer.cost.params)
-    if idle and count.total.macs is not None:
-        yield f"{idle} modules with parameters are not called in eval mode: they add no MACs"
+    if idle and count.stopped is None:
+        yield (
+            f"{idle} modules with parameters are not called in eval mode: "
+            "they add no MACs of their own"
+        )
     for op, times in count.uncounted.items():
         yield f"{op} ran {times} times: its MACs are not known and not counted"

@@ -77,7 +77,7 @@ def build(
     except Exception as error:
         raise ModelError(
             f"{name!r} can't be built with {arguments or 'no arguments'}: "
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}."
+            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}."
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
@@ -136,7 +136,7 @@ def _torchvision_weights(name: str, weights: str) -> dict[str, Any]:
 
     enum = torchvision.models.get_model_weights(name)
     wanted = weights.rpartition(".")[2]
-    known = ["DEFAULT", *enum.__members__]
+    known = list(dict.fromkeys(["DEFAULT", *enum.__members__]))
     if wanted in known:
         return {"weights": enum[wanted]}
     if Path(weights).suffix:

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 import ghostify
+from ghostify.cli import app
 
-COMMANDS = ("convert", "report", "check", "models")
+COMMANDS = [str(command.callback.__name__) for command in app.registered_commands]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -91,11 +93,8 @@ def test_the_line_where_tracing_stopped_is_the_networks_own() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else self.conv(x)  # the line
 
-    here = next(
-        number
-        for number, line in enumerate(open(__file__), 1)  # noqa: SIM115
-        if line.rstrip().endswith("# the line")
-    )
+    lines = Path(__file__).read_text().splitlines()
+    here = next(n for n, line in enumerate(lines, 1) if line.endswith("# the line"))
     (stop,) = trace(Net()).stops
     assert stop.where.startswith(f"graph/test_trace.py:{here}: TraceError")
 

@@ -401,5 +401,7 @@ def test_a_network_of_each_family_of_timm_is_converted() -> None:
             model = timm.create_model(name)
         plan = ghostify.plan(model)
         assert plan.report is not None and plan.report.before.macs, name
-        assert not any("MACs" in note for note in plan.report.notes), (name, plan.report.notes)
+        incomplete = ("MACs unknown", "MACs are those of", "its MACs are not known")
+        bad = [note for note in plan.report.notes if any(text in note for text in incomplete)]
+        assert bad == [], name
         ghostify.convert(model, plan)

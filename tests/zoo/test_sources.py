@@ -98,7 +98,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_ones() -> None:
 
 
 def test_wrong_arguments_are_refused_with_what_the_factory_said() -> None:
-    with pytest.raises(ModelError, match="can't be built with .*depth.*TypeError"):
+    with pytest.raises(ModelError, match=r"can't be built with .*depth.*TypeError"):
         ghostify.build("resnet18", {"depth": 3})
 
 

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+import ghostify
+from ghostify.errors import GhostifyError
+from ghostify.plans import Kept, Plan, Replacement
+from ghostify.settings import CGhost
+
+text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=9)
+counts = st.integers(1, 10**6)
+replacements = st.builds(
+    Replacement, text, text, counts, counts, counts, counts, st.tuples(counts, counts)
+)
+plans = st.builds(
+    Plan,
+    settings=st.builds(CGhost, s=counts, keep=st.lists(text.filter(bool), max_size=2)),
+    replaced=st.lists(replacements, max_size=3).map(tuple),
+    kept=st.lists(st.builds(Kept, text, text, text), max_size=3).map(tuple),
+    untraced=st.lists(text, max_size=2).map(tuple),
+)
+
+
+@given(plans)
+def test_a_plan_goes_to_json_and_yaml_and_back(plan):
+    assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert Plan.from_dict(yaml.safe_load(yaml.safe_dump(plan.to_dict()))) == plan
+
+
+def test_the_plan_of_a_network_goes_there_and_back(small_net):
+    plan = ghostify.plan(small_net, s={"stem": 4, "*": 2}, keep="last")
+    again = Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
+    assert again == plan and again.report is None
+
+
+def test_a_plan_says_what_is_replaced_and_what_is_left_and_why(small_net):
+    plan = ghostify.plan(small_net, s=2, keep="last")
+    assert plan.replaced[0] == Replacement("stem", "Conv2d", 2, 3, 3, 16, (3, 3))
+    assert Kept("last", "Conv2d", "not selected") in plan.kept
+
+
+def test_a_plan_prints_its_report(small_net):
+    plan = ghostify.plan(small_net, s=2)
+    assert str(plan) == str(plan.report) and "3 layers replaced" in str(plan)
+    assert plan._repr_html_() == plan.report._repr_html_()
+    bare = Plan.from_dict(plan.to_dict())
+    assert str(bare).startswith("Plan(") and bare._repr_html_() is None
+
+
+@pytest.mark.parametrize("key", ["settings", "replaced", "kept", "untraced"])
+def test_a_plan_that_lacks_a_key_is_refused(small_net, key):
+    data = ghostify.plan(small_net, s=2).to_dict()
+    del data[key]
+    with pytest.raises(GhostifyError, match=f"no plan .*{key}"):
+        Plan.from_dict(data)
+
+
+@pytest.mark.parametrize("data", [5, None, [], {"settings": {}, "replaced": [5]}])
+def test_what_is_no_plan_is_refused(data):
+    with pytest.raises(GhostifyError):
+        Plan.from_dict(data)
