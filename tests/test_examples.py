@@ -1,0 +1,68 @@
+"""The examples run, and the notebooks show what a run shows."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXAMPLES = REPOSITORY / "examples"
+
+
+def _data_folder() -> Path:
+    named = os.environ.get("GHOSTIFY_DATA")
+    return Path(named) if named else REPOSITORY.parent / "shared" / "data"
+
+
+def _run_cifar10(data: Path) -> str:
+    sizes = ["--images", "200", "--training", "400", "--steps", "10"]
+    environment = {**os.environ, "GHOSTIFY_DATA": str(data)}
+    command = [sys.executable, str(EXAMPLES / "cifar10.py"), *sizes]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def _top1(shown: str, row: str) -> float:
+    (line,) = (line for line in shown.splitlines() if line.startswith(row))
+    return float(line.split()[-2])
+
+
+def test_the_script_tells_trained_from_converted_on_real_images() -> None:
+    data = _data_folder()
+    if not (data / "cifar10-jpeg.tar.gz").is_file():
+        pytest.skip(f"no cifar10-jpeg.tar.gz in {data}: set GHOSTIFY_DATA")
+    shown = _run_cifar10(data)
+    assert _top1(shown, "original") > 80 > _top1(shown, "converted")
+    assert "met: macs ratio is 1.9" in shown
+    assert "outputs equal, bit for bit: True" in shown
+
+
+def test_without_the_data_the_script_says_so_and_goes_on(tmp_path: Path) -> None:
+    shown = _run_cifar10(tmp_path)
+    assert "not found: resnet20-cifar10.safetensors, cifar10-jpeg.tar.gz" in shown
+    assert "outputs equal, bit for bit: True" in shown
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda file: file.stem)
+def test_a_notebook_shows_what_a_run_shows(file: Path) -> None:
+    refresh = _refresh()
+    stored = nbformat.read(file, as_version=4)
+    assert refresh.outputs(refresh.refresh_notebook(file)) == refresh.outputs(stored), (
+        "run: python docs/refresh.py"
+    )
+
+
+def _refresh() -> Any:
+    spec = importlib.util.spec_from_file_location("refresh", REPOSITORY / "docs" / "refresh.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
