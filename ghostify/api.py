@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -130,7 +131,11 @@ def convert(
             ``options``.
         **options: ``mode`` (``"c-ghost"``, ``"g-ghost"``, ``"cg-ghost"``) and its settings
             (see `CGhost`, `GGhost`, `CGGhost`), ``preset`` among them; ``example_inputs``, or
-            ``input_size=(C, H, W)``, that costs are for.
+            ``input_size=(C, H, W)``, that costs are for. And for a
+            warm start ``calibration``, images without labels (a folder, a tensor, a data set, a
+            loader) or ``"data-free"``, with ``calibration_samples`` (512), ``reconstruct_minutes``
+            (0: none; None: as long as its steps take), ``calibration_seed`` (0), ``mean`` and
+            ``std`` (see `ghostify.warmstart.warm_start_`), ``progress`` (told what is done now).
 
     Returns:
         The converted network.
@@ -146,8 +151,10 @@ def convert(
         ('GhostConv2d', 'Conv2d')
     """
     network = _network(model)
+    warm = _take_warm_options(options)
     decided = _follow(network, settings, options)
-    return _remember_plan(rewrite(network, decided), network, decided)
+    converted = _remember_plan(rewrite(network, decided), network, decided)
+    return _start_warm(converted, network, warm)
 
 
 def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT:
@@ -157,8 +164,10 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"convert_ changes a network in place, and {model!r} is none: give one.")
+    warm = _take_warm_options(options)
     decided = _follow(model, settings, options)
-    return _remember_plan(rewrite_(model, decided), model, decided)
+    original = copy.deepcopy(model) if warm is not None else model
+    return _start_warm(_remember_plan(rewrite_(model, decided), model, decided), original, warm)
 
 
 def report(
@@ -324,6 +333,49 @@ def _follow(model: nn.Module, settings: Settings | Plan | None, options: dict[st
     after = found.run.again(found.hollow).count()
     report = compare(name_of(model), [settings], found.count, after)
     return replace(settings, report=report)
+
+
+_WARM_OPTIONS = {
+    "calibration_samples": "samples",
+    "reconstruct_minutes": "minutes",
+    "calibration_seed": "seed",
+    "mean": "mean",
+    "std": "std",
+}
+
+
+def _take_warm_options(options: dict[str, Any]) -> dict[str, Any] | None:
+    """The options of a warm start, taken out of a conversion's; None where none is wanted."""
+    calibration, said = options.pop("calibration", None), options.pop("progress", None)
+    given = {own: options.pop(name) for name, own in _WARM_OPTIONS.items() if name in options}
+    if calibration is None:
+        if given:
+            raise SettingsError(
+                f"{', '.join(given)} given without calibration: give images, calibration=FOLDER."
+            )
+        return None
+    from ghostify.warmstart import WarmStartSettings
+
+    return {"calibration": calibration, "settings": WarmStartSettings(**given), "said": said}
+
+
+def _start_warm(converted: ModuleT, original: nn.Module, warm: dict[str, Any] | None) -> ModuleT:
+    """The converted network, started from the original's outputs where that is wanted."""
+    if warm is None:
+        return converted
+    from ghostify.warmstart import warm_start_
+
+    known = provenance_of(converted)
+    # Of one input ("1x3x32x32") what follows the batch.
+    inputs = known.report.inputs if known.report is not None else ""
+    size = tuple(int(n) for n in inputs.split("x")[1:]) if inputs and "," not in inputs else ()
+    said = warm["said"] or (lambda _: None)
+    result = warm_start_(
+        converted, original, warm["calibration"], warm["settings"], input_size=size, said=said
+    )
+    if known.report is not None:
+        remember(converted, replace(known, report=result.annotate(known.report)))
+    return converted
 
 
 def _remember_plan(converted: ModuleT, original: nn.Module, decided: Plan) -> ModuleT:

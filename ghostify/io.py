@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError
 from ghostify.nn import GhostConv2d, GhostLinear
+from ghostify.nn.ghost import make_room_for_order
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, Source, provenance_of, remember
@@ -313,6 +314,7 @@ def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
 
 def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) -> None:
     """Copy the saved state into a network of the same structure, types included."""
+    make_room_for_order(network, state)
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     odd = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]

@@ -52,6 +52,7 @@ class StageRebuild:
         complicated: Channels r that the thin blocks make.
         ratio: The ratio lambda asked for.
         divisor: What the thin widths are a multiple of.
+        thin_inside: Whether thin blocks are thin inside too, or only where they begin and end.
     """
 
     name: str
@@ -64,6 +65,7 @@ class StageRebuild:
     complicated: int
     ratio: float
     divisor: int = 1
+    thin_inside: bool = True
     functions: tuple[str, tuple[tuple[str, ...], ...]] | None = None
 
 

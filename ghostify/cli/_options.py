@@ -22,6 +22,18 @@ Model = Annotated[
         "package.module:factory, file.py:factory, or a saved folder.",
     ),
 ]
+Calibration = Annotated[
+    str | None,
+    typer.Option(metavar="FOLDER", help="Images (no labels) for a warm start, or data-free."),
+]
+CalibrationSamples = Annotated[
+    int | None, typer.Option(metavar="N", help="How many of them to take (512).")
+]
+Reconstruct = Annotated[
+    bool, typer.Option("--reconstruct", help="Then tune blocks and network on these images.")
+]
+Minutes = Annotated[float | None, typer.Option(metavar="M", help="Most minutes of it (10).")]
+Seed = Annotated[int | None, typer.Option(help="Of the choice of images and of the tuning (0).")]
 InputSize = Annotated[
     str | None,
     typer.Option(metavar="CxHxW", help="Size of one image, as 3x224x224; else worked out."),
@@ -101,3 +113,39 @@ def whole(text: str) -> int | None:
         return int(text)
     except ValueError:
         return None
+
+
+DEFAULT_MINUTES = 10.0
+
+
+def gather_warm_start(
+    calibration: str | None,
+    samples: int | None,
+    reconstruct: bool,
+    minutes: float | None,
+    seed: int | None,
+) -> dict[str, Any]:
+    """The options of a warm start, as `ghostify.convert` takes them."""
+    asked = {
+        "--calibration-samples": samples,
+        "--reconstruct": reconstruct or None,
+        "--minutes": minutes,
+        "--seed": seed,
+    }
+    given = [name for name, value in asked.items() if value is not None]
+    if calibration is None:
+        if given:
+            raise SettingsError(f"{', '.join(given)} given without --calibration FOLDER: add it.")
+        return {}
+    if minutes is not None and not reconstruct:
+        raise SettingsError("--minutes bounds the reconstruction: give --reconstruct too.")
+    if reconstruct and calibration == "data-free":
+        raise SettingsError("--reconstruct needs images: give --calibration FOLDER.")
+    options: dict[str, Any] = {"calibration": calibration}
+    if samples is not None:
+        options["calibration_samples"] = samples
+    if seed is not None:
+        options["calibration_seed"] = seed
+    if reconstruct:
+        options["reconstruct_minutes"] = DEFAULT_MINUTES if minutes is None else minutes
+    return options

@@ -115,6 +115,10 @@ class Steps:
         self._count += 1
         self._progress.update(self._task, description=description, completed=self._count)
 
+    def note(self, description: str) -> None:
+        """Say what part of the present step is done now."""
+        self._progress.update(self._task, description=description)
+
     def __exit__(self, *error: object) -> None:
         if self._shown:
             self._timer.cancel()

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 @takes_settings("c-ghost")
 def convert(
     model: given.Model,
+    calibration: given.Calibration = None,
+    calibration_samples: given.CalibrationSamples = None,
+    reconstruct: given.Reconstruct = False,
+    minutes: given.Minutes = None,
+    seed: given.Seed = None,
     input_size: given.InputSize = None,
     weights: given.Weights = None,
     model_args: given.ModelArgs = None,
@@ -53,10 +58,12 @@ def convert(
     ghostify convert resnet56-cifar --weights trained.safetensors -o out
     ghostify convert mypackage.nets:build --model-args '{"width": 32}' --input-size 1x64x64
     ghostify convert timm/resnet18 --dry-run --json -
+    ghostify convert resnet50 --weights DEFAULT --calibration images/ --reconstruct -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api, io
 
+    warm = given.gather_warm_start(calibration, calibration_samples, reconstruct, minutes, seed)
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)
     if output is not None:
@@ -68,7 +75,8 @@ def convert(
         if dry_run:
             report, converted = api.plan(network, chosen, input_size=size).report, None
         else:
-            converted = api.convert(network, chosen, input_size=size)
+            said = {"progress": step.note} if warm else {}
+            converted = api.convert(network, chosen, input_size=size, **warm, **said)
             report = api.report(converted)
         step("saving")
         if output is not None and converted is not None:

@@ -55,6 +55,9 @@ STAGE_COLUMNS = (
     Column("Eq. 13", lambda row: times(row.eq13), tiny=False),
 )
 
+ERROR_COLUMN = Column("error", lambda row: times(row.error))
+"""How far a layer's ghosts are from the original after a warm start."""
+
 COST_COLUMNS = (
     Column("layer", lambda row: row.name),
     Column("kind", lambda row: row.kind, tiny=False),
@@ -115,7 +118,7 @@ def sections(report: Report, order: Order) -> list[Section]:
         return [Section(COST_COLUMNS, _all_layers(report, order), "layers")]
     found = [
         Section(STAGE_COLUMNS, report.ordered_stages(order), "stages"),
-        Section(LAYER_COLUMNS, report.ordered(order), "layers"),
+        Section(_layer_columns(report), report.ordered(order), "layers"),
     ]
     return [section for section in found if section.rows]
 
@@ -198,6 +201,11 @@ def footnotes(report: Report) -> list[str]:
 
 def _title(report: Report) -> str:
     return f"{report.model}, {report.mode}" if report.mode else report.model
+
+
+def _layer_columns(report: Report) -> tuple[Column, ...]:
+    fitted = any(row.error is not None for row in report.rows)
+    return (*LAYER_COLUMNS, ERROR_COLUMN) if fitted else LAYER_COLUMNS
 
 
 def _by_reason(stages: Iterable[StageRow]) -> list[tuple[str, str]]:

@@ -35,6 +35,8 @@ class Row:
         eq5: Theoretical compression, Eq. 5, exact form; None likewise.
         approximation: ``s*c/(s+c-1)``; None likewise.
         reason: Why the layer was left; None where it was replaced.
+        error: How far the warm start's ghosts are from the original, as a part of its variance;
+            None where there was none.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Row:
     eq5: float | None = None
     approximation: float | None = None
     reason: str | None = None
+    error: float | None = None
 
     @property
     def replaced(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,11 @@ from ghostify.graph.propagate import propagate
 from ghostify.graph.trace import LAYERS, Region
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+_TOLD_ONE_BY_ONE = 4
+"""More places than this with one reason are told of in one line."""
+
+_DIFFERENT = "its blocks' outputs differ in shape"
 
 MIN_BLOCKS = 3
 """Fewer blocks than this are no stage: Eq. 13 promises little there (Section 4.3)."""
@@ -85,6 +90,22 @@ def find_stages_in(
     return Finding(tuple(search.found), tuple(search.explain_the_rest()))
 
 
+def fold_equal(left: Iterable[NoStage]) -> tuple[NoStage, ...]:
+    """One line for what is told of many with the same words: the first, and how many more."""
+    alike: dict[str, dict[str, NoStage]] = {}
+    for item in left:
+        alike.setdefault(item.reason, {}).setdefault(item.name, item)
+    folded: list[NoStage] = []
+    for reason, items in alike.items():
+        first, *others = items.values()
+        if len(items) <= _TOLD_ONE_BY_ONE:
+            folded += [first, *others]
+        else:
+            blocks = sum(item.blocks for item in items.values())
+            folded.append(NoStage(f"{first.name} and {len(others)} more", blocks, reason))
+    return tuple(folded)
+
+
 def _neighbours(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
     """Segments in stretches in which each begins where the one before ends."""
     stretch: list[Segment] = []
@@ -95,6 +116,15 @@ def _neighbours(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
         stretch.append(segment)
     if stretch:
         yield stretch
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Alike modules beside each other in one, and why they are no stage."""
+
+    holder: str
+    members: tuple[str, ...]
+    reason: str
 
 
 class _Search:
@@ -158,13 +188,29 @@ class _Search:
         return module_of(exact[-1]) if exact else None
 
     def explain_the_rest(self) -> Iterator[NoStage]:
-        """Say of alike modules beside each other that became no stage why not."""
+        """Say of alike modules beside each other that became no stage why not.
+
+        Only of the outermost: what lies in a block of a stage, or in one that is told of already,
+        is no news.
+        """
         taken = {name for stage in self.found for block in stage.blocks for name in block.modules}
+        groups = []
         for holder, members in self._alike():
             rest = [name for name in members if name not in taken]
-            if len(rest) > 1:
-                name = holder or f"{rest[0]}..{rest[-1]}"
-                yield NoStage(self.region.qualify(name), len(rest), self._reason(holder, rest))
+            if len(rest) > 1 and not _lies_in(holder, taken):
+                groups.append(_Group(holder, tuple(rest), self._reason(holder, rest)))
+        told: set[str] = set()
+        for group in groups:
+            if not _lies_in(group.holder, told) and not self._only_holds(group, groups):
+                told.update(group.members)
+                name = group.holder or f"{group.members[0]}..{group.members[-1]}"
+                yield NoStage(self.region.qualify(name), len(group.members), group.reason)
+
+    def _only_holds(self, group: _Group, groups: Sequence[_Group]) -> bool:
+        """Whether its members differ because they are not blocks but hold them: the stages."""
+        inside = [other.holder for other in groups if other is not group]
+        inside += [stage.blocks[0].name for stage in self.found]
+        return group.reason == _DIFFERENT and any(_lies_in(i, group.members) for i in inside)
 
     def _alike(self) -> Iterator[tuple[str, list[str]]]:
         """Modules of one class beside each other that hold layers, and the module they are in."""
@@ -195,10 +241,20 @@ class _Search:
         if None in shapes:
             return "the shapes of its blocks are not known, or they give several tensors"
         if len(set(shapes)) > 1:
-            return "its blocks' outputs differ in shape"
+            return _DIFFERENT
         if holder in self._short:
             return f"{self._short[holder]} blocks of one shape, fewer than {self.min_blocks}"
+        if not self._follow_one_another(holder, members):
+            return f"{len(members)} blocks apart from each other"
         return "more than one tensor goes from block to block"
+
+    def _follow_one_another(self, holder: str, members: Sequence[str]) -> bool:
+        """Whether no other module with layers is called between the blocks."""
+        inner = [c for node in self.region.graph.nodes for c in calls_of(node)]
+        beside = [c for c in dict.fromkeys(inner) if _holder(c) == holder and "@" not in c]
+        blocks = [c for c in beside if _count_layers(self.anatomy.module(c))]
+        first = blocks.index(members[0])
+        return blocks[first : first + len(members)] == list(members)
 
     def _output_shape(self, call: str) -> tuple[int, ...] | None:
         last = [n for n in self.region.graph.nodes if call in calls_of(n) and n.op != "get_attr"]
@@ -228,6 +284,13 @@ def _kind(block: Block) -> tuple[tuple[int, ...], bool]:
 def _holder(call: str) -> str:
     """The module in which another is."""
     return call.rpartition(".")[0]
+
+
+def _lies_in(call: str, modules: Collection[str]) -> bool:
+    """Whether a call is that of one of the modules, or of one inside."""
+    while call and call not in modules:
+        call = _holder(call)
+    return bool(call)
 
 
 def _count_layers(module: nn.Module) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
@@ -46,12 +46,29 @@ class BlockTracer(LayerTracer):
     """A tracer for graphs that will be run: modules without tensors and parts stay whole too.
 
     Drop-path, stochastic depth and the like look at ``self.training``, which a trace would freeze.
+    Buffers stay names in the graph: what is computed of one would be a constant without data else.
     """
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether ``m`` becomes one node."""
         holds_something = any(m._parameters) or any(m._buffers) or any(m._modules)
         return not holds_something or super().is_leaf_module(m, module_qualified_name)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """A buffer's node; PyTorch's own switch for it bears no ``param_shapes_constant``."""
+        if isinstance(attr_val, Tensor) and not isinstance(attr_val, nn.Parameter):
+            for name, buffer in self.root.named_buffers():
+                if buffer is attr_val:
+                    if name not in parameter_proxy_cache:
+                        parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
+                    return parameter_proxy_cache[name]
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def frozen_tensors(nodes: Iterable[fx.Node]) -> list[str]:
+    """Names of the tensors that a trace made constants; of a shadow's they have no data."""
+    found = [str(node.target) for node in nodes if node.op == "get_attr"]
+    return [name for name in found if name.startswith("_tensor_constant")]
 
 
 @dataclass(frozen=True)

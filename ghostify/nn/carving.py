@@ -72,6 +72,8 @@ def cut_conv(conv: _ConvNd, cut: Cut) -> _ConvNd:
     weight of the one at its place in the filter's own group.
     """
     assert cut.inputs is not None
+    if conv.transposed and conv.groups == 1:
+        return _cut_transposed(conv, cut)
     seen = conv.in_channels // conv.groups
     per_group = len(cut.inputs) // cut.groups
     group = torch.arange(len(cut.outputs)) // (len(cut.outputs) // cut.groups)
@@ -89,6 +91,22 @@ def cut_conv(conv: _ConvNd, cut: Cut) -> _ConvNd:
     other = twin(conv, change)
     other.out_channels, other.in_channels = len(cut.outputs), len(cut.inputs)
     other.groups = cut.groups
+    return other
+
+
+def _cut_transposed(conv: _ConvNd, cut: Cut) -> _ConvNd:
+    """A transposed convolution, whose weight has the inputs first, with what stays of both."""
+    assert cut.inputs is not None
+    inputs = cut.inputs
+
+    def change(tensor: Tensor) -> Tensor:
+        if tensor.shape != conv.weight.shape:
+            return tensor.index_select(0, cut.outputs.to(tensor.device))
+        kept = tensor.index_select(0, inputs.to(tensor.device))
+        return kept.index_select(1, cut.outputs.to(tensor.device))
+
+    other = twin(conv, change)
+    other.out_channels, other.in_channels = len(cut.outputs), len(inputs)
     return other
 
 

@@ -47,10 +47,12 @@ def cheap_operation(in_channels: int, out_channels: int, kernel: int, like: Tens
     return nn.Sequential(conv, _norm(out_channels, like))
 
 
-def _plain_conv(in_channels: int, out_channels: int, kernel: int, like: Tensor) -> nn.Conv2d:
+def _plain_conv(
+    in_channels: int, out_channels: int, kernel: int, like: Tensor, bias: bool = False
+) -> nn.Conv2d:
     # Made on the meta device, so that PyTorch's global random state is left alone.
     conv = nn.Conv2d(
-        in_channels, out_channels, kernel, padding=kernel // 2, bias=False, device="meta"
+        in_channels, out_channels, kernel, padding=kernel // 2, bias=bias, device="meta"
     )
     return conv.to(like.dtype).to_empty(device=like.device)
 
@@ -95,8 +97,9 @@ class Mix(nn.Module):
         factory = {"device": device, "dtype": dtype}
         like = torch.empty(0, **factory)  # type: ignore[arg-type]
         if kind == "fc":
-            fc = nn.Linear(in_channels, out_channels, device="meta")
-            self.fc = fc.to(like.dtype).to_empty(device=like.device)
+            # A 1x1 convolution on pooled maps: a fully connected layer by another name.
+            self.fc = _plain_conv(in_channels, out_channels, 1, like, bias=True)
+            assert self.fc.bias is not None
             parts: list[Tensor] = [self.fc.weight, self.fc.bias]
         else:
             self.conv1 = _plain_conv(in_channels, out_channels, 1, like)
@@ -127,10 +130,10 @@ class Mix(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """From the features of the complicated path to what is added to the ghosts."""
-        pooled = torch.cat([x.mean(dim=(2, 3)) for x in features], dim=1)
+        pooled = torch.cat([x.mean(dim=(2, 3), keepdim=True) for x in features], dim=1)
         if self.kind == "fc":
-            return self.fc(pooled)[:, :, None, None]
-        hidden = self.relu(self.bn1(self.conv1(pooled[:, :, None, None])))
+            return self.fc(pooled)
+        hidden = self.relu(self.bn1(self.conv1(pooled)))
         return self.bn2(self.conv2(hidden))
 
     def extra_repr(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -119,6 +120,7 @@ class GhostConv2d(_Ghost):
     if TYPE_CHECKING:
         primary: nn.Conv2d
         cheap: nn.Conv2d | None
+        order: Tensor | None
 
     def __init__(
         self,
@@ -196,6 +198,7 @@ class GhostConv2d(_Ghost):
         self.padding, self.padding_mode = primary.padding, primary.padding_mode
         self.dilation, self.groups = primary.dilation, primary.groups
         self.primary, self.cheap = primary, None
+        self.register_buffer("order", None)
         self.training = primary.training
         if s > 1:
             m = primary.out_channels
@@ -207,6 +210,8 @@ class GhostConv2d(_Ghost):
         if self.cheap is None:
             return intrinsic
         ghosts = self.cheap(intrinsic)
+        if self.order is not None:
+            return self._in_order(intrinsic, ghosts)
         if self.groups == 1:
             out = torch.cat([intrinsic, ghosts], dim=-3)
             # Worked out and not asked of the tensor, so that it is known when tracing.
@@ -218,9 +223,55 @@ class GhostConv2d(_Ghost):
         out = torch.cat(parts, dim=-3).narrow(-3, 0, self.out_channels // self.groups)
         return out.flatten(-4, -3)
 
+    def _in_order(self, intrinsic: Tensor, ghosts: Tensor) -> Tensor:
+        assert self.order is not None
+        if self.groups == 1:
+            return torch.cat([intrinsic, ghosts], dim=-3).index_select(-3, self.order)
+        parts = [maps.unflatten(-3, (self.groups, -1)) for maps in (intrinsic, ghosts)]
+        return torch.cat(parts, dim=-3).flatten(-4, -3).index_select(-3, self.order)
+
+    def set_order(self, order: Tensor | None) -> None:
+        """Say where each output is found, where intrinsic maps and ghosts are not in their order.
+
+        Args:
+            order: For each of the n outputs its place in the concat of (each group's) intrinsic
+                maps and ghosts, ``(n,)``; None, or the plain order, for none.
+        """
+        if order is not None:
+            own = intrinsic_channels(self.out_channels, self.s) // self.groups * self.s
+            plain = torch.arange(self.groups)[:, None] * own
+            plain = plain + torch.arange(self.out_channels // self.groups)
+            order = None if torch.equal(order.cpu(), plain.flatten()) else order
+        self.order = None if order is None else order.to(self.primary.weight.device)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **more: Any
+    ) -> None:
+        make_room_for_order(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **more)
+
     def extra_repr(self) -> str:
         """What ``print(model)`` shows beside the two parts."""
         return f"{self.in_channels}, {self.out_channels}, s={self.s}, d={self.d}"
+
+
+def make_room_for_order(network: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Give ghost modules the ``order`` that a state has for them, or take it where it has none.
+
+    Args:
+        network: A network, or a ghost module; changed in place.
+        state: What will be loaded.
+        prefix: What precedes the network's own names in the state.
+    """
+    for name, module in network.named_modules():
+        key = f"{prefix}{name}.order" if name else f"{prefix}order"
+        if isinstance(module, GhostConv2d):
+            saved = state.get(key)
+            module.order = (
+                None
+                if saved is None
+                else torch.empty_like(saved, device=module.primary.weight.device)
+            )
 
 
 class GhostLinear(_Ghost):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 from torch import nn
 
 from ghostify.cost.counting import Run
-from ghostify.cost.figures import Count
+from ghostify.cost.figures import Cost, Count, add_costs
 from ghostify.graph.failure import describe_error
-from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in
+from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
 from ghostify.passes.placing import find_place
 from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import (
@@ -21,7 +22,7 @@ from ghostify.passes.stage_build import (
     complicated_channels,
     thin_recipes,
 )
-from ghostify.passes.stage_surgery import put_in, take_out
+from ghostify.passes.stage_surgery import Changes, put_in, take_out
 from ghostify.passes.trial import same_end
 from ghostify.plans import Kept, Plan, StageRebuild
 from ghostify.selection import select_stages, value_for
@@ -29,7 +30,8 @@ from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.survey import Survey
 
 STAGE = "stage"
-# Where thin widths don't work out (odd halves, shuffles), rounder ones may.
+# Where thin widths don't work out (odd halves, shuffles), rounder ones may; where they don't either
+# (heads of attention), blocks that keep their widths inside.
 _ROUNDER = (1, 2, 4, 8)
 
 
@@ -62,7 +64,7 @@ def plan_g_ghost(survey: Survey, settings: GGhost) -> tuple[Plan, Count]:
             planned.append(rebuild)
             built[rebuild.name] = module
     untraced = tuple(f"{s.module or 'the network'}: {s.where}" for s in survey.tracing.stops)
-    works, broken, count = _try(survey, planned, built)
+    works, broken, count = _Trial(survey, built).run(planned)
     plan = Plan(
         settings=resolved,
         replaced=(),
@@ -111,7 +113,7 @@ def find_stages(survey: Survey, min_blocks: int) -> Finding:
         )
         stages += found.stages
         left += found.left
-    return Finding(tuple(stages), tuple(left))
+    return Finding(tuple(stages), fold_equal(left))
 
 
 def _plan_stage(
@@ -141,13 +143,21 @@ def _plan_stage(
         functions=(stage.region.name, nodes) if has_functions else None,
     )
     first_reason: NotScalable | None = None
-    for rounder in _ROUNDER:
+    for thin_inside, rounder in product((True, False), _ROUNDER):
+        attempt = replace(rebuild, thin_inside=thin_inside)
         try:
-            return _with_divisor(rebuild, hollow, settings, settings.divisor * rounder)
+            return _with_divisor(attempt, hollow, settings, settings.divisor * rounder)
         except NotScalable as reason:
             first_reason = first_reason or reason
     assert first_reason is not None
+    if _has_channels_last(stage.shape):
+        raise NotScalable("its maps have the channels last (N, H, W, C)") from first_reason
     raise first_reason
+
+
+def _has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether the sizes of a map look like those of ``(N, H, W, C)``."""
+    return shape[1] == shape[2] != shape[3]
 
 
 def _with_divisor(
@@ -171,34 +181,79 @@ def _with_divisor(
         raise NotScalable(f"it can't be rebuilt ({describe_error(error)})") from error
 
 
-def _try(
-    survey: Survey, planned: list[StageRebuild], built: Mapping[str, nn.Module]
-) -> tuple[tuple[StageRebuild, ...], list[Kept], Count]:
-    """Put the stages into the shadow and run it; those that break it are taken out again."""
-    hollow, before = survey.hollow, survey.run
-    undo = [(item, put_in(hollow, item, built[item.name])) for item in planned]
-    run = before.again(hollow)
-    if same_end(before, run):
-        return tuple(planned), [], run.count()
-    for _, changes in reversed(undo):
-        take_out(changes)
-    return _one_by_one(survey, planned, built, run)
+@dataclass(frozen=True)
+class _Trial:
+    """Stages that were put into the shadow, one after the other."""
+
+    survey: Survey
+    built: Mapping[str, nn.Module]
+    changes: list[Changes] = field(default_factory=list)
+
+    def run(
+        self, planned: Sequence[StageRebuild]
+    ) -> tuple[tuple[StageRebuild, ...], list[Kept], Count]:
+        """Keep the stages that run and save something; take the others out again."""
+        works, broken, run = self._keep_those_that_run(planned)
+        count = run.count()
+        costs, new_costs = self.survey.count.by_module(), count.by_module()
+        saving = [item for item in works if _saves(item, costs, new_costs)]
+        if len(saving) == len(works):
+            return tuple(works), broken, count
+        for item in works:
+            if item not in saving:
+                broken.append(Kept(item.name, STAGE, "the new stage would cost as much or more"))
+        self._clear()
+        works, also_broken, run = self._keep_those_that_run(saving)
+        return tuple(works), [*broken, *also_broken], run.count()
+
+    def _keep_those_that_run(
+        self, planned: Sequence[StageRebuild]
+    ) -> tuple[list[StageRebuild], list[Kept], Run]:
+        for item in planned:
+            self._put_in(item)
+        run = self._forward()
+        if same_end(self.survey.run, run):
+            return list(planned), [], run
+        self._clear()
+        return self._one_by_one(planned)
+
+    def _one_by_one(
+        self, planned: Sequence[StageRebuild]
+    ) -> tuple[list[StageRebuild], list[Kept], Run]:
+        works: list[StageRebuild] = []
+        broken: list[Kept] = []
+        for item in planned:
+            self._put_in(item)
+            run = self._forward()
+            if same_end(self.survey.run, run):
+                works.append(item)
+                continue
+            take_out(self.changes.pop())
+            broken.append(Kept(item.name, STAGE, _failure(run)))
+        return works, broken, self._forward()
+
+    def _put_in(self, item: StageRebuild) -> None:
+        self.changes.append(put_in(self.survey.hollow, item, self.built[item.name]))
+
+    def _clear(self) -> None:
+        while self.changes:
+            take_out(self.changes.pop())
+
+    def _forward(self) -> Run:
+        return self.survey.run.again(self.survey.hollow)
 
 
-def _one_by_one(
-    survey: Survey, planned: list[StageRebuild], built: Mapping[str, nn.Module], failed: Run
-) -> tuple[tuple[StageRebuild, ...], list[Kept], Count]:
-    hollow, before = survey.hollow, survey.run
-    works, broken = [], []
-    for item in planned:
-        changes = put_in(hollow, item, built[item.name])
-        run = before.again(hollow)
-        if same_end(before, run):
-            works.append(item)
-            continue
-        take_out(changes)
-        reason = "with the new stage the network's output has another shape"
-        if run.error is not None:
-            reason = f"the network does not run with the new stage ({describe_error(run.error)})"
-        broken.append(Kept(item.name, STAGE, reason))
-    return tuple(works), broken, before.again(hollow).count()
+def _failure(run: Run) -> str:
+    if run.error is None:
+        return "with the new stage the network's output has another shape"
+    return f"the network does not run with the new stage ({describe_error(run.error)})"
+
+
+def _saves(item: StageRebuild, costs: Mapping[str, Cost], new_costs: Mapping[str, Cost]) -> bool:
+    """Whether the new stage has fewer MACs; parameters, where MACs are unknown."""
+    names = [name for block in item.blocks for name in block]
+    before = add_costs(costs.get(name, Cost()) for name in names)
+    after = new_costs.get(item.place, Cost())
+    if before.macs is None or after.macs is None:
+        return after.params < before.params
+    return after.macs < before.macs

@@ -30,10 +30,30 @@ class Scaled(Protocol):
     thin: Any
 
 
-def rescaled_arguments(
-    node: fx.Node, values: Mapping[fx.Node, Scaled]
-) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """Arguments to try for a node, its whole numbers scaled as the channels of its input are.
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def rescaled_arguments(node: fx.Node, values: Mapping[fx.Node, Scaled]) -> Iterator[_Arguments]:
+    """Arguments to try for a node that doesn't work on thin maps.
+
+    Its whole numbers scaled as the channels of its input are; or widths read off a thin map as the
+    original's, where the map that they are for kept its width.
+    """
+    yield from _scaled(node, values)
+    for other in node.all_input_nodes:
+        value = values.get(other)
+        if value is not None and isinstance(value.original, int) and value.thin != value.original:
+            number = value.original
+            yield _put(node.args, other, number), _put(node.kwargs, other, number)
+
+
+def _put(arguments: Any, node: fx.Node, number: int) -> Any:
+    """Arguments with a number in a node's place."""
+    return fx.node.map_arg(arguments, lambda other: number if other is node else other)
+
+
+def _scaled(node: fx.Node, values: Mapping[fx.Node, Scaled]) -> Iterator[_Arguments]:
+    """Arguments with whole numbers scaled.
 
     First as they are where its input did not change; else with all numbers along the channels
     scaled, then with one number scaled at a time.

@@ -80,8 +80,9 @@ Make = Callable[[Any, Cut], nn.Module]
 
 
 def _conv(conv: _ConvNd, arriving: Arriving, widths: Widths) -> Cut:
-    if conv.transposed:
-        raise NotScalable(f"a {type(conv).__name__} can't be made thinner")
+    is_depthwise = conv.groups == conv.in_channels == conv.out_channels
+    if conv.transposed and conv.groups > 1 and not is_depthwise:
+        raise NotScalable(f"a grouped {type(conv).__name__} can't be made thinner")
     if conv.groups == 1:
         kept = _kept(conv.out_channels, arriving, widths)
         return Cut(kept, arriving.ids)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.graph.trace import trace_graph
+from ghostify.graph.trace import frozen_tensors, trace_graph
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
 from ghostify.passes.scaling import NotScalable, Widths
 from ghostify.passes.thin import ThinRecipe, build, replay
@@ -47,6 +47,8 @@ def _part_of_graph(module: nn.Module, graph: fx.Graph, names: Sequence[str]) -> 
     by_name = {node.name: node for node in graph.nodes}
     part = fx.Graph()
     wanted = [by_name[name] for name in names]
+    if frozen_tensors(wanted):
+        raise NotScalable("its forward makes a tensor that a trace would freeze")
     inside = set(wanted)
     outside = next(n for node in wanted for n in node.all_input_nodes if n not in inside)
     copies = {outside: part.placeholder("x")}
@@ -111,7 +113,7 @@ def thin_recipes(
             makes_all = settings.cheap == "none" and index == len(blocks) - 1
             wanted = c if makes_all else r
             widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
-            recipe = replay(block, x, arriving, widths)
+            recipe = replay(block, x, arriving, widths, stage.thin_inside)
             assert recipe.out_ids is not None
             arriving = recipe.out_ids
             if len(arriving) != wanted:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from torch.utils import _pytree as pytree
 from ghostify.graph.chains import depends_on_input
 from ghostify.graph.failure import describe_error
 from ghostify.graph.propagate import apply, propagate
-from ghostify.graph.trace import LAYERS, BlockTracer
+from ghostify.graph.trace import LAYERS, BlockTracer, frozen_tensors
 from ghostify.nn.carving import Cut, cut_vector
 from ghostify.nn.g_ghost import projection
 from ghostify.passes.rescaling import ALWAYS_RESCALED, rescaled_arguments
@@ -72,7 +72,9 @@ class ThinRecipe:
     out_ids: Tensor | None = None
 
 
-def replay(block: nn.Module, x: Tensor, arriving: Tensor, widths: Widths) -> ThinRecipe:
+def replay(
+    block: nn.Module, x: Tensor, arriving: Tensor, widths: Widths, thin_inside: bool = True
+) -> ThinRecipe:
     """Find how a block gets thin.
 
     Args:
@@ -80,6 +82,8 @@ def replay(block: nn.Module, x: Tensor, arriving: Tensor, widths: Widths) -> Thi
         x: Its input in the original network, ``(N, c, H, W)`` on the meta device.
         arriving: Which of those channels arrive in the thin network.
         widths: From original widths to thin ones.
+        thin_inside: Whether the widths inside the block shrink too; else only those of what it
+            takes and gives (attention, say, whose heads are written into the code).
 
     Raises:
         NotScalable: Something in the block can't be made thinner; the message is the reason.
@@ -88,21 +92,30 @@ def replay(block: nn.Module, x: Tensor, arriving: Tensor, widths: Widths) -> Thi
         graph = BlockTracer().trace(block)
     except Exception as error:
         raise NotScalable(f"a block of it does not trace ({describe_error(error)})") from error
-    return _Replay(block, graph, x, arriving, widths).run()
+    return _Replay(block, graph, x, arriving, widths, thin_inside).run()
 
 
 class _Replay:
     """One replay: the values so far, and the recipe that comes of them."""
 
     def __init__(
-        self, block: nn.Module, graph: fx.Graph, x: Tensor, arriving: Tensor, widths: Widths
+        self,
+        block: nn.Module,
+        graph: fx.Graph,
+        x: Tensor,
+        arriving: Tensor,
+        widths: Widths,
+        thin_inside: bool,
     ) -> None:
         self.block, self.graph, self.widths = block, graph, widths
+        self._full = set() if thin_inside else layers_inside(graph, block)
+        self._unchanged = replace(widths, thin=widths.channels, group_width=1.0, divisor=1)
         self.recipe = ThinRecipe(graph)
         self.originals = propagate(graph, block, (x,))
         self.dependent = depends_on_input(graph)
         self.values: dict[fx.Node, Value] = {}
         self._thin_layers: dict[str, nn.Module] = {}
+        self._stays: set[str] = set()
         thin = x.new_empty(x.shape[0], len(arriving), *x.shape[2:])
         self._input = Value(x, thin, arriving, is_direct=True)
 
@@ -130,11 +143,15 @@ class _Replay:
             raise NotScalable("a thin block of it gives another shape")
         if self.recipe.is_edited and any("training" in n.kwargs for n in self.graph.nodes):
             raise NotScalable("its code must change, and a trace would freeze its training mode")
+        if self.recipe.is_edited and frozen_tensors(self.graph.nodes):
+            raise NotScalable("its code must change, and a trace would freeze a tensor it makes")
         self.recipe.out_ids = _ids_of(value)
 
     def _value(self, node: fx.Node) -> Value:
         if node.op == "call_module":
             layer = self.block.get_submodule(str(node.target))
+            if node in self._full and self._takes_all(node):
+                return self._whole(node, layer)
             if scaler_for(layer) is not None:
                 return self._layer(node, layer)
         if node.target in _ADDITIONS:
@@ -148,7 +165,21 @@ class _Replay:
             is_direct=all(value.is_direct for value in inputs),
         )
 
+    def _takes_all(self, node: fx.Node) -> bool:
+        """Whether all that a node takes is as wide as in the original."""
+        values = [self.values[n] for n in node.all_input_nodes if n in self.dependent]
+        return all(isinstance(v.thin, Tensor) and v.thin.shape == v.original.shape for v in values)
+
     # Layers
+
+    def _whole(self, node: fx.Node, layer: nn.Module) -> Value:
+        """A layer inside the block that stays as it is."""
+        if str(node.target) in self.recipe.cuts:
+            raise NotScalable(f"{node.target} is used twice, on different channels")
+        inputs = [self.values[n] for n in node.all_input_nodes if n in self.dependent]
+        is_direct = not isinstance(layer, LAYERS) and all(v.is_direct for v in inputs)
+        self._stays.add(str(node.target))
+        return Value(self.originals[node], self._compute(node), is_direct=is_direct)
 
     def _layer(self, node: fx.Node, layer: nn.Module) -> Value:
         source = node.args[0] if node.args else None
@@ -165,9 +196,11 @@ class _Replay:
             ids=torch.arange(channels) if ids is None else ids,
             grouped=self._next_group_width(node),
         )
-        cut = scaler.decide(layer, arriving, self.widths)
+        widths = self._unchanged if node in self._full else self.widths
+        cut = scaler.decide(layer, arriving, widths)
         name = str(node.target)
-        if name in self.recipe.cuts and not cut.same_as(self.recipe.cuts[name]):
+        known = self.recipe.cuts.get(name, cut)
+        if name in self._stays or not cut.same_as(known):
             raise NotScalable(f"{name} is used twice, on different channels")
         if name not in self.recipe.cuts:
             self.recipe.cuts[name] = cut
@@ -235,12 +268,12 @@ class _Replay:
                     return thin
             except NotScalable:
                 raise
-            except Exception as error:
-                failure = describe_error(error)
+            except Exception:
+                failure = f"of {self._thin_shapes(node)}"
             else:
-                failure = "its result has another form"
+                failure = "(its result has another form)"
         else:
-            failure = "its widths are written into the code"
+            failure = "(its widths are written into the code)"
         for args, kwargs in rescaled_arguments(node, self.values):
             try:
                 thin = self._apply(node, args, kwargs)
@@ -251,7 +284,13 @@ class _Replay:
                     node.args, node.kwargs = args, kwargs
                     self.recipe.is_edited = True
                 return thin
-        raise NotScalable(f"{node.name} does not work on thin maps ({failure})")
+        raise NotScalable(f"{node.name} does not work on thin maps {failure}")
+
+    def _thin_shapes(self, node: fx.Node) -> str:
+        """Shapes of the thin maps that a node takes: what says why it fails on them."""
+        values = [self.values[n].thin for n in node.all_input_nodes if n in self.dependent]
+        shapes = ["x".join(map(str, v.shape)) for v in values if isinstance(v, Tensor)]
+        return " and ".join(shapes) or "another width"
 
     def _apply(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         beside = [self.values[n] for n in node.all_input_nodes if n in self.dependent]
@@ -340,6 +379,26 @@ def _alike(thin: Any, original: Any) -> bool:
         type(a) is type(b) and (not isinstance(a, Tensor) or a.ndim == b.ndim)
         for a, b in zip(thins, originals, strict=True)
     )
+
+
+def layers_inside(graph: fx.Graph, block: nn.Module) -> set[fx.Node]:
+    """Calls of modules from which a block's output can't be reached but through a layer.
+
+    What a depth-wise or grouped convolution gives is as wide as what it takes: the layers before it
+    count as those at the end.
+    """
+    outer: set[fx.Node] = set()
+    waiting = [node for node in graph.nodes if node.op == "output"]
+    while waiting:
+        for node in waiting.pop().all_input_nodes:
+            if node in outer:
+                continue
+            outer.add(node)
+            layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
+            ends = isinstance(layer, LAYERS) and getattr(layer, "groups", 1) == 1
+            if not ends:
+                waiting.append(node)
+    return {node for node in graph.nodes if node.op == "call_module"} - outer
 
 
 def build(block: nn.Module, recipe: ThinRecipe) -> nn.Module:

@@ -1,0 +1,109 @@
+"""Run what README, docs and notebooks show, and write the outputs of that run into them.
+
+    python docs/refresh.py            # all pages, all notebooks
+    python docs/refresh.py --check    # change nothing; exit 1 where something shown is not current
+
+In Markdown it runs every ``console`` block: each line that starts with ``$`` is a command, what
+follows is its standard output. The commands of a page share an empty folder. Tests do the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient import NotebookClient
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+NOTEBOOKS = tuple(sorted((REPOSITORY / "examples").glob("*.ipynb")))
+
+CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def refresh_page(text: str) -> str:
+    """A page with the present outputs of its commands."""
+    with tempfile.TemporaryDirectory() as folder:
+        return CONSOLE.sub(lambda block: _refresh_block(block[1], Path(folder)), text)
+
+
+def _refresh_block(block: str, folder: Path) -> str:
+    commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+    shown = "".join(f"$ {command}\n{_run(command, folder)}" for command in commands)
+    return f"```console\n{shown}```"
+
+
+def _run(command: str, folder: Path) -> str:
+    """What a command writes to standard output, in a terminal of 80 columns without colours."""
+    paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": paths, "COLUMNS": "80", "NO_COLOR": "1"}
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode > 1:
+        raise RuntimeError(f"{command!r} ends with {done.returncode}: {done.stderr.strip()}")
+    return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines())
+
+
+def refresh_notebook(file: Path) -> Any:
+    """A notebook with the outputs of a new run."""
+    notebook = nbformat.read(file, as_version=4)
+    NotebookClient(notebook, timeout=300, record_timing=False, coalesce_streams=True).execute()
+    return notebook
+
+
+def outputs(notebook: Any) -> list[list[Any]]:
+    """What each code cell shows."""
+    return [
+        [output.get("text") or output.get("data") for output in cell.outputs]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+def stale(files: Iterable[Path], write: bool) -> list[Path]:
+    """The files that show something else than a run does, written anew if asked for."""
+    found = []
+    for file in files:
+        if file.suffix == ".ipynb":
+            new = refresh_notebook(file)
+            if outputs(new) == outputs(nbformat.read(file, as_version=4)):
+                continue
+            text = nbformat.writes(new) + "\n"
+        else:
+            text = refresh_page(file.read_text(encoding="utf-8"))
+            if text == file.read_text(encoding="utf-8"):
+                continue
+        found.append(file)
+        if write:
+            file.write_text(text, encoding="utf-8")
+    return found
+
+
+def main() -> None:
+    """Refresh, or check."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="change nothing")
+    arguments = parser.parse_args()
+    found = stale((*PAGES, *NOTEBOOKS), write=not arguments.check)
+    for file in found:
+        print(f"{'not current' if arguments.check else 'refreshed'}: {file.relative_to(REPOSITORY)}")
+    sys.exit(1 if found and arguments.check else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Which maps are intrinsic, and which intrinsic map each ghost comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+EXACT = 12
+"""Up to so many maps the best choice for s = 2 is found by trying all."""
+
+EXCHANGED = 256
+"""Up to so many maps every exchange of an intrinsic map and another's ghost is tried."""
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A choice of intrinsic maps, and of the ghosts of each.
+
+    Attributes:
+        intrinsic: Indices of the intrinsic maps, ``(m,)``.
+        ghosts: Indices of the ghosts, ``(m, s - 1)``; -1 where an intrinsic map has one fewer.
+        cost: Sum of the costs.
+    """
+
+    intrinsic: Tensor
+    ghosts: Tensor
+    cost: float
+
+    def order(self) -> Tensor:
+        """For each of the original's maps, its place in the ghost module's concat, ``(n,)``."""
+        made = torch.cat([self.intrinsic, self.ghosts.flatten()])
+        order = torch.empty(int((made >= 0).sum()), dtype=torch.long)
+        order[made[made >= 0]] = torch.arange(len(made))[made >= 0]
+        return order
+
+
+def pair(costs: Tensor, m: int, copies: int) -> Pairing:
+    """Choose m intrinsic maps, each with at most ``copies`` ghosts, of least total cost.
+
+    For up to 12 maps and one ghost each the best of all choices; else a greedy choice that swaps
+    and changes of roles improve until none of them helps.
+
+    Args:
+        costs: ``(n, n)``: at ``[i, j]`` the cost of making map j from map i.
+        m: Number of intrinsic maps; ``m * (copies + 1) >= n``.
+        copies: Ghosts that an intrinsic map can have, s - 1.
+
+    Example:
+        >>> costs = torch.tensor([[0., 9., 1., 9.], [9., 0., 9., 9.],
+        ...                       [9., 9., 0., 9.], [9., 2., 9., 0.]])
+        >>> found = pair(costs, m=2, copies=1)
+        >>> found.intrinsic.tolist(), found.ghosts.flatten().tolist(), found.cost
+        ([0, 3], [2, 1], 3.0)
+    """
+    table = costs.double().cpu().numpy()
+    n = len(table)
+    if copies == 1 and n == 2 * m and n <= EXACT:
+        parents = _exact(table)
+    else:
+        parents = _greedy(table, m, copies)
+        while _improve(table, parents, copies):
+            pass
+    return _as_pairing(table, parents, m, copies)
+
+
+def _as_pairing(table: Matrix, parents: list[int], m: int, copies: int) -> Pairing:
+    intrinsic = [i for i, parent in enumerate(parents) if parent == i]
+    ghosts = torch.full((m, copies), -1, dtype=torch.long)
+    for row, i in enumerate(intrinsic):
+        own = [j for j, parent in enumerate(parents) if parent == i and j != i]
+        ghosts[row, : len(own)] = torch.tensor(own, dtype=torch.long)
+    cost = sum(table[p, j] for j, p in enumerate(parents) if p != j)
+    return Pairing(torch.tensor(intrinsic), ghosts, float(cost))
+
+
+def _exact(table: Matrix) -> list[int]:
+    """The minimum-weight perfect matching, by dynamic programming over sets of maps."""
+    n = len(table)
+
+    @cache
+    def best(free: int) -> tuple[float, tuple[tuple[int, int], ...]]:
+        if not free:
+            return 0.0, ()
+        a = (free & -free).bit_length() - 1
+        rest = free & ~(1 << a)
+        options = []
+        for b in range(a + 1, n):
+            if rest >> b & 1:
+                cost, chosen = best(rest & ~(1 << b))
+                edge = (a, b) if table[a, b] <= table[b, a] else (b, a)
+                options.append((cost + table[edge], (edge, *chosen)))
+        return min(options)
+
+    parents = list(range(n))
+    for i, j in best((1 << n) - 1)[1]:
+        parents[j] = i
+    return parents
+
+
+def _greedy(table: Matrix, m: int, copies: int) -> list[int]:
+    """Cheapest edges first, as long as the rest can still be completed."""
+    n = len(table)
+    costs = table.copy()
+    np.fill_diagonal(costs, np.inf)
+    parents = [-1] * n
+    room = [0] * n
+    intrinsic = 0
+    for flat in np.argsort(costs, axis=None, kind="stable")[: n * (n - 1)]:
+        i, j = divmod(int(flat), n)
+        if parents[j] >= 0 or (parents[i] >= 0 and parents[i] != i):
+            continue
+        if parents[i] < 0:
+            if intrinsic == m:
+                continue
+            parents[i], room[i], intrinsic = i, copies, intrinsic + 1
+        if room[i]:
+            parents[j], room[i] = i, room[i] - 1
+    for j in range(n):  # maps that are left over: intrinsic while there may be more of them
+        if parents[j] < 0 and intrinsic < m:
+            parents[j], room[j], intrinsic = j, copies, intrinsic + 1
+    for j in range(n):
+        if parents[j] < 0:
+            i = min((i for i in range(n) if room[i]), key=lambda i: table[i, j])
+            parents[j], room[i] = i, room[i] - 1
+    return parents
+
+
+def _improve(table: Matrix, parents: list[int], copies: int) -> bool:
+    """One round of changes that lower the cost, in place; whether there was any."""
+    changed = _swap_ghosts(table, parents)
+    if copies == 1:
+        changed |= _swap_partners(table, parents)
+    changed |= _swap_roles(table, parents)
+    if copies > 1 and len(table) <= EXCHANGED:
+        changed |= _exchange(table, parents)
+    return changed
+
+
+def _swap_ghosts(table: Matrix, parents: list[int]) -> bool:
+    """Let two ghosts change their intrinsic maps."""
+    changed = False
+    ghosts = np.array([j for j, p in enumerate(parents) if p != j], dtype=np.int64)
+    for j in ghosts:
+        owners = np.array(parents)[ghosts]
+        gain = (
+            table[parents[j], j] + table[owners, ghosts] - table[owners, j]
+            - table[parents[j], ghosts]
+        )  # fmt: skip
+        best = int(gain.argmax())
+        if gain[best] > 1e-9 * max(abs(table[parents[j], j]), 1e-30):
+            other = int(ghosts[best])
+            parents[j], parents[other] = parents[other], parents[j]
+            changed = True
+    return changed
+
+
+def _swap_partners(table: Matrix, parents: list[int]) -> bool:
+    """For one ghost each: let pairs (a, b), (c, d) become (a, c), (b, d), roles as is cheaper."""
+    changed = False
+    cheapest = np.minimum(table, table.T)
+    for j in range(len(table)):
+        if parents[j] == j:
+            continue
+        a = parents[j]
+        others = np.array([k for k, p in enumerate(parents) if p not in (k, a)], dtype=np.int64)
+        if not len(others):
+            break
+        owners = np.array(parents)[others]
+        before = table[a, j] + table[owners, others]
+        gain = before - cheapest[a, owners] - cheapest[j, others]
+        best = int(gain.argmax())
+        if gain[best] > 1e-9 * max(before[best], 1e-30):
+            _join(table, parents, a, int(owners[best]))
+            _join(table, parents, j, int(others[best]))
+            changed = True
+    return changed
+
+
+def _join(table: Matrix, parents: list[int], one: int, other: int) -> None:
+    i, j = (one, other) if table[one, other] <= table[other, one] else (other, one)
+    parents[i] = parents[j] = i
+
+
+def _swap_roles(table: Matrix, parents: list[int]) -> bool:
+    """Let a ghost take the place of its intrinsic map."""
+    changed = False
+    for j, i in enumerate(list(parents)):
+        if i == j or parents[j] != i:
+            continue
+        family = [k for k, p in enumerate(parents) if p == i]
+        before = sum(table[i, k] for k in family if k != i)
+        after = sum(table[j, k] for k in family if k != j)
+        if after < before - 1e-9 * max(abs(before), 1e-30):
+            for k in family:
+                parents[k] = j
+            changed = True
+    return changed
+
+
+def _exchange(table: Matrix, parents: list[int]) -> bool:
+    """Let a ghost of one intrinsic map take over the family of another, which takes its place."""
+    changed = False
+    for j in range(len(table)):
+        for i in range(len(table)):
+            if parents[j] == j or parents[i] != i or parents[j] == i:
+                continue
+            family = [k for k, p in enumerate(parents) if p == i and k != i]
+            owner = parents[j]
+            before = table[owner, j] + sum(table[i, k] for k in family)
+            after = table[owner, i] + sum(table[j, k] for k in family)
+            if after < before - 1e-9 * abs(before):
+                for k in (j, *family):
+                    parents[k] = j
+                parents[i] = owner
+                changed = True
+    return changed

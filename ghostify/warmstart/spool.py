@@ -1,0 +1,56 @@
+"""Tensors of many images in a temporary file: memory does not grow with their number."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class Spool:
+    """Rows of a tensor ``(N, ...)`` in a temporary file that goes when nobody needs it.
+
+    Plain reads and writes: a mapped file would count as the process's own memory.
+
+    Example:
+        >>> spool = Spool()
+        >>> spool.append(torch.arange(6.).view(3, 2))
+        >>> spool.take([2, 0]).tolist(), len(spool)
+        ([[4.0, 5.0], [0.0, 1.0]], 3)
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="ghostify-")  # noqa: SIM115 (lives as long as this)
+        self._shape: tuple[int, ...] = ()
+        self._dtype = torch.float32
+        self._row = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, batch: Tensor) -> None:
+        """Add rows ``(n, ...)``; all rows have one shape and dtype."""
+        batch = batch.detach().cpu().contiguous()
+        if not self._count:
+            self._shape, self._dtype = tuple(batch.shape[1:]), batch.dtype
+            self._row = batch[:1].numel() * batch.element_size()
+        self._file.seek(self._count * self._row)
+        self._file.write(batch.flatten().view(torch.uint8).numpy().data)
+        self._count += len(batch)
+
+    def take(self, rows: list[int]) -> Tensor:
+        """Some rows, in the order given."""
+        return torch.stack([self._read(row, 1)[0] for row in rows])
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """All rows, ``size`` at a time."""
+        for start in range(0, self._count, size):
+            yield self._read(start, min(size, self._count - start))
+
+    def _read(self, start: int, count: int) -> Tensor:
+        self._file.seek(start * self._row)
+        data = bytearray(self._file.read(count * self._row))
+        return torch.frombuffer(data, dtype=self._dtype).view(count, *self._shape)

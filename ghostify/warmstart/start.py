@@ -1,0 +1,299 @@
+"""The warm start of a converted network, from calibration images or from the weights alone."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from ghostify.errors import SettingsError
+from ghostify.graph.segments import Segment, split
+from ghostify.nn.ghost import GhostConv2d
+from ghostify.provenance import provenance_of
+from ghostify.warmstart.datafree import fit_without_data
+from ghostify.warmstart.images import Source, gather, preprocessing_of
+from ghostify.warmstart.layers import find_subjects
+from ghostify.warmstart.reconstruct import (
+    BLOCK_STEPS,
+    NETWORK_STEPS,
+    Budget,
+    View,
+    outputs_along,
+    tune_block,
+    tune_network,
+)
+from ghostify.warmstart.result import LayerFit, WarmStart
+from ghostify.warmstart.sequential import Feed, fit_segment
+from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.stages import find_stages, fit_stage, outputs_of
+
+DATA_FREE = "data-free"
+"""In place of calibration images: fit from the weights and the norms' statistics alone."""
+
+Said = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class WarmStartSettings:
+    """How a warm start is made.
+
+    Attributes:
+        samples: Calibration images to take.
+        minutes: Most minutes of reconstruction; 0 for none, None for no bound but the steps.
+        block_steps: Most steps of reconstruction on each block.
+        network_steps: Most steps of reconstruction of the whole network.
+        seed: Of the choice of images and the order of steps.
+        mean: Of image files' channels; the network's configuration says it where this does not.
+        std: Likewise.
+
+    Raises:
+        SettingsError: A number makes no sense.
+    """
+
+    samples: int = 512
+    minutes: float | None = 0.0
+    block_steps: int = BLOCK_STEPS
+    network_steps: int = NETWORK_STEPS
+    seed: int = 0
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
+            raise SettingsError(
+                f"calibration_samples={self.samples!r} makes no sense: give 1 or more."
+            )
+        if self.minutes is not None and not (
+            isinstance(self.minutes, int | float) and 0 <= self.minutes < math.inf
+        ):
+            raise SettingsError(
+                f"reconstruct_minutes={self.minutes!r} makes no sense: give 0 or more."
+            )
+
+
+def warm_start_(
+    converted: nn.Module,
+    original: nn.Module,
+    calibration: Source,
+    settings: WarmStartSettings | None = None,
+    *,
+    input_size: tuple[int, ...],
+    said: Said = lambda _: None,
+) -> WarmStart:
+    """Fit a converted network's ghost modules to what the original does; in place.
+
+    Each ghost module chooses its intrinsic maps, and the one that each ghost comes from, and is
+    fitted by least squares (Eq. 2-3). An interrupt (Ctrl-C) ends it; what is done by then is kept,
+    and the result's notes say what that is.
+
+    Args:
+        converted: What `convert` returned for ``original``; only its weights change.
+        original: The trained network; it is not changed.
+        calibration: Images without labels (see `gather`), or ``"data-free"``.
+        settings: How.
+        input_size: ``(C, H, W)`` that image files are brought to.
+        said: Told what is done now, for a progress bar.
+
+    Returns:
+        How well each layer is explained, and what was done.
+
+    Raises:
+        CalibrationError: The images can't be read.
+    """
+    settings = settings or WarmStartSettings()
+    began = time.perf_counter()
+    teacher = copy.deepcopy(original).eval()
+    with _quiet(converted):
+        run = _Run(converted, teacher, settings, said)
+        if isinstance(calibration, str) and calibration == DATA_FREE:
+            result = run.without_data()
+        else:
+            result = run.with_images(calibration, input_size)
+    return replace(result, seconds=time.perf_counter() - began)
+
+
+@contextmanager
+def _quiet(network: nn.Module) -> Iterator[None]:
+    """Eval mode, and afterwards each module's own mode again."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class _Run:
+    """One warm start: the two networks, and what came of it so far."""
+
+    def __init__(
+        self, converted: nn.Module, teacher: nn.Module, settings: WarmStartSettings, said: Said
+    ) -> None:
+        self.converted, self.teacher, self.settings, self.said = converted, teacher, settings, said
+        self.segments = split(teacher, self._is_ghost)
+        self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
+        plans = provenance_of(converted).plans
+        self.stages = plans[-1].stages if plans else ()
+        self.fits: list[LayerFit] = []
+        self.stage_fits: list[LayerFit] = []
+        self.block_steps = self.network_steps = 0
+        self.notes: list[str] = []
+
+    def _is_ghost(self, name: str) -> bool:
+        try:
+            return isinstance(self.converted.get_submodule(name), GhostConv2d)
+        except AttributeError:
+            return False
+
+    def without_data(self) -> WarmStart:
+        """From the weights alone."""
+        if self.stages:
+            raise SettingsError(
+                "G-Ghost stages can't be fitted without data: give images, calibration=FOLDER."
+            )
+        for segment in self.segments:
+            for subject in find_subjects(segment, self.teacher, self.converted):
+                self.said(f"fitting {subject.name} from its weights")
+                self.fits.append(fit_without_data(subject))
+        self.notes.append("data-free: the errors are for white inputs, not for real images")
+        return self._result(0)
+
+    def with_images(self, calibration: Source, input_size: tuple[int, ...]) -> WarmStart:
+        """From images."""
+        chosen = self.settings
+        from_files = isinstance(calibration, str) or hasattr(calibration, "__fspath__")
+        prepare = None
+        if from_files:
+            prepare = preprocessing_of(self.teacher, input_size, chosen.mean, chosen.std)
+            if prepare.assumed:
+                self.notes.append(
+                    "normalisation assumed (ImageNet's mean and std): the network names none"
+                )
+        self.said("reading calibration images")
+        images = gather(calibration, chosen.samples, chosen.seed, prepare)
+        try:
+            if self.stages:
+                self._fit_stages(images)
+            else:
+                self._fit_and_tune(images)
+        except KeyboardInterrupt:
+            done = f"{len(self.fits)} of {self.total} layers are fitted, " if self.total else ""
+            self.notes.append(
+                f"interrupted: {done}what was not reached is as the conversion left it"
+            )
+        return self._result(len(images))
+
+    def _fit_and_tune(self, images: Spool) -> None:
+        chosen = self.settings
+        sample = next(images.batches(1))
+        batch = _batch_size(sample, 128)
+        limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
+        holders = sum(any(map(self._is_ghost, s.layers)) for s in self.segments)
+        left, before, after = limit, images, images
+        for segment in self.segments:
+            feed = Feed(segment, self.teacher, self.converted, before, after, batch, chosen.seed)
+            subjects = list(find_subjects(segment, self.teacher, self.converted))
+            for name in subjects[:1]:
+                self.said(f"fitting {name.name}")
+            for fit in fit_segment(feed, subjects):
+                self.fits.append(fit)
+                self.said(f"fitted {fit.name}")
+            is_last = segment is self.segments[-1]
+            if is_last and not (subjects and limit):
+                break
+            targets = _pass(segment, self.teacher, before, batch)
+            if subjects and limit:
+                # Half of the time is for the blocks, evenly; the whole network has the rest.
+                share = 0.5 * limit / holders
+                self.said(f"reconstructing the block of {subjects[-1].name}")
+                start = time.perf_counter()
+                size = _batch_size(sample, 64)
+                budget = Budget(chosen.block_steps, share)
+                self.block_steps += tune_block(feed, targets, budget, size, chosen.seed)
+                left -= time.perf_counter() - start
+            if not is_last:
+                after = _pass(segment, self.converted, after, batch)
+                before = targets
+        if limit:
+            self._tune_network(
+                images,
+                left,
+                lambda x: outputs_along(self.teacher, self.segments, x),
+                lambda x: outputs_along(self.converted, self.segments, x),
+            )
+
+    def _fit_stages(self, images: Spool) -> None:
+        """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
+        chosen = self.settings
+        batch = _batch_size(next(images.batches(1)), 128)
+        subjects = list(find_stages(self.stages, self.teacher, self.converted))
+        for subject in subjects:
+            self.said(f"fitting {subject.name}")
+            fit = fit_stage(subject, self.teacher, self.converted, images, batch, chosen.seed)
+            self.stage_fits.append(fit)
+        if len(subjects) < len(self.stages):
+            self.notes.append(
+                f"{len(self.stages) - len(subjects)} stages are not fitted: they have no ghosts, "
+                "or blocks that are no modules"
+            )
+        limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
+
+        def view(network: nn.Module, ends: list[nn.Module], x: torch.Tensor) -> list[Any]:
+            with outputs_of(ends) as seen:
+                output = network(x)
+            return [*seen, output]
+
+        self._tune_network(
+            images,
+            limit,
+            lambda x: view(self.teacher, [s.end for s in subjects], x),
+            lambda x: view(self.converted, [s.stage for s in subjects], x),
+        )
+
+    def _tune_network(self, images: Spool, seconds: float, taught: View, made: View) -> None:
+        chosen = self.settings
+        if seconds > 0:
+            size = _batch_size(next(images.batches(1)), 64)
+            budget = Budget(chosen.network_steps, seconds)
+            self.network_steps = tune_network(
+                taught, made, self.converted.parameters(), images, budget, size, chosen.seed,
+                self.said,
+            )  # fmt: skip
+
+    def _result(self, samples: int) -> WarmStart:
+        order = [name for name, module in self.converted.named_modules()]
+        fits = sorted(self.fits, key=lambda fit: order.index(fit.name))
+        if len(fits) < self.total and not any("interrupted" in note for note in self.notes):
+            self.notes.append(
+                f"{self.total - len(fits)} ghost modules are not fitted: they are inside stages "
+                "that are rebuilt, or no pass calls them"
+            )
+        return WarmStart(
+            tuple(fits),
+            samples,
+            tuple(self.stage_fits),
+            self.block_steps,
+            self.network_steps,
+            notes=tuple(self.notes),
+        )
+
+
+def _batch_size(sample: torch.Tensor, most: int) -> int:
+    """Images at a time: fewer when they are large."""
+    return max(8, min(most, 2**19 // max(math.prod(sample.shape[2:]), 1)))
+
+
+@torch.no_grad()
+def _pass(segment: Segment, network: nn.Module, inputs: Spool, batch: int) -> Spool:
+    outputs = Spool()
+    for x in inputs.batches(batch):
+        outputs.append(segment.run(network, x))
+    return outputs

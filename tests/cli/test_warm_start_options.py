@@ -1,0 +1,58 @@
+"""The options of the warm start on the command line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from PIL import Image
+
+import ghostify
+
+NET = "resnet20-cifar"
+
+
+@pytest.fixture
+def images(folder):
+    """A folder of eight small images of noise."""
+    generator = torch.Generator().manual_seed(0)
+    (folder / "images").mkdir()
+    for index in range(8):
+        pixels = torch.randint(0, 256, (32, 32, 3), generator=generator).to(torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / "images" / f"{index}.png")
+    return "images"
+
+
+def test_a_folder_of_images_starts_it_warm_and_the_report_says_so(run, images):
+    outcome = run("convert", NET, "--calibration", images, "--seed", "3", "-o", "out")
+    assert outcome.code == 0
+    assert "warm start from 8 images, no labels: 19 layers" in outcome.out
+    assert any(layer.order is not None for layer in ghosts(ghostify.load("out")))
+
+
+def ghosts(network):
+    return [m for m in network.modules() if isinstance(m, ghostify.GhostConv2d)]
+
+
+def test_data_free_needs_no_images(run):
+    outcome = run("convert", NET, "--calibration", "data-free")
+    assert outcome.code == 0
+    assert "data-free" in outcome.out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--reconstruct",),
+        ("--seed", "1"),
+        ("--calibration", "nowhere"),
+        ("--calibration", "images", "--minutes", "1"),
+        ("--calibration", "data-free", "--reconstruct"),
+        ("--calibration", "images", "--calibration-samples", "0"),
+        ("--calibration", "images", "--reconstruct", "--minutes", "-1"),
+    ],
+)
+def test_options_that_make_no_sense_end_in_one_sentence(run, images, options):
+    outcome = run("convert", NET, *options)
+    assert outcome.code == 2
+    assert outcome.err.startswith("ghostify: ")
+    assert outcome.err.count("\n") == 1

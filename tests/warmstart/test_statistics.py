@@ -1,0 +1,110 @@
+"""Sums over images, against the plain computation on all of them at once."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ghostify.warmstart.fit import solve
+from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.statistics import Looks, Moments, Window, places
+
+
+def rand(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_moments_of_batches_are_those_of_all_rows() -> None:
+    x, y = rand(2, 60, 5), rand(2, 60, 3, seed=1)
+    streamed = Moments(2, 5, 3)
+    for rows in torch.arange(60).split(17):
+        streamed.add(x[:, rows], y[:, rows])
+    gram, cross = streamed.centred()
+    centred_x = (x - x.mean(1, keepdim=True)).double()
+    centred_y = (y - y.mean(1, keepdim=True)).double()
+    torch.testing.assert_close(gram, centred_x.mT @ centred_x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(cross, centred_x.mT @ centred_y, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(streamed.variance(), centred_y.square().sum(1), rtol=1e-4, atol=1e-4)
+
+
+def test_moments_hold_as_many_numbers_for_a_thousand_rows_as_for_ten() -> None:
+    sizes = set()
+    for rows in (10, 1000):
+        sums = Moments(1, 5, 3)
+        sums.add(rand(1, rows, 5), rand(1, rows, 3))
+        sizes.add((sums.gram.numel(), sums.cross.numel(), sums.energy.numel()))
+    assert len(sizes) == 1
+
+
+def test_least_squares_finds_the_map_that_made_the_targets() -> None:
+    x, weight, offset = rand(1, 200, 4), rand(2, 4, seed=1), rand(2, seed=2)
+    moments = Moments(1, 4, 2)
+    moments.add(x, x @ weight.T + offset)
+    found = solve(moments, ridge=1e-9)
+    torch.testing.assert_close(found.weight[0].float(), weight, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.intercept[0].float(), offset, rtol=1e-3, atol=1e-3)
+    assert float(found.residual.max()) < 1e-3
+
+
+def test_a_heavy_ridge_gives_the_prior() -> None:
+    moments = Moments(1, 4, 2)
+    moments.add(rand(1, 50, 4), rand(1, 50, 2, seed=1))
+    prior = rand(1, 2, 4, seed=2).double()
+    torch.testing.assert_close(solve(moments, 1e9, prior).weight, prior, rtol=1e-4, atol=1e-4)
+
+
+def test_looks_of_batches_are_those_of_all_rows() -> None:
+    windows, maps = rand(1, 3, 40, 9), rand(1, 40, 3, seed=1)
+    once, streamed = Looks(1, 3, 9), Looks(1, 3, 9)
+    once.add(windows, maps)
+    for rows in torch.arange(40).split(13):
+        streamed.add(windows[:, :, rows], maps[:, rows])
+    for one, other in zip(once.centre_(), streamed.centre_(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    padding=st.integers(0, 2),
+    mode=st.sampled_from(["zeros", "reflect", "replicate", "circular"]),
+)
+def test_patches_times_filters_is_the_convolution(
+    kernel: int, stride: int, dilation: int, padding: int, mode: str
+) -> None:
+    conv = nn.Conv2d(
+        3,
+        5,
+        kernel,
+        stride,
+        padding,
+        dilation,
+        bias=False,
+        padding_mode=mode,  # type: ignore[arg-type]
+    )
+    x = rand(2, 3, 11, 12)
+    out = conv(x)
+    rows, columns = places(*out.shape[2:], most=10_000, generator=torch.Generator())
+    patches = Window.of(conv).patches(x, rows, columns)
+    made = torch.einsum("crk,ock->or", patches, conv.weight.flatten(2))
+    torch.testing.assert_close(made, out.transpose(0, 1).flatten(1), rtol=1e-3, atol=1e-4)
+
+
+def test_places_are_drawn_without_repetition() -> None:
+    rows, columns = places(6, 7, 20, torch.Generator().manual_seed(0))
+    assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 20
+    assert int(rows.max()) < 6
+    assert int(columns.max()) < 7
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_a_spool_gives_back_what_went_in(dtype: torch.dtype) -> None:
+    x = (rand(7, 3, 2) * 50).abs().to(dtype)
+    spool = Spool()
+    for batch in x.split(3):
+        spool.append(batch)
+    assert torch.equal(torch.cat(list(spool.batches(4))), x)
+    assert torch.equal(spool.take([6, 0, 6]), x[[6, 0, 6]])
