@@ -30,6 +30,7 @@ class GhostModule(GhostConv2d):
         SettingsError: s or d makes no sense.
 
     Example:
+        >>> import torch
         >>> GhostModule(16, 48)(torch.zeros(1, 16, 8, 8)).shape
         torch.Size([1, 48, 8, 8])
     """
