@@ -3,13 +3,17 @@
     python docs/refresh.py            # all pages, all notebooks
     python docs/refresh.py --check    # change nothing; exit 1 where something shown is not current
 
-In Markdown it runs every ``console`` block: each line that starts with ``$`` is a command, what
-follows is its standard output. The commands of a page share an empty folder. Tests do the same.
+In Markdown it runs every ``console`` block (each line that starts with ``$`` is a command, what
+follows is its standard output) and every ``python`` block that starts with ``>>>``. Those of a page
+share an empty folder and their names. Tests do the same, and run the other ``python`` blocks too; a
+sketch that needs what a reader has at home is a ``py`` block.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import doctest
 import os
 import re
 import subprocess
@@ -27,15 +31,49 @@ PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 NOTEBOOKS = tuple(sorted((REPOSITORY / "examples").glob("*.ipynb")))
 
 CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SESSION = re.compile(r"^```python\n(>>> .*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class _Recorder(doctest.DocTestRunner):
+    """Runs a session, and keeps what each line showed instead of judging it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[str] = []
+
+    def report_start(self, out: Any, test: Any, example: Any) -> None:
+        pass
+
+    def report_success(self, out: Any, test: Any, example: doctest.Example, got: str) -> None:
+        first, *others = example.source.splitlines()
+        lines = [f">>> {first}", *(f"... {line}".rstrip() for line in others)]
+        lines += [line.rstrip() or "<BLANKLINE>" for line in got.splitlines()]
+        self.shown += lines
+
+    report_failure = report_success
+
+    def report_unexpected_exception(self, out: Any, test: Any, example: Any, info: Any) -> None:
+        raise RuntimeError(f"{example.source!r} fails") from info[1]
 
 
 def refresh_page(text: str) -> str:
-    """A page with the present outputs of its commands."""
+    """A page with the present outputs of its commands and sessions."""
+    names: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        return CONSOLE.sub(lambda block: _refresh_block(block[1], Path(folder)), text)
+        text = CONSOLE.sub(lambda block: _refresh_console(block[1], Path(folder)), text)
+        with contextlib.chdir(folder):
+            return SESSION.sub(lambda block: _refresh_session(block[1], names), text)
 
 
-def _refresh_block(block: str, folder: Path) -> str:
+def _refresh_session(block: str, names: dict[str, Any]) -> str:
+    test = doctest.DocTestParser().get_doctest(block, names, "session", None, 0)
+    recorder = _Recorder()
+    recorder.run(test, out=lambda text: None, clear_globs=False)
+    names.update(test.globs)
+    return "\n".join(["```python", *recorder.shown, "```"])
+
+
+def _refresh_console(block: str, folder: Path) -> str:
     commands = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
     shown = "".join(f"$ {command}\n{_run(command, folder)}" for command in commands)
     return f"```console\n{shown}```"
@@ -101,7 +139,9 @@ def main() -> None:
     arguments = parser.parse_args()
     found = stale((*PAGES, *NOTEBOOKS), write=not arguments.check)
     for file in found:
-        print(f"{'not current' if arguments.check else 'refreshed'}: {file.relative_to(REPOSITORY)}")
+        print(
+            f"{'not current' if arguments.check else 'refreshed'}: {file.relative_to(REPOSITORY)}"
+        )
     sys.exit(1 if found and arguments.check else 0)
 
 

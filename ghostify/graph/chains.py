@@ -158,21 +158,27 @@ def _by_exit(children: list[fx.Node], tree: _DominatorTree) -> Iterator[list[fx.
     while left:
         feeding = {c for child in left for c in fed[child] & left}
         last = [child for child in children if child in left and child not in feeding]
-        groups = [_behind(child, fed, left) for child in last]
+        groups = [_behind(child, fed, left, tree.order) for child in last]
         heaviest = max(groups, key=lambda group: sum(tree.layers[c] for c in group))
         left -= set(heaviest)
         yield heaviest
 
 
-def _behind(child: fx.Node, fed: dict[fx.Node, set[fx.Node]], left: set[fx.Node]) -> list[fx.Node]:
+def _behind(
+    child: fx.Node,
+    fed: dict[fx.Node, set[fx.Node]],
+    left: set[fx.Node],
+    order: dict[fx.Node, int],
+) -> list[fx.Node]:
     """A node and all its siblings that feed it, directly or not; the node first."""
     found = [child]
     seen = {child}
     for node in found:
-        for other in fed[node] & left - seen:
-            seen.add(other)
-            found.append(other)
-    return found
+        fresh = fed[node] & left - seen
+        seen |= fresh
+        found += fresh
+    # Sorted: what is found must not depend on the order of a set.
+    return [child, *sorted(found[1:], key=order.__getitem__)]
 
 
 def _follow(

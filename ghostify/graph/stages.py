@@ -87,7 +87,9 @@ def find_stages_in(
         fresh = [s for s in chain if not search.taken.intersection(s.nodes)]
         for stretch in _neighbours(fresh):
             search.look_into(stretch, depth=0)
-    return Finding(tuple(search.found), tuple(search.explain_the_rest()))
+    order = {node: index for index, node in enumerate(region.graph.nodes)}
+    stages = sorted(search.found, key=lambda stage: order[stage.blocks[0].nodes[0]])
+    return Finding(tuple(stages), tuple(search.explain_the_rest()))
 
 
 def fold_equal(left: Iterable[NoStage]) -> tuple[NoStage, ...]:

@@ -86,7 +86,10 @@ def cut_conv(conv: _ConvNd, cut: Cut) -> _ConvNd:
         if tensor.shape != conv.weight.shape:
             return kept
         index = places.to(tensor.device).view(*places.shape, *[1] * (tensor.ndim - 2))
-        return kept.gather(1, index.expand(-1, -1, *tensor.shape[2:]))
+        part = kept.gather(1, index.expand(-1, -1, *tensor.shape[2:]))
+        if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+            return part.contiguous(memory_format=torch.channels_last)
+        return part
 
     other = twin(conv, change)
     other.out_channels, other.in_channels = len(cut.outputs), len(cut.inputs)

@@ -143,6 +143,11 @@ def _layer_norm_dim(norm: nn.Module, x: Tensor) -> int:
     return x.ndim - 1 if is_last else 1
 
 
+def _conv_dim(conv: nn.Module, x: Tensor) -> int:
+    assert isinstance(conv, _ConvNd)
+    return x.ndim - len(conv.kernel_size) - 1
+
+
 @dataclass(frozen=True)
 class Scaler:
     """How a kind of layer gets thinner.
@@ -161,7 +166,7 @@ class Scaler:
 
 
 SCALERS: tuple[Scaler, ...] = (
-    Scaler((_ConvNd,), _conv, cut_conv, lambda conv, x: x.ndim - len(conv.kernel_size) - 1),
+    Scaler((_ConvNd,), _conv, cut_conv, _conv_dim),
     Scaler((nn.Linear,), _linear, cut_linear, lambda linear, x: x.ndim - 1),
     Scaler((_NormBase, nn.GroupNorm, nn.PReLU), _norm, cut_norm, lambda norm, x: 1),
     Scaler((nn.LayerNorm,), _norm, cut_norm, _layer_norm_dim),
