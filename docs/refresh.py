@@ -87,8 +87,7 @@ def _run(command: str, folder: Path) -> str:
         ["bash", "-c", command],
         cwd=folder,
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )

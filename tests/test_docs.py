@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import doctest
 import importlib.util
 import io
 import os
@@ -46,7 +45,7 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 
 @each_page
-def test_commands_print_what_the_page_shows(page: Path) -> None:
+def test_commands_and_sessions_show_what_the_page_shows(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert refresh.refresh_page(text) == text, "run: python docs/refresh.py"
 
@@ -55,16 +54,10 @@ def test_commands_print_what_the_page_shows(page: Path) -> None:
 def test_python_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     names: dict[str, Any] = {}
     for number, block in enumerate(_blocks(page, "python")):
-        where = f"{page.name}, python block {number + 1}"
-        with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()) as shown:
-            if block.startswith(">>>"):
-                test = doctest.DocTestParser().get_doctest(block, names, where, str(page), 0)
-                failed = doctest.DocTestRunner().run(test, clear_globs=False).failed
-                names.update(test.globs)
-            else:
-                exec(compile(block, where, "exec"), names)
-                failed = 0
-        assert not failed, shown.getvalue()
+        if block.startswith(">>>"):
+            continue  # its output is compared above
+        with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(block, f"{page.name}, python block {number + 1}", "exec"), names)
 
 
 @each_page
