@@ -106,6 +106,10 @@ class StageTable:
         notes = "".join(f"<li>{note}</li>" for note in self._footnotes())
         return f"<h4>{self._title()}</h4>{table}<ul>{notes}</ul>"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The table in IPython, and in a notebook's plain text."""
+        printer.text(str(self).rstrip())
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield Text(self._title(), style="bold")
         if self.stages:
