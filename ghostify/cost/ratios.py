@@ -28,3 +28,10 @@ def ratios_of(before: Cost, after: Cost) -> Ratios:
         macs=ratio(before.macs, after.macs),
         acts=ratio(before.acts, after.acts),
     )
+
+
+def saved(before: Cost, after: Cost) -> int:
+    """MACs saved, or parameters where MACs are unknown."""
+    if before.macs is None or after.macs is None:
+        return before.params - after.params
+    return before.macs - after.macs

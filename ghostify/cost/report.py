@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ghostify.cost.figures import Cost
-from ghostify.cost.ratios import Ratios, ratios_of
+from ghostify.cost.ratios import Ratios, ratios_of, saved
 from ghostify.cost.stage_rows import StageRow
 
 SCHEMA = "ghostify.report/1"
@@ -65,9 +65,7 @@ class Row:
     @property
     def saved(self) -> int:
         """MACs saved, or parameters where MACs are unknown."""
-        if self.before.macs is None or self.after.macs is None:
-            return self.before.params - self.after.params
-        return self.before.macs - self.after.macs
+        return saved(self.before, self.after)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ghostify.cost.figures import Cost
-from ghostify.cost.ratios import Ratios, ratios_of
+from ghostify.cost.ratios import Ratios, ratios_of, saved
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,7 @@ class StageRow:
     @property
     def saved(self) -> int:
         """MACs saved, or parameters where MACs are unknown."""
-        if self.before.macs is None or self.after.macs is None:
-            return self.before.params - self.after.params
-        return self.before.macs - self.after.macs
+        return saved(self.before, self.after)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` turns back into an equal row."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from ghostify.cost.counting import Run
 from ghostify.cost.figures import Cost, Count, add_costs
+from ghostify.cost.ratios import saved
 from ghostify.graph.failure import describe_error
 from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
 from ghostify.passes.placing import find_place
@@ -254,6 +255,4 @@ def _saves(item: StageRebuild, costs: Mapping[str, Cost], new_costs: Mapping[str
     names = [name for block in item.blocks for name in block]
     before = add_costs(costs.get(name, Cost()) for name in names)
     after = new_costs.get(item.place, Cost())
-    if before.macs is None or after.macs is None:
-        return after.params < before.params
-    return after.macs < before.macs
+    return saved(before, after) > 0
