@@ -53,20 +53,27 @@ def _is_plain_function(hook: Any) -> bool:
 def memo_for_copy(model: nn.Module) -> dict[int, Any]:
     """A memo with which `copy.deepcopy` copies a network faster, and whatever its tensors are.
 
-    Empty hook tables, of which each module has a dozen, are made anew: copied one by one, they take
-    more time than all the rest. Tensors that were computed from parameters (old weight_norm,
-    pruning), which deepcopy refuses, are detached: a hook computes them again.
+    Tensors that were computed from parameters (old weight_norm, pruning), which deepcopy refuses,
+    are detached: a hook computes them again.
     """
-    memo: dict[int, Any] = {
+    memo = _fresh_tables(model)
+    for tensor in _tensors_of(model):
+        if tensor.grad_fn is not None and id(tensor) not in memo:
+            memo[id(tensor)] = tensor.detach().clone()
+    return memo
+
+
+def _fresh_tables(model: nn.Module) -> dict[int, Any]:
+    """A memo in which empty hook tables, of which each module has a dozen, are made anew.
+
+    Copied one by one, they take more time than all the rest.
+    """
+    return {
         id(value): OrderedDict()
         for module in model.modules()
         for value in module.__dict__.values()
         if type(value) is OrderedDict and not value
     }
-    for tensor in _tensors_of(model):
-        if tensor.grad_fn is not None and id(tensor) not in memo:
-            memo[id(tensor)] = tensor.detach().clone()
-    return memo
 
 
 def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
@@ -79,7 +86,7 @@ def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
 
 
 def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
-    memo = memo_for_copy(model)
+    memo = _fresh_tables(model)
     for tensor in _tensors_of(model):
         if not is_lazy(tensor):
             memo[id(tensor)] = _like(tensor, hollow)
@@ -107,7 +114,7 @@ def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
     """Parameters, buffers and the tensors that modules keep as plain attributes."""
     for module in model.modules():
         for value in module.__dict__.values():
-            if type(value) in _HOLD_NOTHING:
+            if type(value) in _HOLD_NOTHING or (type(value) is OrderedDict and not value):
                 continue
             if isinstance(value, Tensor):
                 yield value
