@@ -116,7 +116,7 @@ def counting(repeats: int) -> Table:
         rise, macs = measure.in_fresh_process(
             measure.peak_bytes, partial(_counted_once, name), counter
         )
-        cells = f"{macs / MB:.1f} M", f"{median(times[name]) * 1e3:.0f} ms", f"{rise / MB:.0f} MB"
+        cells = f"{macs / MB:.1f} M", f"{median(times[name]) * 1e3:.0f} ms", f"{rise / MB:.1f} MB"
         rows.append((name, *cells))
     note = (
         f"Medians of {repeats} rounds, both counters in turn in one process. fvcore's time over "
