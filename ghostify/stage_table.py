@@ -17,6 +17,7 @@ from ghostify.cost.tables import (
     Column,
     amount,
     cells,
+    counted,
     html_table,
     markdown_table,
     terminal_table,
@@ -123,7 +124,7 @@ class StageTable:
         return stream.getvalue()
 
     def _title(self) -> str:
-        return f"{self.model}, {len(self.stages)} stages"
+        return f"{self.model}, {counted(len(self.stages), 'stage')}"
 
     def _footnotes(self) -> list[str]:
         lines = [f"no stage: {left.name}, {left.reason}" for left in self.left]

@@ -18,6 +18,7 @@ from ghostify.cost.tables import (
     Column,
     amount,
     cells,
+    counted,
     html_table,
     markdown_table,
     terminal_table,
@@ -188,11 +189,14 @@ def footnotes(report: Report) -> list[str]:
     lines = []
     if report.stages:
         left = [stage for stage in report.stages if stage.reason is not None]
-        lines.append(f"{len(report.rebuilt)} stages rebuilt, {len(left)} left as they are")
+        lines.append(
+            f"{counted(len(report.rebuilt), 'stage')} rebuilt, {len(left)} left as they are"
+        )
         lines += [f"  {name}: {reason}" for reason, name in _by_reason(left)]
         lines += [f"beyond Eq. 13: {gaps} in {names}" for gaps, names in _by_gaps(report.rebuilt)]
     if report.mode and report.rows:
-        lines.append(f"{len(report.replaced)} layers replaced, {len(report.kept)} left as they are")
+        replaced = counted(len(report.replaced), "layer")
+        lines.append(f"{replaced} replaced, {len(report.kept)} left as they are")
         lines += [f"  {count} x {reason}" for reason, count in report.reasons.items()]
     if report.inputs and report.before.macs is not None:
         lines.append(f"MACs and activations are for an input of {report.inputs}")

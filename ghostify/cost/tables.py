@@ -63,6 +63,11 @@ def times(value: float | None) -> str:
     return "?" if value is None else f"{value:.2f}"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things for a person: ``1 stage``, ``2 stages``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def terminal_table(columns: Sequence[Column], rows: Iterable[Any]) -> Table:
     """Rows as a table that `rich` prints."""
     table = Table(box=None, pad_edge=False)

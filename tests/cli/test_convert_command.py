@@ -116,7 +116,7 @@ def test_weights_are_loaded_before_they_are_converted(run, folder):
 
 def test_a_saved_folder_is_a_model_too(run, folder, saved):
     outcome = run("convert", saved, "--linear", "-o", "twice")
-    assert outcome.code == 0 and "1 layers replaced" in outcome.out
+    assert outcome.code == 0 and "1 layer replaced" in outcome.out
     once, twice = ghostify.load(saved).eval(), ghostify.load("twice").eval()
     x = torch.rand(2, 3, 32, 32)
     assert twice(x).shape == (2, 10)
