@@ -30,6 +30,11 @@ class GhostifyWarning(UserWarning):
     """What a user should know though all goes on."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; empty where it says nothing."""
+    return (str(error).splitlines() or [""])[0]
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """`` (did you mean a, b?)`` for the known words like ``word``; empty when there are none."""
     close = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghostify._version import __version__
-from ghostify.errors import GhostifyError, SavedFolderError
+from ghostify.errors import GhostifyError, SavedFolderError, first_line
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.nn.ghost import make_room_for_order
 from ghostify.passes.surgery import rewrite
@@ -107,7 +107,7 @@ def read(directory: Path) -> SavedFolder:
         ) from error
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         raise SavedFolderError(
-            f"{directory / RECIPE} is damaged ({type(error).__name__}: {_first_line(error)}): "
+            f"{directory / RECIPE} is damaged ({type(error).__name__}: {first_line(error)}): "
             "save the network again."
         ) from error
 
@@ -302,7 +302,7 @@ def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
         state = load_file(folder.weights)
     except (OSError, SafetensorError) as error:
         raise SavedFolderError(
-            f"{folder.weights} can't be read ({_first_line(error)}): save the network again."
+            f"{folder.weights} can't be read ({first_line(error)}): save the network again."
         ) from error
     if digest != folder.sha256:
         raise SavedFolderError(
@@ -383,21 +383,17 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
 @contextmanager
 def _explained(directory: Path, verb: str) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or _first_line(error)
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise SavedFolderError(
             f"{directory} can't be {verb} ({reason}): give a folder you may write to."
         ) from error
     except (TypeError, ValueError) as error:
         raise SavedFolderError(
-            f"How this network was made can't be {verb} as data ({_first_line(error)}): "
+            f"How this network was made can't be {verb} as data ({first_line(error)}): "
             "give model_args of plain numbers, texts, lists."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 from collections.abc import Sequence
@@ -104,8 +105,8 @@ class StageTable:
     def _repr_html_(self) -> str:
         """The table in a notebook."""
         table = html_table([c.title for c in COLUMNS], cells(COLUMNS, self.stages))
-        notes = "".join(f"<li>{note}</li>" for note in self._footnotes())
-        return f"<h4>{self._title()}</h4>{table}<ul>{notes}</ul>"
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self._footnotes())
+        return f"<h4>{html.escape(self._title())}</h4>{table}<ul>{notes}</ul>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """The table in IPython, and in a notebook's plain text."""

@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from ghostify.cost.counting import run_first
-from ghostify.errors import GhostifyError, ModelError
+from ghostify.errors import GhostifyError, ModelError, first_line
 from ghostify.graph.inputs import candidate_inputs
 from ghostify.graph.shadow import shadow
 
@@ -67,7 +67,8 @@ class ImageFiles:
                 picture = file.convert("L" if self.size[0] == 1 else "RGB")
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
             raise GhostifyError(
-                f"{path} can't be read as an image ({_first_line(error)}): give a JPEG or PNG."
+                f"{path} can't be read as an image ({first_line(error) or type(error).__name__}): "
+                "give a JPEG or PNG."
             ) from error
         scale = max(height / picture.height, width / picture.width)
         sides = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
@@ -138,7 +139,3 @@ def _fitted(values: Sequence[float], channels: int) -> Tensor:
     if len(values) != channels:
         values = [sum(values) / len(values)] * channels
     return torch.tensor(values).view(-1, 1, 1)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import TypeVar
 
 import torch
@@ -30,7 +31,8 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
     """
     if plan.stages:
         stages = _stage_settings(plan)
-        return _replace_layers_(rebuild_stages(model, plan.stages, stages), plan)
+        converted = rebuild_stages(model, plan.stages, stages)
+        return _put_in_(converted, build_ghosts(converted, plan))
     ghosts = build_ghosts(model, plan)
     memo = memo_for_copy(model) | {id(layer): ghost for layer, ghost in ghosts}
     converted = copy.deepcopy(model, memo)
@@ -41,13 +43,15 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
 
 def rewrite_(model: ModuleT, plan: Plan) -> ModuleT:
     """`rewrite` in place; returns ``model``. Nothing is changed unless all of it can be."""
+    ghosts = build_ghosts(model, plan)  # before the stages: what is wrong must show by then
     if plan.stages:
         rebuild_stages_(model, plan.stages, _stage_settings(plan))
-    return _replace_layers_(model, plan)
+    return _put_in_(model, ghosts)
 
 
-def _replace_layers_(model: ModuleT, plan: Plan) -> ModuleT:
-    ghosts = dict(build_ghosts(model, plan))
+def _put_in_(model: ModuleT, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> ModuleT:
+    """Put ghost modules into their layers' places."""
+    ghosts = dict(pairs)
     for parent in list(model.modules()):
         for key, child in parent._modules.items():
             if child is not None and child in ghosts:

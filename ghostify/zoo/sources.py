@@ -16,7 +16,7 @@ from urllib.error import URLError
 
 from torch import nn
 
-from ghostify.errors import ModelError, WeightsError, nearest
+from ghostify.errors import ModelError, WeightsError, first_line, nearest
 from ghostify.models import NETWORKS
 from ghostify.zoo.weights import load_weights
 
@@ -77,7 +77,7 @@ def build(
     except Exception as error:
         raise ModelError(
             f"{name!r} can't be built with {arguments or 'no arguments'}: "
-            f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}."
+            f"{type(error).__name__}: {first_line(error).rstrip('.')}."
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(

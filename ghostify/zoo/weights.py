@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ghostify.errors import WeightsError
+from ghostify.errors import WeightsError, first_line
 
 # Where checkpoints keep the weights, averaged ones first: those are what their authors evaluate.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net")
@@ -73,7 +73,7 @@ def _read(path: Path) -> Any:
             "save its state_dict as safetensors."
         ) from error
     except Exception as error:  # bytes that are no checkpoint break the reader in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error) or type(error).__name__
         raise WeightsError(
             f"{path} can't be read as weights ({reason}): give a safetensors file or a checkpoint."
         ) from error
