@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from ghostify.graph.trace import LAYERS, LayerTracer
 
@@ -29,15 +29,36 @@ class Segment:
 
     def run(self, network: nn.Module, x: Any) -> Any:
         """What ``network`` makes of ``x`` in this segment."""
-        return network(x) if self.entry is None else self.trace(network, x)[self.nodes[-1]]
+        last = self.nodes[-1] if self.entry is not None else None
+        return network(x) if last is None else self.values(network, x, (last,))[last]
 
-    def trace(self, network: nn.Module, x: Any) -> Env:
-        """The values of all nodes, by node."""
+    def values(self, network: nn.Module, x: Any, wanted: Sequence[fx.Node]) -> Env:
+        """The values of some nodes (the entry may be among them): only they are worked out."""
         assert self.entry is not None
-        env: Env = {self.entry: x}
-        for node in self.nodes:
-            env[node] = _run_node(network, node, env)
+        # Nobody reads the result of a node without users: it is there for what it does in place.
+        needed = self.behind([*wanted, *(node for node in self.nodes if not node.users)])
+        work = [node for node in self.nodes if node in needed]
+        last = {used: node for node in work for used in node.all_input_nodes}
+        env: Env = {self.entry: _own(x) if self.entry in wanted and work else x}
+        for node in work:
+            value = _run_node(network, node, env)
+            env[node] = _own(value) if node in wanted and node is not work[-1] else value
+            for used in node.all_input_nodes:
+                if last[used] is node and used not in wanted:
+                    env.pop(used, None)
         return env
+
+    def behind(self, wanted: Sequence[fx.Node]) -> set[fx.Node]:
+        """Some nodes, and all of the segment's that they are made from."""
+        inside = set(self.nodes)
+        seen: set[fx.Node] = set()
+        stack = list(wanted)
+        while stack:
+            node = stack.pop()
+            if node in inside and node not in seen:
+                seen.add(node)
+                stack.extend(node.all_input_nodes)
+        return seen
 
 
 def split(network: nn.Module, wanted: Callable[[str], bool]) -> list[Segment]:
@@ -114,6 +135,11 @@ def _holds(nodes: list[fx.Node], wanted: Callable[[str], bool]) -> bool:
 
 def _is_layer(network: nn.Module, node: fx.Node) -> bool:
     return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), LAYERS)
+
+
+def _own(value: Any) -> Any:
+    """A copy, which what is done in place later can't change."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _run_node(network: nn.Module, node: fx.Node, env: Env) -> Any:

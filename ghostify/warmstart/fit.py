@@ -46,7 +46,7 @@ def solve(
     pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     eye = torch.eye(size, dtype=gram.dtype)
     wanted = cross if prior is None else cross + pull[:, None, None] * prior.transpose(1, 2)
-    weight = torch.linalg.solve(gram + pull[:, None, None] * eye, wanted)
+    weight = solve_positive(gram + pull[:, None, None] * eye, wanted)
     energy = moments.variance() if intercept else moments.energy
     residual = energy - 2 * (cross * weight).sum(1) + ((gram @ weight) * weight).sum(1)
     offset = torch.zeros_like(moments.energy)
@@ -73,8 +73,8 @@ def explain(gram: Tensor, cross: Tensor, energy: Tensor, ridge: float) -> Tensor
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
     rows = []
     for some in torch.arange(len(gram)).split(128):  # some at a time: the products are large
-        weight = torch.linalg.solve(gram[some] + pull[some, None, None] * eye, cross[some])
-        rows.append(energy - (cross[some] * weight).sum(1))
+        ridged = gram[some] + pull[some, None, None] * eye
+        rows.append(energy - (cross[some] * solve_positive(ridged, cross[some])).sum(1))
     return torch.cat(rows).clamp_min(0)
 
 
@@ -88,5 +88,13 @@ def choose(gram: Tensor, cross: Tensor, pairing: Pairing, ridge: float) -> Tenso
     pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
     eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
     wanted = cross[own[:, None], :, pairing.ghosts.clamp_min(0)] * made[..., None]
-    kernel = torch.linalg.solve((gram + pull[:, None, None] * eye)[own], wanted.transpose(1, 2))
+    kernel = solve_positive((gram + pull[:, None, None] * eye)[own], wanted.transpose(1, 2))
     return kernel.transpose(1, 2)
+
+
+def solve_positive(matrix: Tensor, wanted: Tensor) -> Tensor:
+    """Solve ``matrix @ x = wanted`` for symmetric positive matrices ``(..., n, n)``."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if failed.any():  # rounding has made it indefinite
+        return torch.linalg.solve(matrix, wanted)
+    return torch.cholesky_solve(wanted, factor)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ghostify.distributed import processes
 from ghostify.errors import GhostifyError
 from ghostify.warmstart.spool import Spool
 
@@ -119,7 +120,8 @@ def _take(
 
 def _choose(count: int, samples: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
-    return sorted(torch.randperm(count, generator=generator)[:samples].tolist())
+    rank, world = processes()
+    return sorted(torch.randperm(count, generator=generator)[:samples].tolist())[rank::world]
 
 
 def _from_loader(loader: Iterable[Any], samples: int) -> Iterator[Tensor]:

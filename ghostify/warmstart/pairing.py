@@ -13,10 +13,9 @@ from torch import Tensor
 EXACT = 12
 """Up to so many maps the best choice for s = 2 is found by trying all."""
 
-EXCHANGED = 256
-"""Up to so many maps every exchange of an intrinsic map and another's ghost is tried."""
-
 Matrix = NDArray[np.float64]
+Parents = NDArray[np.int64]
+"""Of each map the one that it is made from; an intrinsic map its own."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def pair(costs: Tensor, m: int, copies: int) -> Pairing:
     return _as_pairing(table, parents, m, copies)
 
 
-def _as_pairing(table: Matrix, parents: list[int], m: int, copies: int) -> Pairing:
+def _as_pairing(table: Matrix, parents: Parents, m: int, copies: int) -> Pairing:
     intrinsic = [i for i, parent in enumerate(parents) if parent == i]
     ghosts = torch.full((m, copies), -1, dtype=torch.long)
     for row, i in enumerate(intrinsic):
@@ -80,7 +79,7 @@ def _as_pairing(table: Matrix, parents: list[int], m: int, copies: int) -> Pairi
     return Pairing(torch.tensor(intrinsic), ghosts, float(cost))
 
 
-def _exact(table: Matrix) -> list[int]:
+def _exact(table: Matrix) -> Parents:
     """The minimum-weight perfect matching, by dynamic programming over sets of maps."""
     n = len(table)
 
@@ -98,30 +97,37 @@ def _exact(table: Matrix) -> list[int]:
                 options.append((cost + table[edge], (edge, *chosen)))
         return min(options)
 
-    parents = list(range(n))
+    parents = np.arange(n)
     for i, j in best((1 << n) - 1)[1]:
         parents[j] = i
     return parents
 
 
-def _greedy(table: Matrix, m: int, copies: int) -> list[int]:
+def _greedy(table: Matrix, m: int, copies: int) -> Parents:
     """Cheapest edges first, as long as the rest can still be completed."""
     n = len(table)
     costs = table.copy()
     np.fill_diagonal(costs, np.inf)
-    parents = [-1] * n
+    parents = np.full(n, -1)
     room = [0] * n
     intrinsic = 0
-    for flat in np.argsort(costs, axis=None, kind="stable")[: n * (n - 1)]:
-        i, j = divmod(int(flat), n)
-        if parents[j] >= 0 or (parents[i] >= 0 and parents[i] != i):
-            continue
-        if parents[i] < 0:
-            if intrinsic == m:
+    places = np.arange(n)
+    order = np.argsort(costs, axis=None, kind="stable")[: n * (n - 1)]
+    for some in np.split(order, range(8 * n, len(order), 8 * n)):
+        sources, ghosts = np.divmod(some, n)
+        # Most edges are ruled out by those before: at once, since a loop would take seconds.
+        usable = (parents[ghosts] < 0) & ((parents < 0) | (parents == places))[sources]
+        for i, j in zip(sources[usable].tolist(), ghosts[usable].tolist(), strict=True):
+            if parents[j] >= 0 or (parents[i] >= 0 and parents[i] != i):
                 continue
-            parents[i], room[i], intrinsic = i, copies, intrinsic + 1
-        if room[i]:
-            parents[j], room[i] = i, room[i] - 1
+            if parents[i] < 0:
+                if intrinsic == m:
+                    continue
+                parents[i], room[i], intrinsic = i, copies, intrinsic + 1
+            if room[i]:
+                parents[j], room[i] = i, room[i] - 1
+        if (parents >= 0).all():
+            break
     for j in range(n):  # maps that are left over: intrinsic while there may be more of them
         if parents[j] < 0 and intrinsic < m:
             parents[j], room[j], intrinsic = j, copies, intrinsic + 1
@@ -132,23 +138,23 @@ def _greedy(table: Matrix, m: int, copies: int) -> list[int]:
     return parents
 
 
-def _improve(table: Matrix, parents: list[int], copies: int) -> bool:
+def _improve(table: Matrix, parents: Parents, copies: int) -> bool:
     """One round of changes that lower the cost, in place; whether there was any."""
     changed = _swap_ghosts(table, parents)
     if copies == 1:
         changed |= _swap_partners(table, parents)
     changed |= _swap_roles(table, parents)
-    if copies > 1 and len(table) <= EXCHANGED:
+    if copies > 1:
         changed |= _exchange(table, parents)
     return changed
 
 
-def _swap_ghosts(table: Matrix, parents: list[int]) -> bool:
+def _swap_ghosts(table: Matrix, parents: Parents) -> bool:
     """Let two ghosts change their intrinsic maps."""
     changed = False
-    ghosts = np.array([j for j, p in enumerate(parents) if p != j], dtype=np.int64)
+    ghosts = np.flatnonzero(parents != np.arange(len(table)))
     for j in ghosts:
-        owners = np.array(parents)[ghosts]
+        owners = parents[ghosts]
         gain = (
             table[parents[j], j] + table[owners, ghosts] - table[owners, j]
             - table[parents[j], ghosts]
@@ -161,18 +167,18 @@ def _swap_ghosts(table: Matrix, parents: list[int]) -> bool:
     return changed
 
 
-def _swap_partners(table: Matrix, parents: list[int]) -> bool:
+def _swap_partners(table: Matrix, parents: Parents) -> bool:
     """For one ghost each: let pairs (a, b), (c, d) become (a, c), (b, d), roles as is cheaper."""
     changed = False
-    cheapest = np.minimum(table, table.T)
+    cheapest, places = np.minimum(table, table.T), np.arange(len(table))
     for j in range(len(table)):
         if parents[j] == j:
             continue
         a = parents[j]
-        others = np.array([k for k, p in enumerate(parents) if p not in (k, a)], dtype=np.int64)
+        others = np.flatnonzero((parents != places) & (parents != a))
         if not len(others):
             break
-        owners = np.array(parents)[others]
+        owners = parents[others]
         before = table[a, j] + table[owners, others]
         gain = before - cheapest[a, owners] - cheapest[j, others]
         best = int(gain.argmax())
@@ -183,41 +189,41 @@ def _swap_partners(table: Matrix, parents: list[int]) -> bool:
     return changed
 
 
-def _join(table: Matrix, parents: list[int], one: int, other: int) -> None:
+def _join(table: Matrix, parents: Parents, one: int, other: int) -> None:
     i, j = (one, other) if table[one, other] <= table[other, one] else (other, one)
     parents[i] = parents[j] = i
 
 
-def _swap_roles(table: Matrix, parents: list[int]) -> bool:
+def _swap_roles(table: Matrix, parents: Parents) -> bool:
     """Let a ghost take the place of its intrinsic map."""
     changed = False
-    for j, i in enumerate(list(parents)):
+    for j, i in enumerate(parents.tolist()):
         if i == j or parents[j] != i:
             continue
-        family = [k for k, p in enumerate(parents) if p == i]
-        before = sum(table[i, k] for k in family if k != i)
-        after = sum(table[j, k] for k in family if k != j)
+        family = np.flatnonzero(parents == i)
+        before = table[i, family[family != i]].sum()
+        after = table[j, family[family != j]].sum()
         if after < before - 1e-9 * max(abs(before), 1e-30):
-            for k in family:
-                parents[k] = j
+            parents[family] = j
             changed = True
     return changed
 
 
-def _exchange(table: Matrix, parents: list[int]) -> bool:
+def _exchange(table: Matrix, parents: Parents) -> bool:
     """Let a ghost of one intrinsic map take over the family of another, which takes its place."""
     changed = False
-    for j in range(len(table)):
-        for i in range(len(table)):
-            if parents[j] == j or parents[i] != i or parents[j] == i:
-                continue
-            family = [k for k, p in enumerate(parents) if p == i and k != i]
-            owner = parents[j]
-            before = table[owner, j] + sum(table[i, k] for k in family)
-            after = table[owner, i] + sum(table[j, k] for k in family)
-            if after < before - 1e-9 * abs(before):
-                for k in (j, *family):
-                    parents[k] = j
-                parents[i] = owner
-                changed = True
+    n, places = len(table), np.arange(len(table))
+    for j in range(n):
+        owner, ghosts = parents[j], np.flatnonzero(parents != places)
+        if owner == j:
+            continue
+        families = parents[ghosts]
+        before = np.bincount(families, table[families, ghosts], n) + table[owner, j]
+        after = np.bincount(families, table[j, ghosts], n) + table[owner]
+        gain = np.where((parents == places) & (places != owner), before - after, -np.inf)
+        i = int(gain.argmax())
+        if gain[i] > 1e-9 * abs(before[i]):
+            parents[parents == i] = j
+            parents[j], parents[i] = j, owner
+            changed = True
     return changed

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ghostify.distributed import average_gradients, processes, take_from_first
 from ghostify.graph.segments import Segment
-from ghostify.warmstart.sequential import Feed
 from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.views import Feed
 
 BLOCK_STEPS, NETWORK_STEPS = 100, 600
 BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-3
@@ -55,7 +56,7 @@ def tune_block(feed: Feed, targets: Spool, budget: Budget, size: int, seed: int)
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
-        rows = torch.randint(len(targets), (size,), generator=generator).tolist()
+        rows = draw(len(targets), size, generator)
         made = feed.segment.run(feed.converted, feed.after.take(rows))
         return difference(made, targets.take(rows))
 
@@ -101,7 +102,7 @@ def tune_network(
         nonlocal count
         count += 1
         said(f"reconstructing the network, step {count}")
-        rows = torch.randint(len(images), (size,), generator=generator).tolist()
+        rows = draw(len(images), size, generator)
         x = vary(images.take(rows), generator)
         with torch.no_grad():
             wanted = taught(x)
@@ -119,6 +120,12 @@ def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> li
         x = segment.run(network, x)
         outputs.append(x)
     return outputs
+
+
+def draw(count: int, size: int, generator: torch.Generator) -> list[int]:
+    """This process's part of a step's images, of those that it has."""
+    own = -(-size // processes()[1])
+    return torch.randint(count, (own,), generator=generator).tolist()
 
 
 def vary(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -168,22 +175,30 @@ def descend(
     optimizer = torch.optim.Adam(tuned, rate)
     start = time.perf_counter()
     for step in range(budget.steps):
-        spent = (time.perf_counter() - start) / budget.seconds
+        spent = _agreed((time.perf_counter() - start) / budget.seconds)
         if spent >= 1:
             return step
         optimizer.param_groups[0]["lr"] = rate * schedule(max(step / budget.steps, spent))
         value = loss()
-        if not torch.isfinite(value):
+        optimizer.zero_grad()
+        value.backward()
+        average_gradients(tuned)
+        if not all(bool(p.grad.isfinite().all()) for p in tuned if p.grad is not None):
             with torch.no_grad():
                 for parameter, old in zip(tuned, before, strict=True):
                     parameter.copy_(old)
             return 0
-        optimizer.zero_grad()
-        value.backward()
         optimizer.step()
     for parameter in tuned:
         parameter.grad = None
     return budget.steps
+
+
+def _agreed(spent: float) -> float:
+    """The first process's clock: all must take the same number of steps."""
+    clock = torch.tensor(spent, dtype=torch.float64)
+    take_from_first(clock)
+    return float(clock)
 
 
 def schedule(progress: float) -> float:

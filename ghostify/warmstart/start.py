@@ -30,9 +30,10 @@ from ghostify.warmstart.reconstruct import (
     tune_network,
 )
 from ghostify.warmstart.result import LayerFit, WarmStart
-from ghostify.warmstart.sequential import Feed, fit_segment
+from ghostify.warmstart.sequential import fit_segment
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.stages import find_stages, fit_stage, outputs_of
+from ghostify.warmstart.views import Feed
 
 DATA_FREE = "data-free"
 """In place of calibration images: fit from the weights and the norms' statistics alone."""
@@ -193,12 +194,11 @@ class _Run:
 
     def _fit_and_tune(self, images: Spool) -> None:
         chosen = self.settings
-        sample = next(images.batches(1))
-        batch = _batch_size(sample, 128)
         limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
         holders = sum(any(map(self._is_ghost, s.layers)) for s in self.segments)
         left, before, after = limit, images, images
         for segment in self.segments:
+            batch = _batch_size(next(before.batches(1)), 128)
             feed = Feed(segment, self.teacher, self.converted, before, after, batch, chosen.seed)
             subjects = list(find_subjects(segment, self.teacher, self.converted))
             for name in subjects[:1]:
@@ -215,7 +215,7 @@ class _Run:
                 share = 0.5 * limit / holders
                 self.said(f"reconstructing the block of {subjects[-1].name}")
                 start = time.perf_counter()
-                size = _batch_size(sample, 64)
+                size = min(batch, 64)
                 budget = Budget(chosen.block_steps, share)
                 self.block_steps += tune_block(feed, targets, budget, size, chosen.seed)
                 left -= time.perf_counter() - start
@@ -287,8 +287,8 @@ class _Run:
 
 
 def _batch_size(sample: torch.Tensor, most: int) -> int:
-    """Images at a time: fewer when they are large."""
-    return max(8, min(most, 2**19 // max(math.prod(sample.shape[2:]), 1)))
+    """Images at a time: fewer when they, or the maps that a segment gets, are large."""
+    return max(8, min(most, 2**22 // max(sample[0].numel(), 1)))
 
 
 @torch.no_grad()

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ghostify.distributed import sum_over_processes
+
+ROWS_AT_ONCE = 2048
+"""Rows that are multiplied together: one by one, the large sums would be read and written often."""
 
 
 class Moments:
@@ -28,18 +34,56 @@ class Moments:
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int) -> None:
-        self.gram = torch.zeros(groups, inputs + 1, inputs + 1, dtype=torch.float64)
-        self.cross = torch.zeros(groups, inputs + 1, outputs, dtype=torch.float64)
-        self.energy = torch.zeros(groups, outputs, dtype=torch.float64)
-        self.count = 0
+        self._gram = torch.zeros(groups, inputs + 1, inputs + 1, dtype=torch.float64)
+        self._cross = torch.zeros(groups, inputs + 1, outputs, dtype=torch.float64)
+        self._energy = torch.zeros(groups, outputs, dtype=torch.float64)
+        self._count = torch.zeros((), dtype=torch.float64)
+        self._rows = _Rows(self._sum)
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows: ``(groups, rows, inputs)`` regressors, ``(groups, rows, outputs)`` targets."""
-        x = torch.cat([x, x.new_ones(*x.shape[:2], 1)], dim=2)
-        self.gram += (x.transpose(1, 2) @ x).double().cpu()
-        self.cross += (x.transpose(1, 2) @ y).double().cpu()
-        self.energy += y.double().square().sum(1).cpu()
-        self.count += x.shape[1]
+        self._rows.add(x, y)
+
+    def _sum(self, x: Tensor, y: Tensor) -> None:
+        turned = x.transpose(1, 2)
+        total = x.sum(1).cpu()
+        self._gram[:, :-1, :-1] += (turned @ x).cpu()
+        self._gram[:, -1, :-1] += total
+        self._gram[:, :-1, -1] += total
+        self._gram[:, -1, -1] += x.shape[1]
+        self._cross[:, :-1] += (turned @ y).cpu()
+        self._cross[:, -1] += y.sum(1).cpu()
+        self._energy += y.square().sum(1).cpu()
+        self._count += x.shape[1]
+
+    def share(self) -> None:
+        """Add up what all processes have seen, where there are several."""
+        self._rows.flush()
+        sum_over_processes(self._gram, self._cross, self._energy, self._count)
+
+    @property
+    def gram(self) -> Tensor:
+        """Products of the regressors, ``(groups, inputs + 1, inputs + 1)``."""
+        self._rows.flush()
+        return self._gram
+
+    @property
+    def cross(self) -> Tensor:
+        """Products of regressors and targets, ``(groups, inputs + 1, outputs)``."""
+        self._rows.flush()
+        return self._cross
+
+    @property
+    def energy(self) -> Tensor:
+        """Sums of squares of the targets, ``(groups, outputs)``."""
+        self._rows.flush()
+        return self._energy
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        self._rows.flush()
+        return int(self._count)
 
     def variance(self) -> Tensor:
         """Sum of squares of the targets around their means, ``(groups, outputs)``."""
@@ -63,30 +107,89 @@ class Looks:
     """
 
     def __init__(self, groups: int, maps: int, taps: int) -> None:
-        self.gram = torch.zeros(groups, maps, taps, taps, dtype=torch.float64)
-        self.cross = torch.zeros(groups, maps, taps, maps, dtype=torch.float64)
-        self.energy = torch.zeros(groups, maps, dtype=torch.float64)
-        self.look = torch.zeros(groups, maps, taps, dtype=torch.float64)
-        self.total = torch.zeros(groups, maps, dtype=torch.float64)
-        self.count = 0
+        self._gram = torch.zeros(groups, maps, taps, taps, dtype=torch.float64)
+        self._cross = torch.zeros(groups, taps, maps, maps, dtype=torch.float64)
+        self._energy = torch.zeros(groups, maps, dtype=torch.float64)
+        self._look = torch.zeros(groups, taps, maps, dtype=torch.float64)
+        self._total = torch.zeros(groups, maps, dtype=torch.float64)
+        self._count = torch.zeros((), dtype=torch.float64)
+        self._rows = _Rows(self._sum)
 
     def add(self, windows: Tensor, maps: Tensor) -> None:
-        """Add rows: windows ``(groups, maps, rows, taps)`` and values ``(groups, rows, maps)``."""
-        turned = windows.transpose(2, 3)
-        self.gram += (turned @ windows).double().cpu()
-        products = turned.flatten(1, 2) @ maps
-        self.cross += products.view(self.cross.shape).double().cpu()
-        self.energy += maps.double().square().sum(1).cpu()
-        self.look += windows.double().sum(2).cpu()
-        self.total += maps.double().sum(1).cpu()
-        self.count += maps.shape[1]
+        """Add rows: windows ``(groups, rows, taps, maps)`` and values ``(groups, rows, maps)``."""
+        self._rows.add(windows, maps)
 
-    def centre_(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Gram matrices, products and energies around the means; the sums are used up."""
-        count = max(self.count, 1)
-        self.gram -= self.look[..., None] * self.look[..., None, :] / count
-        self.cross -= self.look[..., None] * self.total[:, None, None] / count
-        return self.gram, self.cross, self.energy - self.total.square() / count
+    def _sum(self, windows: Tensor, maps: Tensor) -> None:
+        turned = windows.permute(0, 3, 1, 2).contiguous()
+        self._gram += (turned.transpose(2, 3) @ turned).cpu()
+        del turned
+        products = windows.flatten(2).transpose(1, 2) @ maps
+        self._cross += products.view(self._cross.shape).cpu()
+        self._energy += maps.square().sum(1).cpu()
+        self._look += windows.sum(1).cpu()
+        self._total += maps.sum(1).cpu()
+        self._count += maps.shape[1]
+
+    def summed(self) -> Sums:
+        """The sums of all rows, of all processes, around their means; this object is used up."""
+        self._rows.flush()
+        parts = (self._gram, self._cross, self._energy, self._look, self._total, self._count)
+        sum_over_processes(*parts)
+        count = self._count.clamp_min(1)
+        look, mean = self._look, self._total / count
+        around = look.transpose(1, 2)
+        self._gram -= around[..., None] * around[:, :, None] / count
+        for cross, part, own in zip(self._cross, look, mean, strict=True):
+            for tap, seen in enumerate(part):  # one by one: the products are large
+                cross[tap].addr_(seen, own, alpha=-1)
+        return Sums(
+            self._gram,
+            self._cross.transpose(1, 2),
+            self._energy - self._total * mean,
+            around / count,
+            mean,
+        )
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What windows on maps say of the maps of their group.
+
+    Attributes:
+        gram: Second moments of each map's window around its mean, ``(groups, maps, taps, taps)``.
+        cross: Products of each map's window with all maps, ``(groups, maps, taps, maps)``.
+        energy: Energy of each map around its mean, ``(groups, maps)``.
+        look: Mean window, ``(groups, maps, taps)``.
+        mean: Mean of each map, ``(groups, maps)``.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    energy: Tensor
+    look: Tensor
+    mean: Tensor
+
+
+class _Rows:
+    """Gathers rows (dimension 1 of tensors) until there are enough to be summed at once."""
+
+    def __init__(self, use: Callable[..., None]) -> None:
+        self._use = use
+        self._waiting: list[tuple[Tensor, ...]] = []
+        self._count = 0
+
+    def add(self, *tensors: Tensor) -> None:
+        self._waiting.append(tensors)
+        self._count += tensors[0].shape[1]
+        if self._count >= ROWS_AT_ONCE:
+            self.flush()
+
+    def flush(self) -> None:
+        waiting, self._waiting, self._count = self._waiting, [], 0
+        if len(waiting) == 1:
+            self._use(*waiting[0])
+        elif waiting:
+            self._use(*(torch.cat(parts, dim=1) for parts in zip(*waiting, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -133,17 +236,18 @@ class Window:
             columns: Column of each, ``(P,)``.
 
         Returns:
-            ``(C, N * P, kernel)``.
+            ``(C, N * P, kernel)``; the channels lie side by side in memory.
         """
         mode = "constant" if self.mode == "zeros" else self.mode
         x = F.pad(x, self.padding, mode=mode) if any(self.padding) else x
-        looks = []
-        for a in range(self.kernel[0]):
-            for b in range(self.kernel[1]):
-                row = rows * self.stride[0] + a * self.dilation[0]
-                column = columns * self.stride[1] + b * self.dilation[1]
-                looks.append(x[:, :, row, column])
-        return torch.stack(looks, dim=-1).transpose(0, 1).flatten(1, 2)
+        height, width = (torch.arange(k) for k in self.kernel)
+        row = rows[:, None, None] * self.stride[0] + height[:, None] * self.dilation[0]
+        column = columns[:, None, None] * self.stride[1] + width * self.dilation[1]
+        # Pixels are picked as whole rows of channels: one by one they would be far apart in memory.
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+        picked = pixels.index_select(1, (row * x.shape[3] + column).flatten().to(x.device))
+        taps = self.kernel[0] * self.kernel[1]
+        return picked.view(-1, taps, x.shape[1]).permute(2, 0, 1)
 
 
 def places(height: int, width: int, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
