@@ -30,7 +30,8 @@ def draws(key: tuple[int, ...], indices: list[int], count: int) -> NDArray[np.fl
     """
     words = _mix(_fold(key) + np.array(indices, dtype=np.uint64) * _STEP)
     places = np.arange(1, count + 1, dtype=np.uint64) * _STEP
-    return (_mix(words[:, None] + places) >> np.uint64(11)) * 2.0**-53
+    whole = _mix(words[:, None] + places) >> np.uint64(11)
+    return whole.astype(np.float64) * 2.0**-53
 
 
 def derive(*key: int) -> int:

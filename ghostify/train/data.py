@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ghostify.train.chance import derive, draws
 from ghostify.train.images import TRIES, DataError, Recipe, open_image, shift_and_mirror
@@ -81,9 +81,9 @@ class TensorPool(Pool):
     def checksum(self) -> str:
         """Of some of the images, and all labels."""
         some = self.images[:: max(1, len(self) // 64)].cpu().contiguous().view(-1)
-        found = hashlib.sha256(some.view(torch.uint8).numpy())
+        found = hashlib.sha256(some.view(torch.uint8).numpy().tobytes())
         if self.labels is not None:
-            found.update(self.labels.cpu().contiguous().view(torch.uint8).numpy())
+            found.update(self.labels.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()[:16]
 
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
@@ -146,9 +146,9 @@ class ItemPool(Pool):
                 asked.append(part)
                 yield [(part.epoch, index) for index in part.indices]
 
-        loader = DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             _Addressed(self, key, augment),
-            batch_sampler=remember(),  # type: ignore[arg-type]
+            batch_sampler=remember(),
             num_workers=self.workers,
             collate_fn=_stack,
         )
@@ -197,7 +197,7 @@ class _Store:
         return self.images[indices], self.labels[indices] if self.pool.labelled else None
 
 
-class _Addressed:
+class _Addressed(Dataset[Any]):
     """Items by ``(epoch, index)``, the chance in them fixed by these alone."""
 
     def __init__(self, pool: ItemPool, key: int, augment: bool) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import Tensor
 
 from ghostify.errors import GhostifyError, SettingsError, first_line
 
@@ -39,7 +41,7 @@ def open_engine(
             "pip install 'ghostify[train]'."
         )
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     options: dict[str, Any] = {"devices": _count(devices)}
@@ -64,6 +66,20 @@ def open_engine(
             f"({first_line(error).rstrip('.')}): give others."
         ) from error
     return fabric
+
+
+def combine(fabric: Fabric, value: Tensor, how: Literal["sum", "mean"]) -> Tensor:
+    """A tensor's sum or mean over all processes, on the device that it is on."""
+    if fabric.world_size == 1:
+        return value
+    found = fabric.all_reduce(fabric.to_device(value.clone()), reduce_op=how)
+    assert isinstance(found, Tensor)
+    return found.to(value.device)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes and speaks, known before the engine starts."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
 
 
 def _count(devices: int | str) -> int | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,14 +16,17 @@ from torch import Tensor, nn
 
 from ghostify.errors import SettingsError
 from ghostify.train import checkpoint
+from ghostify.train.accuracy import Evaluation
 from ghostify.train.chance import derive, permutation
 from ghostify.train.data import Batch, LoaderPool, Part, Pool
-from ghostify.train.evaluate import Evaluation, check_classes, measure
+from ghostify.train.engine import combine
+from ghostify.train.evaluation import check_classes, measure
 from ghostify.train.features import Observed, Point
 from ghostify.train.images import DataError, Recipe
 from ghostify.train.interrupts import Interrupts
 from ghostify.train.journal import Journal
-from ghostify.train.losses import NAMES, Losses, distillation, feature_difference
+from ghostify.train.losses import Losses, distillation, feature_difference
+from ghostify.train.meter import Meter
 from ghostify.train.norms import GlobalNorms, set_mode
 from ghostify.train.optimize import make_average, make_optimizer, rate_at
 from ghostify.train.result import Row
@@ -84,7 +88,7 @@ class Run:
             job.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = make_average(job.student, chosen.ema)
         if self.average is not None:
-            self.average = fabric.to_device(self.average)
+            self.average.to(fabric.device)
         self.observed = Observed(job.student, [(p.student, p.side) for p in job.points])
         self.wrapped, self.optimizer = fabric.setup(
             self.observed, make_optimizer(job.student, chosen)
@@ -92,7 +96,7 @@ class Run:
         self.teacher: Observed | None = None
         if job.teacher is not None:
             watched = Observed(job.teacher, [(p.teacher, p.side) for p in job.points])
-            self.teacher = fabric.to_device(watched).eval()
+            self.teacher = watched.to(fabric.device).eval()
 
     @property
     def network(self) -> nn.Module:
@@ -164,7 +168,7 @@ class Run:
         """Do the steps that are left; whether it was stopped before the last."""
         chosen = self.job.settings
         set_mode(self.job.student, self.job.exceptions, chosen.norms == "frozen")
-        meter = Meter(self)
+        meter = Meter(self.mean, chosen)
         batches = self.job.pool.batches(self._parts(), chosen.seed, chosen.augment)
         saved = time.monotonic()
         with Interrupts() as asked:
@@ -253,19 +257,15 @@ class Run:
             if "kd" in job.losses:
                 kd = distillation(logits, told, chosen.temperature)
             if "features" in job.losses:
-                features = feature_difference(made, taught, self._mean)
+                features = feature_difference(made, taught, self.mean)
         return Losses(ce, kd, features)
 
-    def _mean(self, value: Tensor) -> Tensor:
-        if self.fabric.world_size == 1:
-            return value
-        return self.fabric.all_reduce(value, reduce_op="mean")  # type: ignore[return-value]
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a tensor over all processes."""
+        return combine(self.fabric, value, "mean")
 
     def _anyone(self, asks: bool) -> bool:
-        if self.fabric.world_size == 1:
-            return asks
-        flag = torch.tensor(float(asks), device=self.fabric.device)
-        return bool(self.fabric.all_reduce(flag, reduce_op="sum") > 0)
+        return bool(combine(self.fabric, torch.tensor(float(asks)), "sum") > 0)
 
     def _validate_if_due(self, meter: Meter) -> Evaluation | None:
         chosen, every = self.job.settings, self.job.settings.validate_steps
@@ -281,60 +281,19 @@ class Run:
         return self.validation
 
     def _log(self, journal: Journal, meter: Meter, validated: Evaluation | None) -> None:
-        self.last = meter.row(validated)
+        self.last = meter.row(
+            step=self.step,
+            steps=self.total,
+            batch=self.size,
+            per_epoch=self.per_epoch,
+            lr=self.optimizer.param_groups[0]["lr"],
+            validation=validated,
+        )
         if self.fabric.is_global_zero:
             journal.write(self.last)
             self.job.told(self.last)
-        if self.last.loss != self.last.loss or self.last.loss in (float("inf"), float("-inf")):
+        if not math.isfinite(self.last.loss):
             raise SettingsError(
                 f"The loss is not finite at step {self.step} (lr={self.job.settings.rate}): give a "
                 "smaller lr, a longer warmup, or clip."
             )
-
-
-class Meter:
-    """Means of the losses and the speed since the last row."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self._reset()
-
-    def _reset(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count, self.start, self.paused = 0, time.perf_counter(), 0.0
-
-    def pause(self, seconds: float) -> None:
-        """Leave some seconds out."""
-        self.paused += seconds
-
-    def add(self, losses: Losses) -> None:
-        """Add a step's losses; no waiting for the device."""
-        total = losses.total(self.run.job.settings)
-        values = {"loss": total} | {name: getattr(losses, name) for name in NAMES}
-        for name, value in values.items():
-            if value is not None:
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.count += 1
-
-    def row(self, validated: Evaluation | None) -> Row:
-        """The means, over all processes; a new count begins."""
-        run = self.run
-        means = run._mean(torch.stack(list(self.sums.values())) / self.count).tolist()
-        known = dict(zip(self.sums, means, strict=True))
-        spent = max(time.perf_counter() - self.start - self.paused, 1e-9)
-        speed = self.count / spent
-        row = Row(
-            step=run.step,
-            steps=run.total,
-            epoch=run.step / run.per_epoch,
-            lr=run.optimizer.param_groups[0]["lr"],
-            loss=known["loss"],
-            ce=known.get("ce"),
-            kd=known.get("kd"),
-            features=known.get("features"),
-            images_per_second=speed * run.size,
-            seconds_left=(run.total - run.step) / speed,
-            validation=validated,
-        )
-        self._reset()
-        return row

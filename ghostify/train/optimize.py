@@ -23,6 +23,7 @@ def make_optimizer(network: nn.Module, settings: FinetuneSettings) -> torch.opti
 
 
 Groups = list[dict[str, object]]
+Tensors = tuple[Tensor, ...] | list[Tensor]
 OPTIMIZERS: dict[str, Callable[[Groups, FinetuneSettings], torch.optim.Optimizer]] = {
     "sgd": lambda groups, chosen: torch.optim.SGD(
         groups, chosen.rate, momentum=chosen.momentum, nesterov=chosen.momentum > 0
@@ -54,7 +55,7 @@ def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
     if not decay:
         return None
 
-    def average(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+    def average(averages: Tensors, values: Tensors, count: Tensor | int) -> None:
         warm = min(decay, (1 + int(count)) / (10 + int(count)))
         get_ema_multi_avg_fn(warm)(averages, values, count)
 

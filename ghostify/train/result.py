@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from ghostify.train.evaluate import Evaluation
+from ghostify.train.accuracy import Evaluation
 from ghostify.train.settings import FinetuneSettings
 
 

@@ -1,21 +1,20 @@
-"""Top-1 and top-5 accuracy of a network, with confidence intervals."""
+"""Classifying labelled images and counting what is right."""
 
 from __future__ import annotations
 
-import json
-import math
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ghostify.errors import SettingsError
+from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.chance import permutation
 from ghostify.train.data import LoaderPool, Part, Pool
-from ghostify.train.engine import open_engine
+from ghostify.train.engine import combine, open_engine
 from ghostify.train.features import logits_of
 from ghostify.train.images import DataError, Recipe
 from ghostify.train.inputs import recipe_of
@@ -25,92 +24,6 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Said = Callable[[str], None]
-SCHEMA = "ghostify.evaluate/1"
-Z95 = 1.959963984540054
-
-
-@dataclass(frozen=True)
-class Share:
-    """How many of some images were right.
-
-    Attributes:
-        right: Their number.
-        images: The number of all.
-    """
-
-    right: int
-    images: int
-
-    @property
-    def percent(self) -> float:
-        """Right ones in percent."""
-        return 100 * self.right / self.images
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's interval that holds the true percentage with 95 % confidence.
-
-        Example:
-            >>> [round(bound, 1) for bound in Share(90, 100).interval]
-            [82.6, 94.5]
-        """
-        n, p = self.images, self.right / self.images
-        middle = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        reach = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n**2))
-        return 100 * max(middle - reach, 0.0), 100 * min(middle + reach, 1.0)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{self.percent:.2f} % ({low:.2f} to {high:.2f})"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How well a network classifies some images.
-
-    Attributes:
-        top1: Images whose label has the highest score.
-        top5: Images whose label is among the five highest; None below six classes.
-        images: Number of images.
-        loss: Mean cross-entropy.
-        seconds: Wall time.
-    """
-
-    top1: Share
-    top5: Share | None
-    images: int
-    loss: float
-    seconds: float = 0.0
-
-    def __str__(self) -> str:
-        five = f", top-5 {self.top5}" if self.top5 is not None else ""
-        return f"top-1 {self.top1}{five}, loss {self.loss:.4f}, {self.images} images"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data: percentages with their intervals."""
-        shares = {
-            name: None if share is None else {
-                "percent": share.percent, "interval95": list(share.interval), **asdict(share)
-            }
-            for name, share in (("top1", self.top1), ("top5", self.top5))
-        }  # fmt: skip
-        return {
-            "schema": SCHEMA, "images": self.images, "loss": self.loss, **shares,
-            "seconds": self.seconds,
-        }  # fmt: skip
-
-    def to_json(self) -> str:
-        """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_markdown(self) -> str:
-        """A table."""
-        rows = ["| | percent | 95 % interval |", "|---|---:|---|"]
-        for name, share in (("top-1", self.top1), ("top-5", self.top5)):
-            if share is not None:
-                low, high = share.interval
-                rows.append(f"| {name} | {share.percent:.2f} | {low:.2f} to {high:.2f} |")
-        return "\n".join([*rows, "", f"{self.images} images, mean loss {self.loss:.4f}"])
 
 
 def evaluate(
@@ -178,13 +91,11 @@ def measure(
     said: Said = lambda _: None,
 ) -> Evaluation:
     """`evaluate` with what is open already; the network stays in the mode it has."""
-    import time
-
     start = time.perf_counter()
     if not pool.labelled:
         raise DataError("The images have no labels to check: give a folder of class folders.")
     sums = torch.zeros(4, dtype=torch.float64)
-    top = 0
+    outputs = 0
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -201,8 +112,8 @@ def measure(
                 scores = logits_of(network(x)).float()
             check_classes(pool, labels, scores.shape[1])
             wanted = fabric.to_device(labels)
-            top = min(5, scores.shape[1])
-            hits = scores.topk(top, dim=1).indices == wanted[:, None]
+            outputs = scores.shape[1]
+            hits = scores.topk(min(5, outputs), dim=1).indices == wanted[:, None]
             loss = F.cross_entropy(scores, wanted, reduction="sum")
             sums += torch.tensor(
                 [float(hits[:, :1].sum()), float(hits.sum()), float(loss), len(labels)],
@@ -212,13 +123,10 @@ def measure(
     finally:
         for module, mode in modes.items():
             module.training = mode
-    if fabric.world_size > 1:
-        both = fabric.to_device(torch.cat([sums, torch.tensor([float(top)])]).float())
-        total = fabric.all_reduce(both, reduce_op="sum")
-        sums = total[:4].double().cpu()  # type: ignore[index]
+    sums = combine(fabric, sums, "sum")
     right, right5, loss_sum, count = sums.tolist()
     n = round(count)
-    share5 = Share(round(right5), n) if top == 5 else None
+    share5 = Share(round(right5), n) if outputs > 5 else None
     return Evaluation(Share(round(right), n), share5, n, loss_sum / n, time.perf_counter() - start)
 
 

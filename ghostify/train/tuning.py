@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ghostify import io
-from ghostify.errors import ModelError, SettingsError
+from ghostify.errors import ModelError, SettingsError, nearest
 from ghostify.provenance import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.data import Pool
@@ -137,8 +137,6 @@ def _settings(settings: FinetuneSettings | None, options: dict[str, Any]) -> Fin
     known = FinetuneSettings.__dataclass_fields__
     unknown = [name for name in options if name not in known]
     if unknown:
-        from ghostify.errors import nearest
-
         raise SettingsError(
             f"{unknown[0]!r} is no setting of finetune{nearest(unknown[0], known)}: "
             f"see FinetuneSettings."
