@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ghostify.plans import Plan
     from ghostify.settings import CGGhost, CGhost, GGhost
     from ghostify.stage_table import StageTable
+    from ghostify.train import Evaluation, Finetuned, FinetuneSettings, evaluate, finetune
     from ghostify.verification import verify
     from ghostify.zoo import list_models
 
@@ -42,6 +43,9 @@ _HOMES = {
     "CGhostPass": "ghostify.passes",
     "Cost": "ghostify.cost",
     "Count": "ghostify.cost",
+    "Evaluation": "ghostify.train",
+    "FinetuneSettings": "ghostify.train",
+    "Finetuned": "ghostify.train",
     "GGhost": "ghostify.settings",
     "GGhostStage": "ghostify.nn",
     "GhostConv2d": "ghostify.nn",
@@ -56,7 +60,9 @@ _HOMES = {
     "convert": "ghostify.api",
     "convert_": "ghostify.api",
     "count": "ghostify.cost",
+    "evaluate": "ghostify.train",
     "find_stages": "ghostify.api",
+    "finetune": "ghostify.train",
     "list_models": "ghostify.zoo",
     "load": "ghostify.api",
     "plan": "ghostify.api",
@@ -73,6 +79,9 @@ __all__ = [
     "CGhostPass",
     "Cost",
     "Count",
+    "Evaluation",
+    "FinetuneSettings",
+    "Finetuned",
     "GGhost",
     "GGhostStage",
     "GhostConv2d",
@@ -88,7 +97,9 @@ __all__ = [
     "convert",
     "convert_",
     "count",
+    "evaluate",
     "find_stages",
+    "finetune",
     "list_models",
     "load",
     "plan",

@@ -31,8 +31,9 @@ RECIPE = "recipe.yaml"
 FORMAT = "ghostify.recipe/1"
 """Name and version of the recipe; the number goes up when a key changes its meaning or goes."""
 
-# What a save that was killed leaves: no reason to refuse the folder to the next one.
-_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp|model-[0-9a-f]{8}\.safetensors")
+# What a save that was killed leaves, or a tuning that was stopped before its network was saved: no
+# reason to refuse the folder to the next one.
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp|model-[0-9a-f]{8}\.safetensors|training")
 
 
 @dataclass(frozen=True)

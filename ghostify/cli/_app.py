@@ -10,6 +10,8 @@ from ghostify._version import __version__
 from ghostify.cli.analyze import analyze
 from ghostify.cli.check import check
 from ghostify.cli.convert import convert
+from ghostify.cli.evaluate import evaluate
+from ghostify.cli.finetune import finetune
 from ghostify.cli.models import models
 from ghostify.cli.report import report
 from ghostify.cli.reproduce import reproduce
@@ -21,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (convert, stages, report, check, analyze, reproduce, models):
+for command in (convert, finetune, evaluate, stages, report, check, analyze, reproduce, models):
     app.command()(command)
 
 
@@ -44,6 +46,8 @@ def _options(
 
     \b
     ghostify convert resnet50 --s 2 -o out     convert, print what it saves, save
+    ghostify finetune out --data images ...    tune it by a teacher and by labels
+    ghostify evaluate out --data images        its top-1 and top-5 accuracy
     ghostify stages resnet50                   the stages that G-Ghost would rebuild
     ghostify report out                        what was saved, or what a network costs
     ghostify check out --min-macs-ratio 1.8    exit 1 where a bound is missed (for CI)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -18,7 +18,6 @@ from ghostify.files import check_target, write_text
 
 if TYPE_CHECKING:
     from ghostify.cost.report import Order, Report
-    from ghostify.stage_table import StageTable
 
 
 def complain(sentence: str) -> None:
@@ -70,9 +69,17 @@ def check_report_targets(json_file: str | None, markdown_file: str | None) -> No
             check_target(Path(target))
 
 
-def write_report(
-    report: Report | StageTable, json_file: str | None, markdown_file: str | None
-) -> None:
+class Writable(Protocol):
+    """What can be written as a report."""
+
+    def to_json(self) -> str:
+        """As JSON."""
+
+    def to_markdown(self) -> str:
+        """As Markdown."""
+
+
+def write_report(report: Writable, json_file: str | None, markdown_file: str | None) -> None:
     """A report as files; ``-`` is stdout."""
     for target, text in ((json_file, report.to_json), (markdown_file, report.to_markdown)):
         if target == "-":

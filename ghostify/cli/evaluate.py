@@ -1,0 +1,73 @@
+"""``ghostify evaluate``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ghostify.cli import _options as given
+from ghostify.cli._processes import one_speaks
+from ghostify.cli._terminal import (
+    Steps,
+    check_report_targets,
+    print_plain,
+    prints_to_stderr,
+    warn_in_a_line,
+    write_report,
+)
+
+
+def evaluate(
+    model: given.Model,
+    data: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Images in class folders, or with test/ inside.")
+    ],
+    weights: given.Weights = None,
+    batch_size: Annotated[int, typer.Option(metavar="N", help="Images at a time.", min=1)] = 256,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="How many images to take (all).", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of their choice.")] = 0,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="Processes that read large images.", min=0)
+    ] = 0,
+    precision: Annotated[str, typer.Option(metavar="NAME", help="fp32, bf16, fp16.")] = "fp32",
+    input_size: given.InputSize = None,
+    model_args: given.ModelArgs = None,
+    trust: given.Trust = False,
+    accelerator: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, ...", show_default=False)
+    ] = "auto",
+    devices: Annotated[
+        str, typer.Option(metavar="N", help="How many (1); torchrun says it itself.")
+    ] = "1",
+    json_file: given.JsonFile = None,
+    markdown_file: given.MarkdownFile = None,
+    quiet: given.Quiet = False,
+) -> None:
+    """Print a network's top-1 and top-5 accuracy, with 95 % confidence intervals.
+
+    \b
+    ghostify evaluate out --data images/test
+    ghostify evaluate resnet50 --weights DEFAULT --data imagenet/val --workers 2
+    ghostify evaluate out --data images --samples 2000 --json -
+    """  # noqa: D301 (click reads the character)
+    warn_in_a_line()
+    from ghostify import train
+
+    check_report_targets(json_file, markdown_file)
+    with one_speaks() as first, prints_to_stderr(), Steps(2, quiet or not first) as step:
+        size = given.parse_input_size(input_size)
+        step(f"building {model}")
+        network = given.open_model(model, model_args, weights, trust)
+        step("evaluating")
+        result = train.evaluate(
+            network, data, batch_size=batch_size, samples=samples, seed=seed, workers=workers,
+            precision=precision, accelerator=accelerator, devices=devices, input_size=size,
+            said=step.note,
+        )  # fmt: skip
+    if first:
+        write_report(result, json_file, markdown_file)
+        if not quiet and "-" not in (json_file, markdown_file):
+            print_plain(str(result))

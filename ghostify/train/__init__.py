@@ -1,0 +1,19 @@
+"""Tuning converted networks by distillation and labels, and measuring their accuracy."""
+
+from ghostify.train.accuracy import Evaluation, Share
+from ghostify.train.evaluation import evaluate
+from ghostify.train.images import DataError
+from ghostify.train.result import Finetuned, Row
+from ghostify.train.settings import FinetuneSettings
+from ghostify.train.tuning import finetune
+
+__all__ = [
+    "DataError",
+    "Evaluation",
+    "FinetuneSettings",
+    "Finetuned",
+    "Row",
+    "Share",
+    "evaluate",
+    "finetune",
+]

@@ -1,0 +1,160 @@
+"""Classifying labelled images and counting what is right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ghostify.errors import SettingsError
+from ghostify.train.accuracy import Evaluation, Share
+from ghostify.train.chance import permutation
+from ghostify.train.data import LoaderPool, Part, Pool
+from ghostify.train.engine import combine, open_engine
+from ghostify.train.features import logits_of
+from ghostify.train.images import DataError, Recipe
+from ghostify.train.inputs import recipe_of
+from ghostify.train.sources import Data, held_out, open_pool
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Said = Callable[[str], None]
+
+
+def evaluate(
+    model: nn.Module,
+    data: Data,
+    *,
+    batch_size: int = 256,
+    samples: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    precision: str = "fp32",
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    input_size: tuple[int, ...] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    said: Said = lambda _: None,
+) -> Evaluation:
+    """Classify labelled images and count what is right. The network is not changed.
+
+    Args:
+        model: A network that gives class scores, ``(N, classes)``.
+        data: A folder of class folders (or one that has such a ``test`` or ``val`` inside), tensors
+            ``(images, labels)``, a data set of ``(image, label)``, a loader.
+        batch_size: Images at a time.
+        samples: How many images to take, chosen by the seed; all where not given.
+        seed: Of that choice.
+        workers: Processes that read images, where they are not kept in memory.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        devices: How many; under torchrun its processes say it.
+        input_size: ``(C, H, W)`` that image files are brought to; worked out where not given.
+        mean: Of image files' channels; the network's configuration says it where this does not.
+        std: Likewise.
+        said: Told what is done now.
+
+    Raises:
+        DataError: The images can't be read, have no labels, or don't fit the network.
+        GhostifyError: The engine (``ghostify[train]``) is not installed.
+    """
+    if batch_size < 1 or (samples is not None and samples < 1):
+        name, value = ("batch_size", batch_size) if batch_size < 1 else ("samples", samples)
+        raise SettingsError(f"{name}={value} makes no sense: give 1 or more.")
+    fabric = open_engine(accelerator, devices, precision)
+    recipe, _ = recipe_of(model, input_size, mean, std)
+    pool = open_pool(held_out(data), recipe, workers)
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    try:
+        return measure(
+            fabric, fabric.to_device(model), pool, recipe, batch_size, samples, seed, said
+        )
+    finally:
+        model.to(device)
+
+
+@torch.no_grad()
+def measure(
+    fabric: Fabric,
+    network: nn.Module,
+    pool: Pool,
+    recipe: Recipe,
+    batch_size: int,
+    samples: int | None,
+    seed: int,
+    said: Said = lambda _: None,
+) -> Evaluation:
+    """`evaluate` with what is open already; the network stays in the mode it has."""
+    start = time.perf_counter()
+    if not pool.labelled:
+        raise DataError("The images have no labels to check: give a folder of class folders.")
+    sums = torch.zeros(4, dtype=torch.float64)
+    outputs = 0
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        for images, labels in pool.batches(
+            _parts(pool, batch_size, samples, seed, fabric.global_rank, fabric.world_size),
+            seed,
+            False,
+        ):
+            assert labels is not None
+            if not len(labels):
+                continue
+            x = recipe.normalise(fabric.to_device(images))
+            with fabric.autocast():
+                scores = logits_of(network(x)).float()
+            check_classes(pool, labels, scores.shape[1])
+            wanted = fabric.to_device(labels)
+            outputs = scores.shape[1]
+            hits = scores.topk(min(5, outputs), dim=1).indices == wanted[:, None]
+            loss = F.cross_entropy(scores, wanted, reduction="sum")
+            sums += torch.tensor(
+                [float(hits[:, :1].sum()), float(hits.sum()), float(loss), len(labels)],
+                dtype=torch.float64,
+            )
+            said(f"evaluating, {int(sums[3])} images")
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    sums = combine(fabric, sums, "sum")
+    right, right5, loss_sum, count = sums.tolist()
+    n = round(count)
+    share5 = Share(round(right5), n) if outputs > 5 else None
+    return Evaluation(Share(round(right), n), share5, n, loss_sum / n, time.perf_counter() - start)
+
+
+def _parts(
+    pool: Pool, size: int, samples: int | None, seed: int, rank: int, ranks: int
+) -> Iterator[Part]:
+    """This process's part of the images, in order."""
+    if isinstance(pool, LoaderPool):
+        for place in range(len(pool.loader)):
+            yield Part(None, place, [], (rank, ranks))
+        return
+    chosen = list(range(len(pool)))
+    if samples is not None and samples < len(pool):
+        chosen = sorted(permutation(len(pool), seed, -1)[:samples])
+    mine = chosen[rank::ranks]
+    for place, start in enumerate(range(0, len(mine), size)):
+        yield Part(None, place, mine[start : start + size])
+
+
+def check_classes(pool: Pool, labels: torch.Tensor, outputs: int) -> None:
+    """Raise where the classes of the data are not those of the network."""
+    if pool.classes is not None and len(pool.classes) != outputs:
+        raise DataError(
+            f"The data has {len(pool.classes)} classes ({', '.join(pool.classes[:3])}, ...) and "
+            f"the network {outputs} outputs: give data of the classes it was trained on."
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs:
+        raise DataError(
+            f"The data has labels {int(labels.min())} to {int(labels.max())} and the network "
+            f"{outputs} outputs: give data of the classes it was trained on."
+        )

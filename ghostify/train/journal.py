@@ -1,0 +1,90 @@
+"""The metrics of a run, as CSV and as TensorBoard's events."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ghostify.files import write_text
+from ghostify.train.result import Row
+
+COLUMNS = (
+    "step", "epoch", "lr", "loss", "ce", "kd", "features", "images_per_second",
+    "val_top1", "val_top5", "val_loss",
+)  # fmt: skip
+
+
+class Journal:
+    """Writes rows; rows after the step that a run goes on from are dropped first.
+
+    Args:
+        folder: Where to; None for nowhere.
+        step: The step that the run goes on from.
+    """
+
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self._file: Path | None = None
+        self._events: Any = None
+        if folder is None:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = folder / "metrics.csv"
+        kept = _rows_until(self._file, step) if step else []
+        text = "\n".join(",".join(row) for row in [list(COLUMNS), *kept])
+        write_text(self._file, text + "\n")
+        if importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            if not step:
+                for old in folder.glob("events.out.tfevents.*"):
+                    old.unlink()
+            self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    @property
+    def has_events(self) -> bool:
+        """Whether TensorBoard is there to write for."""
+        return self._events is not None
+
+    def write(self, row: Row) -> None:
+        """Add a row."""
+        if self._file is None:
+            return
+        values = _values(row)
+        with self._file.open("a", newline="", encoding="utf-8") as stream:
+            csv.writer(stream, lineterminator="\n").writerow(
+                ["" if values[name] is None else _short(values[name]) for name in COLUMNS]
+            )
+        if self._events is not None:
+            for name in COLUMNS[1:]:
+                if values[name] is not None:
+                    self._events.add_scalar(name, values[name], row.step)
+
+    def close(self) -> None:
+        """Write what is left to write."""
+        if self._events is not None:
+            self._events.close()
+
+
+def _values(row: Row) -> dict[str, Any]:
+    found = row.validation
+    five = None if found is None or found.top5 is None else found.top5.percent
+    return {
+        **{name: getattr(row, name) for name in COLUMNS[:8]},
+        "val_top1": None if found is None else found.top1.percent,
+        "val_top5": five,
+        "val_loss": None if found is None else found.loss,
+    }
+
+
+def _short(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _rows_until(file: Path, step: int) -> list[list[str]]:
+    if not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))[1:]
+    return [r for r in rows if len(r) == len(COLUMNS) and r[0].isdecimal() and int(r[0]) <= step]

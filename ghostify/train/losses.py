@@ -1,0 +1,84 @@
+"""The losses of a step: distillation of logits and features, cross-entropy with labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ghostify.train.settings import FinetuneSettings
+
+NAMES = ("ce", "kd", "features")
+
+Reduce = Callable[[Tensor], Tensor]
+"""The mean of a tensor over all processes."""
+
+
+def distillation(made: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+    """Hinton et al.'s: divergence of the softened class scores, times the temperature squared.
+
+    Args:
+        made: The student's logits, ``(N, classes)``.
+        wanted: The teacher's.
+        temperature: By which both are divided.
+
+    Example:
+        >>> logits = torch.tensor([[1.0, 2.0]])
+        >>> float(distillation(logits, logits, 4.0))
+        0.0
+    """
+    student = F.log_softmax(made.float() / temperature, dim=1)
+    teacher = F.log_softmax(wanted.float() / temperature, dim=1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return divergence * temperature**2
+
+
+def feature_difference(made: Sequence[Tensor], wanted: Sequence[Tensor], reduce: Reduce) -> Tensor:
+    """Energy of the difference as a part of the wanted energy, the mean over all points.
+
+    Args:
+        made: The student's features.
+        wanted: The teacher's, of the same shapes.
+        reduce: The mean over all processes, for the wanted energy.
+    """
+    energy = reduce(torch.stack([b.float().square().mean() for b in wanted])).clamp_min(1e-12)
+    parts = [(a.float() - b.float()).square().mean() for a, b in zip(made, wanted, strict=True)]
+    return (torch.stack(parts) / energy).mean()
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The parts of a step's loss; None for those that are not used.
+
+    Attributes:
+        ce: Cross-entropy.
+        kd: Distillation of logits.
+        features: Distillation of features.
+    """
+
+    ce: Tensor | None
+    kd: Tensor | None
+    features: Tensor | None
+
+    def total(self, settings: FinetuneSettings) -> Tensor:
+        """Their weighted sum."""
+        parts = [(getattr(self, name), getattr(settings, name)) for name in NAMES]
+        return torch.stack([part * weight for part, weight in parts if part is not None]).sum()
+
+    def detach(self) -> Losses:
+        """The values, without what made them."""
+        values = {name: getattr(self, name) for name in NAMES}
+        return Losses(**{n: None if v is None else v.detach() for n, v in values.items()})
+
+    @staticmethod
+    def mean(all_of_them: Sequence[Losses]) -> Losses:
+        """The mean of the parts of several."""
+
+        def part(name: str) -> Tensor | None:
+            values = [getattr(losses, name) for losses in all_of_them]
+            return None if values[0] is None else torch.stack(values).mean()
+
+        return Losses(*(part(name) for name in NAMES))

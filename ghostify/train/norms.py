@@ -1,0 +1,84 @@
+"""Batch norms over the batch of all processes, on any device.
+
+PyTorch's own SyncBatchNorm needs a GPU and other modules in the network; this needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+
+class GlobalNorms(TorchFunctionMode):
+    """Inside, batch norms in training use the statistics of all processes' batches together.
+
+    Whatever module calls ``torch.nn.functional.batch_norm`` is served. All processes must run the
+    same network.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Replace ``batch_norm`` where it would use the batch's statistics."""
+        keywords = dict(kwargs or {})
+        if func is F.batch_norm:
+            return _batch_norm(*args, **keywords)
+        return func(*args, **keywords)
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if not training:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    x = input.float()
+    across = [d for d in range(x.ndim) if d != 1]
+    count = x.numel() // x.shape[1] * dist.get_world_size()
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    mean = all_reduce(x.sum(across)) / count
+    centred = x - mean.view(shape)
+    variance = all_reduce(centred.square().sum(across)) / count
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            unbiased = variance * (count / max(count - 1, 1))
+            running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+    out = centred * (variance + eps).rsqrt().view(shape)
+    if weight is not None:
+        out = out * weight.view(shape)
+    if bias is not None:
+        out = out + bias.view(shape)
+    return out.to(input.dtype)
+
+
+def set_mode(network: nn.Module, exceptions: list[str], frozen: bool) -> None:
+    """Train mode, but for the modules that stay in eval mode.
+
+    Args:
+        network: The network.
+        exceptions: Names of modules that stay in eval mode.
+        frozen: Whether all batch norms do.
+    """
+    network.train()
+    for name, module in network.named_modules():
+        if name in exceptions or (frozen and isinstance(module, _BatchNorm)):
+            module.training = False

@@ -1,0 +1,62 @@
+"""The optimizer, its learning rate at each step, and the average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from ghostify.train.settings import FinetuneSettings
+
+
+def make_optimizer(network: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
+    """The optimizer; weights decay, norms and biases don't."""
+    tuned = [p for p in network.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in tuned if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in tuned if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return OPTIMIZERS[settings.optimizer]([g for g in groups if g["params"]], settings)
+
+
+Groups = list[dict[str, object]]
+Tensors = tuple[Tensor, ...] | list[Tensor]
+OPTIMIZERS: dict[str, Callable[[Groups, FinetuneSettings], torch.optim.Optimizer]] = {
+    "sgd": lambda groups, chosen: torch.optim.SGD(
+        groups, chosen.rate, momentum=chosen.momentum, nesterov=chosen.momentum > 0
+    ),
+    "adamw": lambda groups, chosen: torch.optim.AdamW(groups, chosen.rate),
+}
+"""What makes each optimizer; a new one is one more entry."""
+
+
+def rate_at(step: int, total: int, settings: FinetuneSettings) -> float:
+    """The learning rate of a step: a ramp up, then half a cosine to zero.
+
+    Example:
+        >>> chosen = FinetuneSettings(lr=1.0, warmup=0.2)
+        >>> [round(rate_at(step, 10, chosen), 2) for step in (0, 1, 2, 6, 9)]
+        [0.5, 1.0, 1.0, 0.5, 0.04]
+    """
+    ramp = round(settings.warmup * total)
+    if step < ramp:
+        return settings.rate * (step + 1) / ramp
+    return settings.rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(total - ramp, 1)))
+
+
+def make_average(network: nn.Module, decay: float) -> AveragedModel | None:
+    """The exponential average of weights and norms' statistics; None for a decay of 0.
+
+    Early on, when it would still be what the weights began as, it follows faster.
+    """
+    if not decay:
+        return None
+
+    def average(averages: Tensors, values: Tensors, count: Tensor | int) -> None:
+        warm = min(decay, (1 + int(count)) / (10 + int(count)))
+        get_ema_multi_avg_fn(warm)(averages, values, count)
+
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)

@@ -1,0 +1,145 @@
+"""How a network is tuned, as data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ghostify.errors import SettingsError
+from ghostify.settings.base import check_choice, check_number, check_whole
+
+Optimizer = Literal["sgd", "adamw"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Norms = Literal["batch", "frozen"]
+
+RATES: dict[str, float] = {"sgd": 0.05, "adamw": 2e-3}
+"""Learning rate of each optimizer where none is given, for a batch of 128."""
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How `finetune` tunes.
+
+    Attributes:
+        epochs: Passes over the data; 10 where no steps are given either.
+        steps: Steps of the optimizer, in place of ``epochs``.
+        batch_size: Images of a step, of all processes and accumulated parts together.
+        optimizer: ``"sgd"`` (Nesterov) or ``"adamw"``.
+        lr: Highest learning rate; by the optimizer (see `RATES`) where none is given.
+        momentum: Of SGD.
+        weight_decay: Of all parameters but norms and biases.
+        warmup: Part of the steps in which the rate rises; then half a cosine lowers it to zero.
+        ema: Decay of the average of the weights that is kept in their place; 0 for none.
+        precision: ``"fp32"``, or ``"bf16"``, ``"fp16"`` for mixed precision.
+        accumulate: Parts that a process works off a step's images in.
+        clip: Largest norm of the gradient; None for any.
+        channels_last: Whether images and kernels lie in memory with the channels last.
+        temperature: Of the distillation's softmax.
+        kd: Weight of the distillation of logits.
+        features: Weight of the distillation of features at the converted places.
+        ce: Weight of the cross-entropy with the labels.
+        label_smoothing: Of the cross-entropy.
+        norms: ``"batch"``: batch norms use the statistics of the batch, and learn them;
+            ``"frozen"``: they keep the ones they have.
+        sync_norms: Whether the batch of a norm is that of all processes.
+        augment: Whether images are cropped and mirrored at random.
+        workers: Processes that read images, where they are not kept in memory.
+        seed: Of order, augmentation and dropout.
+        log_steps: Steps between two rows of the log.
+        validate_steps: Steps between two validations; at each epoch's end where not given.
+        val_samples: Images of a validation, chosen by the seed; all where not given.
+        checkpoint_steps: Steps between two checkpoints; none but the timed ones where not given.
+        checkpoint_minutes: Minutes between two checkpoints.
+
+    Raises:
+        SettingsError: A value makes no sense.
+    """
+
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int = 128
+    optimizer: Optimizer = "sgd"
+    lr: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup: float = 0.05
+    ema: float = 0.0
+    precision: Precision = "fp32"
+    accumulate: int = 1
+    clip: float | None = None
+    channels_last: bool = False
+    temperature: float = 4.0
+    kd: float = 1.0
+    features: float = 1.0
+    ce: float = 0.1
+    label_smoothing: float = 0.0
+    norms: Norms = "batch"
+    sync_norms: bool = True
+    augment: bool = True
+    workers: int = 0
+    seed: int = 0
+    log_steps: int = 10
+    validate_steps: int | None = None
+    val_samples: int | None = None
+    checkpoint_steps: int | None = None
+    checkpoint_minutes: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None and self.steps is not None:
+            raise SettingsError(
+                f"epochs={self.epochs} and steps={self.steps} are both given: give one of them."
+            )
+        for name in ("epochs", "steps", "validate_steps", "val_samples", "checkpoint_steps"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 1)
+        for name in ("batch_size", "accumulate", "log_steps"):
+            check_whole(name, getattr(self, name), 1)
+        for name in ("workers", "seed"):
+            check_whole(name, getattr(self, name), 0)
+        for name in ("lr", "clip"):
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), 0, math.inf)
+        for name in ("temperature", "checkpoint_minutes"):
+            check_number(name, getattr(self, name), 0, math.inf)
+        for name in ("kd", "features", "ce", "weight_decay"):
+            _check_from_zero(name, getattr(self, name), math.inf)
+        for name in ("momentum", "warmup", "ema", "label_smoothing"):
+            _check_from_zero(name, getattr(self, name), 1)
+        check_choice("optimizer", self.optimizer, tuple(RATES))
+        check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
+        check_choice("norms", self.norms, ("batch", "frozen"))
+        if self.batch_size % self.accumulate:
+            raise SettingsError(
+                f"batch_size={self.batch_size} can't be split into accumulate={self.accumulate} "
+                "equal parts: give a multiple."
+            )
+
+    @property
+    def rate(self) -> float:
+        """The highest learning rate."""
+        return RATES[self.optimizer] if self.lr is None else self.lr
+
+    def total_steps(self, per_epoch: int) -> int:
+        """Steps of the whole run, where an epoch has ``per_epoch``."""
+        if self.steps is not None:
+            return self.steps
+        return (10 if self.epochs is None else self.epochs) * per_epoch
+
+    def decisive(self) -> dict[str, Any]:
+        """The settings that the weights depend on, as plain data; how often to save is none."""
+        data = asdict(self)
+        for name in _INDIFFERENT:
+            del data[name]
+        return data
+
+
+_INDIFFERENT = (
+    "workers", "log_steps", "validate_steps", "val_samples", "checkpoint_steps",
+    "checkpoint_minutes",
+)  # fmt: skip
+
+
+def _check_from_zero(option: str, value: Any, below: float) -> None:
+    if value != 0 or isinstance(value, bool):
+        check_number(option, value, 0, below)

@@ -1,0 +1,257 @@
+"""Tuning a converted network, by a teacher and by labels."""
+
+from __future__ import annotations
+
+import copy
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ghostify import io
+from ghostify.errors import ModelError, SettingsError, nearest
+from ghostify.provenance import provenance_of
+from ghostify.train import checkpoint
+from ghostify.train.data import Pool
+from ghostify.train.engine import open_engine
+from ghostify.train.features import Point, agreeing, find_points, logits_of
+from ghostify.train.images import DataError, Recipe
+from ghostify.train.inputs import recipe_of
+from ghostify.train.journal import Journal
+from ghostify.train.loop import Job, Run, Told
+from ghostify.train.result import Finetuned
+from ghostify.train.settings import FinetuneSettings
+from ghostify.train.sources import Data, open_pool, split_folder
+
+
+def finetune(
+    student: nn.Module,
+    data: Data,
+    settings: FinetuneSettings | None = None,
+    *,
+    teacher: nn.Module | None = None,
+    val: Data | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    input_size: tuple[int, ...] | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    progress: Told | None = None,
+    **options: Any,
+) -> Finetuned:
+    """Tune a converted network: distillation from a teacher, cross-entropy with labels.
+
+    With a teacher, its logits are learned from, and where it is the student's original, what it
+    computes at the ends of converted blocks too. With labels, these. The networks that are given
+    are not changed.
+
+    Args:
+        student: The network to tune, as `ghostify.convert` or `ghostify.load` gave it.
+        data: Training images: a folder of class folders (or one that has such a ``train`` inside,
+            with ``val`` or ``test`` beside it), a folder of images (no labels), tensors
+            ``(images, labels)`` or images alone, a data set of ``(image, label)``, a loader.
+            Image files, PIL images and bytes are normalised, cropped and mirrored; other tensors
+            are ready for the network (a data set's and a loader's are taken as they are).
+        settings: Settings as data, in place of ``options``.
+        teacher: The trained original, or any network with the same classes.
+        val: Images for validation, likewise.
+        output: Folder for the tuned network, with checkpoint and metrics in ``training/``.
+        resume: Whether to go on from the checkpoint that ``output`` holds, where there is one.
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        devices: How many; under torchrun its processes say it.
+        input_size: ``(C, H, W)`` that image files are brought to; worked out where not given.
+        mean: Of image files' channels; the network's configuration says it where this does not.
+        std: Likewise.
+        progress: Told each row of the log.
+        **options: See `FinetuneSettings`.
+
+    Returns:
+        The tuned copy, and what was done.
+
+    Raises:
+        SettingsError: A setting makes no sense, or differs from the run to resume.
+        DataError: The images can't be read, or don't fit the network.
+        ModelError: Teacher and student don't fit.
+        GhostifyError: The engine (``ghostify[train]``) is not installed.
+
+    Example:
+        >>> import ghostify
+        >>> tuned = finetune(
+        ...     ghostify.convert("resnet20-cifar", s=2), torch.rand(8, 3, 32, 32),
+        ...     teacher=ghostify.build("resnet20-cifar"), steps=2, batch_size=4,
+        ... )
+        >>> tuned.losses, len(tuned.points)
+        (('kd', 'features'), 10)
+    """
+    chosen = _settings(settings, options)
+    target = None if output is None else Path(output)
+    found = _look_for_run(target, resume)
+    start = time.perf_counter()
+    shared = not (chosen.sync_norms or chosen.norms == "frozen")
+    fabric = open_engine(accelerator, devices, chosen.precision, sync_buffers=shared)
+    recipe, notes = recipe_of(student, input_size, mean, std)
+    data, val = split_folder(data, val)
+    pool = open_pool(data, recipe, chosen.workers)
+    val_pool = None if val is None else open_pool(val, recipe, chosen.workers)
+    _check_val(pool, val_pool)
+    tuned = copy.deepcopy(student)
+    losses, points, more = _choose_losses(tuned, teacher, pool, recipe, chosen)
+    exceptions = [n for n, m in student.named_modules() if student.training and not m.training]
+    job = Job(
+        tuned, None if teacher is None else copy.deepcopy(teacher).eval(), points, losses, pool,
+        val_pool, recipe, chosen, target, exceptions, progress or (lambda _: None),
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        run = Run(job, fabric)
+        if found is not None:
+            checkpoint.check_same(checkpoint.path_in(target), found, run.identity())  # type: ignore[arg-type]
+            run.restore(found)
+        folder = target / checkpoint.FOLDER if target and fabric.is_global_zero else None
+        journal = Journal(folder, run.step)
+        try:
+            interrupted = run.go(journal)
+        finally:
+            journal.close()
+    run.observed.release()
+    result = _hand_over(run.network, student)
+    if target is not None and fabric.is_global_zero and not interrupted:
+        io.save(result, target, provenance_of(student))
+    fabric.barrier()
+    return Finetuned(
+        result, chosen, run.step, run.total, losses, tuple(p.name for p in points), run.last,
+        run.validation, len(pool), time.perf_counter() - start, interrupted, (*notes, *more),
+    )  # fmt: skip
+
+
+def _settings(settings: FinetuneSettings | None, options: dict[str, Any]) -> FinetuneSettings:
+    if settings is not None:
+        if options:
+            raise SettingsError(
+                f"{', '.join(options)} given beside settings: put everything into the settings."
+            )
+        return settings
+    known = FinetuneSettings.__dataclass_fields__
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise SettingsError(
+            f"{unknown[0]!r} is no setting of finetune{nearest(unknown[0], known)}: "
+            f"see FinetuneSettings."
+        )
+    return FinetuneSettings(**options)
+
+
+def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
+    """The checkpoint to go on from; None to begin."""
+    if output is None:
+        if resume:
+            raise SettingsError("resume needs the folder of the run: give output.")
+        return None
+    io.check_target(output)
+    path = checkpoint.path_in(output)
+    if not path.is_file():
+        return None
+    found = checkpoint.read(path)
+    if resume:
+        return found
+    if found["step"] < found["total"]:
+        raise SettingsError(
+            f"{output} holds a run that ended at step {found['step']} of {found['total']}: go on "
+            "with resume=True (--resume), or give another folder."
+        )
+    return None
+
+
+def _choose_losses(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    pool: Pool,
+    recipe: Recipe,
+    chosen: FinetuneSettings,
+) -> tuple[tuple[str, ...], tuple[Point, ...], tuple[str, ...]]:
+    """What the student can learn from: names of the losses, points, notes."""
+    if teacher is None and not pool.labelled:
+        raise DataError(
+            "There is nothing to learn from: the data has no labels and there is no teacher; give "
+            "teacher=original (--teacher), or a folder of class folders."
+        )
+    losses = ["ce"] if pool.labelled and chosen.ce else []
+    points: tuple[Point, ...] = ()
+    notes: list[str] = []
+    if teacher is not None:
+        sample = _sample(student, recipe)
+        _check_fit(student, teacher, sample)
+        if chosen.kd:
+            losses.append("kd")
+        if chosen.features:
+            points = agreeing(find_points(student, teacher), student, teacher, sample)
+            if points:
+                losses.append("features")
+            else:
+                notes.append(
+                    "features are not distilled: the teacher is not the student's original, or "
+                    "there is no place where both give one tensor of the same shape"
+                )
+    if not losses:
+        raise SettingsError(
+            "The weights of all losses that could be used are 0: give ce, kd or features a weight."
+        )
+    return tuple(losses), points, tuple(notes)
+
+
+def _sample(student: nn.Module, recipe: Recipe) -> torch.Tensor:
+    first = next(student.parameters(), torch.zeros(()))
+    return torch.zeros(2, *recipe.prepare.size, device=first.device, dtype=first.dtype)
+
+
+@torch.no_grad()
+def _check_fit(student: nn.Module, teacher: nn.Module, sample: torch.Tensor) -> None:
+    """Raise where the networks have other classes, or the teacher can't take these images."""
+    shapes = []
+    for name, network in (("student", student), ("teacher", teacher)):
+        modes = {module: module.training for module in network.modules()}
+        device = next((p.device for p in network.parameters()), sample.device)
+        try:
+            shapes.append(tuple(logits_of(network.eval()(sample.to(device))).shape))
+        except RuntimeError as error:
+            size = "x".join(map(str, sample.shape[1:]))
+            raise ModelError(
+                f"The {name} can't take images of {size} ({str(error).splitlines()[0]}): give "
+                "input_size, or another teacher."
+            ) from error
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+    if shapes[0] != shapes[1]:
+        raise ModelError(
+            f"The teacher has {shapes[1][1]} classes and the student {shapes[0][1]}: give a "
+            "teacher of the same classes."
+        )
+
+
+def _check_val(pool: Pool, val: Pool | None) -> None:
+    if val is None:
+        return
+    if not val.labelled:
+        raise DataError("The validation images have no labels: give a folder of class folders.")
+    if pool.classes and val.classes and pool.classes != val.classes:
+        odd = sorted(set(pool.classes) ^ set(val.classes))
+        raise DataError(
+            f"Training and validation data have other classes ({', '.join(odd[:3])}): give folders "
+            "of the same class folders."
+        )
+
+
+def _hand_over(network: nn.Module, student: nn.Module) -> nn.Module:
+    """The tuned network with the device, modes and history of the one that was given."""
+    device = next((p.device for p in student.parameters()), torch.device("cpu"))
+    network.to(device)
+    modes = {name: module.training for name, module in student.named_modules()}
+    for name, module in network.named_modules():
+        module.training = modes[name]
+    for parameter in network.parameters():
+        parameter.grad = None
+    return network
