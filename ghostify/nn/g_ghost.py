@@ -220,11 +220,21 @@ class GGhostStage(Ordered):
         for block in self.thin:
             out = block(out)
             features.append(out)
-        if self.ghosts:
-            out = torch.cat([out, self._make_ghosts(y1, features)], dim=1)
-            if self.order is not None:
-                out = out.index_select(1, self.order)
+        out = self.join(out, y1, features)
         return out if self.last is None else self.last(out)
+
+    def join(self, complicated: Tensor, y1: Tensor, features: list[Tensor]) -> Tensor:
+        """The concat (Eq. 10-11) of the complicated channels and the ghosts, in the channels' order.
+
+        Args:
+            complicated: What the last thin block gives, ``(N, r, H, W)``.
+            y1: What the first block gives, ``(N, c, H, W)``.
+            features: What the mix pools, ``(N, C_i, H, W)`` each; pooled maps do as well.
+        """
+        if not self.ghosts:
+            return complicated
+        out = torch.cat([complicated, self._make_ghosts(y1, features)], dim=1)
+        return out if self.order is None else out.index_select(1, self.order)
 
     def entering(self, y1: Tensor) -> Tensor:
         """What the thin path takes of Y1."""
