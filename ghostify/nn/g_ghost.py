@@ -224,7 +224,7 @@ class GGhostStage(Ordered):
         return out if self.last is None else self.last(out)
 
     def join(self, complicated: Tensor, y1: Tensor, features: list[Tensor]) -> Tensor:
-        """The concat (Eq. 10-11) of the complicated channels and the ghosts, in the channels' order.
+        """The concat of the complicated channels and the ghosts (Eq. 10-11), in their order.
 
         Args:
             complicated: What the last thin block gives, ``(N, r, H, W)``.

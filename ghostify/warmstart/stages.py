@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -27,8 +26,6 @@ from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
 from ghostify.warmstart.thin import BlockPair, Flow, refit
-
-EXP = set(os.environ.get("GG", "choose,inside,thin,ghosts,last,first").split(","))
 
 
 @dataclass(frozen=True)
@@ -114,25 +111,22 @@ class _StageFit:
     def run(self) -> LayerFit:
         """Fit it from front to end."""
         stage, blocks = self.stage, self.subject.blocks
-        if "first" in EXP:
-            refit(_whole(blocks[0], stage.first), self.flow)
+        refit(_whole(blocks[0], stage.first), self.flow)
         flow = self._through(self.flow, blocks[0], stage.first)
         y1 = flow.after
-        recipes = self._choose(flow) if "choose" in EXP else self._recipes(None)
+        recipes = self._choose(flow)
         features = [_pooled(y1, flow.batch)] if stage.mix_from == "all" else []
         flow = replace(flow, after=_each(stage.entering, y1, flow.batch))
         choice = Choice(stage.chosen()[: stage.complicated])
         for index, (block, made) in enumerate(zip(self.thin_blocks, stage.thin, strict=True)):
-            if "inside" in EXP:
-                choice, recipes = self._choose_inside(index, flow, choice, recipes)
+            choice, recipes = self._choose_inside(index, flow, choice, recipes)
             recipe = recipes[index]
-            if "thin" in EXP:
-                refit(_thin(block, made, recipe), flow)
+            refit(_thin(block, made, recipe), flow)
             flow = self._through(flow, block, made)
             features.append(_pooled(flow.after, flow.batch))
         views = Views(y1, tuple(features), flow.before, flow.batch, flow.seed)
         error = fit_ghosts(stage, views)
-        if stage.last is not None and "last" in EXP:
+        if stage.last is not None:
             concat = self._concat(flow.after, views)
             refit(_whole(blocks[-1], stage.last), replace(flow, after=concat))
         return LayerFit(self.subject.name, error, refitted=True)
@@ -144,17 +138,15 @@ class _StageFit:
     def _choose(self, flow: Flow) -> list[ThinRecipe]:
         """Choose the complicated channels, and cut the thin blocks for them."""
         stage = self.stage
-        conv = (
-            None
-            if stage.cheap is None
-            else next(m for m in stage.cheap.modules() if isinstance(m, nn.Conv2d))
-        )
+        parts = [] if stage.cheap is None else list(stage.cheap.modules())
+        conv = next((m for m in parts if isinstance(m, nn.Conv2d)), None)
         taps = 0 if conv is None else conv.weight[0, 0].numel()
         moments = Moments(1, taps * stage.channels, stage.channels)
         generator = torch.Generator().manual_seed(flow.seed)
         each = max(1, ROWS // len(flow.before))
         inputs = zip(flow.before.batches(flow.batch), flow.after.batches(flow.batch), strict=True)
-        for wanted, y1 in inputs:
+        for taught, y1 in inputs:
+            wanted = taught
             for block in self.thin_blocks:
                 wanted = block(wanted)
             spots = places(wanted.shape[-2], wanted.shape[-1], each, generator)
@@ -169,12 +161,19 @@ class _StageFit:
     def _arrange(self, complicated: Tensor) -> list[ThinRecipe]:
         """Cut the stage for some complicated channels; as the conversion did where that fails."""
         plain = self._recipes(None)
-        try:
-            recipes = self._recipes(Choice(complicated))
-        except NotScalable:
-            return plain
-        if not all(_gives(recipe, complicated) for recipe in recipes):
-            return plain
+        given = plain[-1].out_ids
+        for channels in (complicated, complicated if given is None else given):
+            try:
+                recipes = self._recipes(Choice(channels))
+            except NotScalable:
+                continue
+            if all(_gives(recipe, channels) for recipe in recipes):
+                self._cut(channels, recipes)
+                return recipes
+        return plain
+
+    def _cut(self, complicated: Tensor, recipes: list[ThinRecipe]) -> None:
+        """Cut the stage's weights for some complicated channels."""
         stage = self.stage
         is_ghost = torch.ones(stage.channels, dtype=torch.bool)
         is_ghost[complicated] = False
@@ -188,7 +187,6 @@ class _StageFit:
             middle_tap = conv.kernel_size[0] // 2
             conv.weight.zero_()
             conv.weight[torch.arange(len(ghosts)), ghosts, middle_tap, middle_tap] = 1
-        return recipes
 
     def _choose_inside(
         self, index: int, flow: Flow, choice: Choice, recipes: list[ThinRecipe]
@@ -196,14 +194,14 @@ class _StageFit:
         """Choose what a thin block keeps inside, and cut it anew."""
         block, recipe = self.thin_blocks[index], recipes[index]
         graph = BlockTracer().trace(block)
-        inside = {str(node.target) for node in layers_inside(graph, block)}
+        names = {str(node.target) for node in layers_inside(graph, block)} & set(recipe.cuts)
+        inside = {name: block.get_submodule(name) for name in sorted(names)}
         widths = [
-            (name, len(cut.outputs))
-            for name, cut in recipe.cuts.items()
-            if name in inside
-            and type(block.get_submodule(name)) is nn.Conv2d
-            and cut.groups == 1
-            and len(cut.outputs) < block.get_submodule(name).weight.shape[0]
+            (name, len(recipe.cuts[name].outputs))
+            for name, conv in inside.items()
+            if type(conv) is nn.Conv2d
+            and conv.groups == 1
+            and len(recipe.cuts[name].outputs) < conv.out_channels
         ]
         found = keep_inside(
             block, graph, flow.before, flow.batch, flow.seed, widths, choice.complicated
