@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError, first_line
 from ghostify.nn import GhostConv2d, GhostLinear
-from ghostify.nn.ghost import make_room_for_order
+from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, Source, provenance_of, remember

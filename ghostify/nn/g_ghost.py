@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.errors import SettingsError
+from ghostify.nn.order import Ordered
 
 Cheap = Literal[1, 3, 5, "identity", "none"]
 Entry = Literal["slice", "project"]
@@ -141,13 +142,16 @@ class Mix(nn.Module):
         return f"{self.in_channels}, {self.out_channels}, {self.kind!r}"
 
 
-class GGhostStage(nn.Module):
+class GGhostStage(Ordered):
     """A stage that computes part of its channels with all its blocks, the others from the first.
 
     ``first`` gives Y1 (Eq. 6); the ``thin`` blocks make the complicated channels of it (Eq. 8), the
     ``cheap`` operation the ghost channels (Eq. 9), to which ``mix`` adds what the thin blocks found
     (Eq. 11); then the concat (Eq. 10). With a ``last`` block, which is as wide as the original, the
     concat comes before it (as in the experiments), without one it is the output.
+
+    Which channels are complicated is free: a buffer ``order`` says for each channel its place in
+    the concat; None where the complicated ones are the first.
 
     Args:
         first: The first block, ``(N, C', H', W')`` to ``(N, channels, H, W)``.
@@ -157,8 +161,8 @@ class GGhostStage(nn.Module):
         last: The last block, or None.
         channels: Channels c of the stage.
         complicated: Channels r that the thin blocks make.
-        entry: ``"slice"``: the thin path takes the first ``complicated`` channels of Y1 and the
-            cheap operation the others; ``"project"``: both take all.
+        entry: ``"slice"``: the thin path takes the ``complicated`` channels of Y1 and the cheap
+            operation the others; ``"project"``: both take all.
         mix_from: What the mix pools: ``"all"`` of Y1 and the thin blocks' outputs, or ``"thin"``.
         ghost_act: Whether a ReLU follows the cheap operation and the mix.
         ghosts: False where there are none, and the last thin block makes all channels.
@@ -206,23 +210,75 @@ class GGhostStage(nn.Module):
         self.mix = mix
         self.ghost_act = nn.ReLU() if ghost_act else None
         self.last = last
+        self.register_buffer("order", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """The stage's output."""
         y1 = self.first(x)
-        out = y1[:, : self.complicated] if self.entry == "slice" else y1
+        out = self.entering(y1)
         features = [y1] if self.mix_from == "all" else []
         for block in self.thin:
             out = block(out)
             features.append(out)
-        if self.ghosts:
-            out = torch.cat([out, self._make_ghosts(y1, features)], dim=1)
+        out = self.join(out, y1, features)
         return out if self.last is None else self.last(out)
 
+    def join(self, complicated: Tensor, y1: Tensor, features: list[Tensor]) -> Tensor:
+        """The concat of the complicated channels and the ghosts (Eq. 10-11), in their order.
+
+        Args:
+            complicated: What the last thin block gives, ``(N, r, H, W)``.
+            y1: What the first block gives, ``(N, c, H, W)``.
+            features: What the mix pools, ``(N, C_i, H, W)`` each; pooled maps do as well.
+        """
+        if not self.ghosts:
+            return complicated
+        out = torch.cat([complicated, self._make_ghosts(y1, features)], dim=1)
+        return out if self.order is None else out.index_select(1, self.order)
+
+    def entering(self, y1: Tensor) -> Tensor:
+        """What the thin path takes of Y1."""
+        return self._in_concat(y1)[:, : self.complicated] if self.entry == "slice" else y1
+
+    def cheapened(self, y1: Tensor) -> Tensor:
+        """What the cheap operation takes of Y1; the ghosts themselves where there is none."""
+        if self.cheap is not None and self.entry == "project":
+            return y1
+        return self._in_concat(y1)[:, self.complicated :]
+
+    def chosen(self) -> Tensor:
+        """The channels in the order of the concat: the complicated ones first, ``(channels,)``."""
+        if self.order is None:
+            return torch.arange(self.channels)
+        return self.order.argsort()
+
+    def set_order(self, chosen: Tensor | None) -> None:
+        """Say which channels are complicated, and in which order the ghosts follow.
+
+        Args:
+            chosen: All channels in the order of the concat, ``(channels,)``; None for the plain.
+
+        Raises:
+            SettingsError: It is no order of all channels.
+        """
+        plain = torch.arange(self.channels)
+        chosen = plain if chosen is None else chosen.cpu()
+        if not torch.equal(chosen.sort().values, plain):
+            raise SettingsError(
+                f"The order {chosen.tolist()} makes no sense: "
+                f"name each of the {self.channels} channels once."
+            )
+        order = None if torch.equal(chosen, plain) else chosen.argsort()
+        self.order = None if order is None else order.to(next(self.parameters()).device)
+
+    def _in_concat(self, y1: Tensor) -> Tensor:
+        """Channels in the order of the concat."""
+        return y1 if self.order is None else y1.index_select(1, self.order.argsort())
+
     def _make_ghosts(self, y1: Tensor, features: list[Tensor]) -> Tensor:
-        ghosts = y1[:, self.complicated :]
+        ghosts = self.cheapened(y1)
         if self.cheap is not None:
-            ghosts = self.cheap(ghosts if self.entry == "slice" else y1)
+            ghosts = self.cheap(ghosts)
         if self.mix is not None:
             ghosts = ghosts + self.mix(features)
         return ghosts if self.ghost_act is None else self.ghost_act(ghosts)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ghostify.errors import SettingsError
+from ghostify.nn.order import Ordered
 from ghostify.nn.start import carve, draw, project
 
 BiasMode = Literal["full", "primary"]
@@ -77,7 +77,7 @@ class _Ghost(nn.Module):
             project(layer, self.cheap, getattr(layer, "groups", 1))
 
 
-class GhostConv2d(_Ghost):
+class GhostConv2d(Ordered, _Ghost):
     """A convolution that makes n/s feature maps itself and the others from those, cheaply.
 
     ``primary`` (Eq. 2) has m = ceil(n / s) filters and the hyper-parameters of the convolution it
@@ -120,7 +120,6 @@ class GhostConv2d(_Ghost):
     if TYPE_CHECKING:
         primary: nn.Conv2d
         cheap: nn.Conv2d | None
-        order: Tensor | None
 
     def __init__(
         self,
@@ -244,34 +243,9 @@ class GhostConv2d(_Ghost):
             order = None if torch.equal(order.cpu(), plain.flatten()) else order
         self.order = None if order is None else order.to(self.primary.weight.device)
 
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **more: Any
-    ) -> None:
-        make_room_for_order(self, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *rest, **more)
-
     def extra_repr(self) -> str:
         """What ``print(model)`` shows beside the two parts."""
         return f"{self.in_channels}, {self.out_channels}, s={self.s}, d={self.d}"
-
-
-def make_room_for_order(network: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Give ghost modules the ``order`` that a state has for them, or take it where it has none.
-
-    Args:
-        network: A network, or a ghost module; changed in place.
-        state: What will be loaded.
-        prefix: What precedes the network's own names in the state.
-    """
-    for name, module in network.named_modules():
-        key = f"{prefix}{name}.order" if name else f"{prefix}order"
-        if isinstance(module, GhostConv2d):
-            saved = state.get(key)
-            module.order = (
-                None
-                if saved is None
-                else torch.empty_like(saved, device=module.primary.weight.device)
-            )
 
 
 class GhostLinear(_Ghost):

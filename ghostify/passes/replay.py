@@ -7,7 +7,8 @@ needs a projection, and which widths are written into the code.
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -47,8 +48,26 @@ class Value:
     is_direct: bool = False
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """Which channels a thin block should keep, where its layers are free to choose.
+
+    Attributes:
+        leaving: Of what it gives, ``(r,)``; None for the first.
+        inside: Of what layers inside it give, by their names; the first of all others.
+    """
+
+    leaving: Tensor | None = None
+    inside: Mapping[str, Tensor] = field(default_factory=dict)
+
+
 def replay(
-    block: nn.Module, x: Tensor, arriving: Tensor, widths: Widths, thin_inside: bool = True
+    block: nn.Module,
+    x: Tensor,
+    arriving: Tensor,
+    widths: Widths,
+    thin_inside: bool = True,
+    wanted: Wanted | None = None,
 ) -> ThinRecipe:
     """Find how a block gets thin.
 
@@ -59,6 +78,7 @@ def replay(
         widths: From original widths to thin ones.
         thin_inside: Whether the widths inside the block shrink too; else only those of what it
             takes and gives (attention, say, whose heads are written into the code).
+        wanted: Which channels to keep; the first, if not given.
 
     Raises:
         NotScalable: Something in the block can't be made thinner; the message is the reason.
@@ -67,7 +87,7 @@ def replay(
         graph = BlockTracer().trace(block)
     except Exception as error:
         raise NotScalable(f"a block of it does not trace ({describe_error(error)})") from error
-    return _Replay(block, graph, x, arriving, widths, thin_inside).run()
+    return _Replay(block, graph, x, arriving, widths, thin_inside, wanted or Wanted()).run()
 
 
 class _Replay:
@@ -81,9 +101,11 @@ class _Replay:
         arriving: Tensor,
         widths: Widths,
         thin_inside: bool,
+        wanted: Wanted,
     ) -> None:
-        self.block, self.graph, self.widths = block, graph, widths
-        self._full = set() if thin_inside else layers_inside(graph, block)
+        self.block, self.graph, self.widths, self._wanted = block, graph, widths, wanted
+        self._inside = layers_inside(graph, block)
+        self._full = set() if thin_inside else self._inside
         self._unchanged = replace(widths, thin=widths.channels, group_width=1.0, divisor=1)
         self.recipe = ThinRecipe(graph)
         self.originals = propagate(graph, block, (x,))
@@ -170,6 +192,7 @@ class _Replay:
             channels=channels,
             ids=torch.arange(channels) if ids is None else ids,
             grouped=self._next_group_width(node),
+            wanted=self._wanted_of(node, layer),
         )
         widths = self._unchanged if node in self._full else self.widths
         cut = scaler.decide(layer, arriving, widths)
@@ -187,6 +210,13 @@ class _Replay:
             raise NotScalable(f"{name} does not work when thin ({describe_error(error)})") from None
         ids = cut.outputs if mixes else value.ids
         return Value(self.originals[node], thin, ids, value.is_direct and not mixes)
+
+    def _wanted_of(self, node: fx.Node, layer: nn.Module) -> Tensor | None:
+        """Which outputs of a layer to keep: what the block gives shares its last layers' choice."""
+        if node in self._inside:
+            return self._wanted.inside.get(str(node.target))
+        width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
+        return self._wanted.leaving if width == self.widths.channels else None
 
     def _next_group_width(self, node: fx.Node) -> int | None:
         """Width of the groups of the grouped convolution that takes this layer's output."""

@@ -68,11 +68,13 @@ class Arriving:
         ids: Which channels of the original's input they are, ``(channels,)``.
         grouped: Width of the groups of the convolution that takes the layer's output, where that
             is a grouped one: the channels kept should be those that its groups keep.
+        wanted: Which of the layer's outputs to keep where it is free to; None for the first.
     """
 
     channels: int
     ids: Tensor
     grouped: int | None = None
+    wanted: Tensor | None = None
 
 
 Decide = Callable[[Any, Arriving, Widths], Cut]
@@ -112,9 +114,11 @@ def _grouped_conv(conv: _ConvNd, arriving: Arriving, widths: Widths) -> Cut:
 
 
 def _kept(width: int, arriving: Arriving, widths: Widths) -> Tensor:
-    """The first channels, or the first of each group of the convolution that comes next."""
+    """Those wanted, the first, or the first of each group of the convolution that comes next."""
     thin = widths(width)
-    old = arriving.grouped
+    old, wanted = arriving.grouped, arriving.wanted
+    if old is None and wanted is not None and len(wanted) == thin:
+        return wanted
     if old is None or width % old or thin % widths.grouped(old):
         return torch.arange(thin)
     new = widths.grouped(old)
@@ -124,7 +128,7 @@ def _kept(width: int, arriving: Arriving, widths: Widths) -> Tensor:
 
 
 def _linear(linear: nn.Linear, arriving: Arriving, widths: Widths) -> Cut:
-    return Cut(torch.arange(widths(linear.out_features)), arriving.ids)
+    return Cut(_kept(linear.out_features, arriving, widths), arriving.ids)
 
 
 def _norm(norm: nn.Module, arriving: Arriving, widths: Widths) -> Cut:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import lcm
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.trace import frozen_tensors, trace_graph
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
-from ghostify.passes.replay import replay
+from ghostify.passes.replay import Wanted, replay
 from ghostify.passes.scaling import NotScalable, Widths
 from ghostify.passes.thin import ThinRecipe, build
 from ghostify.plans import StageRebuild
@@ -90,8 +91,24 @@ def channel_step(blocks: Sequence[nn.Module], channels: int, settings: GGhost, d
     return lcm(widths.step(channels), divisor)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which channels the thin blocks of a stage keep.
+
+    Attributes:
+        complicated: The channels of the stage that they make, ``(r,)``.
+        inside: For each thin block, by layer, the channels of the widths inside it.
+    """
+
+    complicated: Tensor
+    inside: tuple[Mapping[str, Tensor], ...] = ()
+
+
 def thin_recipes(
-    hollow: Sequence[nn.Module], stage: StageRebuild, settings: GGhost
+    hollow: Sequence[nn.Module],
+    stage: StageRebuild,
+    settings: GGhost,
+    choice: Choice | None = None,
 ) -> list[ThinRecipe]:
     """How each thin block of a stage is made.
 
@@ -99,6 +116,7 @@ def thin_recipes(
         hollow: The stage's blocks on the meta device, in eval mode.
         stage: What is to become of them.
         settings: How.
+        choice: Which channels are kept where layers are free to choose; the first, if not given.
 
     Raises:
         NotScalable: One of them can't be made thinner.
@@ -107,6 +125,8 @@ def thin_recipes(
     groups = group_widths(blocks)
     r, c = stage.complicated, stage.channels
     arriving = torch.arange(r if settings.entry == "slice" else c)
+    if choice is not None and settings.entry == "slice":
+        arriving = choice.complicated
     recipes = []
     with torch.no_grad():
         x: Tensor = hollow[0](torch.empty(stage.in_shape, dtype=_like(hollow).dtype, device="meta"))
@@ -114,7 +134,8 @@ def thin_recipes(
             makes_all = settings.cheap == "none" and index == len(blocks) - 1
             wanted = c if makes_all else r
             widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
-            recipe = replay(block, x, arriving, widths, stage.thin_inside)
+            kept = _wanted(choice, index, makes_all)
+            recipe = replay(block, x, arriving, widths, stage.thin_inside, kept)
             assert recipe.out_ids is not None
             arriving = recipe.out_ids
             if len(arriving) != wanted:
@@ -124,6 +145,13 @@ def thin_recipes(
             recipes.append(recipe)
             x = block(x)
     return recipes
+
+
+def _wanted(choice: Choice | None, index: int, makes_all: bool) -> Wanted:
+    if choice is None:
+        return Wanted()
+    inside = choice.inside[index] if index < len(choice.inside) else {}
+    return Wanted(None if makes_all else choice.complicated, inside)
 
 
 def build_stage(

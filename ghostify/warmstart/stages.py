@@ -1,27 +1,31 @@
-"""The warm start of G-Ghost stages: cheap operation and mix fitted, thin norms corrected."""
+"""The warm start of G-Ghost stages: channels chosen, blocks refitted, ghosts fitted."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ghostify.graph.shadow import shadow
+from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage
+from ghostify.passes.replay import layers_inside
+from ghostify.passes.scaling import NotScalable
+from ghostify.passes.stage_build import Choice, block_modules, middle, thin_recipes
+from ghostify.passes.thin import ThinRecipe, build
 from ghostify.plans import StageRebuild
-from ghostify.warmstart.fit import solve
+from ghostify.provenance import provenance_of
+from ghostify.settings import CGGhost, GGhost
+from ghostify.warmstart.channels import keep_inside, worst_explained
+from ghostify.warmstart.mixing import ROWS, Views, fit_ghosts
 from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
-
-RIDGE = 1e-3
-ROWS = 131_072
-"""Places of all images together that a fit looks at."""
+from ghostify.warmstart.thin import BlockPair, Flow, refit
 
 
 @dataclass(frozen=True)
@@ -31,13 +35,21 @@ class StageSubject:
     Attributes:
         name: Name of the stage.
         stage: The G-Ghost stage in the converted network.
-        target: The original's module whose output the concat stands for.
+        item: What the plan says of it.
+        settings: Its settings.
+        blocks: The original's blocks.
+        hollow: The same on the meta device.
+        start: The original's module that gets the stage's input.
         end: The original's module that gives the stage's output.
     """
 
     name: str
     stage: GGhostStage
-    target: nn.Module
+    item: StageRebuild
+    settings: GGhost
+    blocks: Sequence[nn.Module]
+    hollow: Sequence[nn.Module]
+    start: nn.Module
     end: nn.Module
 
 
@@ -45,14 +57,25 @@ def find_stages(
     rebuilt: Sequence[StageRebuild], original: nn.Module, converted: nn.Module
 ) -> Iterator[StageSubject]:
     """The stages that can be fitted: those whose blocks are modules."""
+    settings = provenance_of(converted).plans[-1].settings
+    settings = settings.g if isinstance(settings, CGGhost) else settings
+    assert isinstance(settings, GGhost)
+    hollow = shadow(original).eval()
     for item in rebuilt:
         if item.functions is not None:
             continue
         stage = converted.get_submodule(item.place)
         if isinstance(stage, GGhostStage) and stage.ghosts:
-            block = item.blocks[-1 if stage.last is None else -2]
-            target, end = (original.get_submodule(names[-1]) for names in (block, item.blocks[-1]))
-            yield StageSubject(item.name, stage, target, end)
+            yield StageSubject(
+                item.name,
+                stage,
+                item,
+                settings,
+                block_modules(original, item),
+                block_modules(hollow, item),
+                original.get_submodule(item.blocks[0][0]),
+                original.get_submodule(item.blocks[-1][-1]),
+            )
 
 
 @torch.no_grad()
@@ -64,129 +87,198 @@ def fit_stage(
     batch: int,
     seed: int,
 ) -> LayerFit:
-    """Fit a stage's cheap operation (Eq. 9) and fully connected mix (Eq. 12) by least squares.
+    """Fit a stage: choose its channels, then refit it from front to end.
 
-    Towards the ghost channels of what the original's blocks give, on what the converted network
-    gives. The thin blocks' norms take the statistics of the images first, where that brings the
-    thin path closer to the original.
+    The complicated channels are those that Y1 explains worst (by least squares, through the cheap
+    operation's window); the thin blocks are cut anew for them. Then each block in turn is refitted
+    towards the original's values on what the converted network gives it, and cheap operation (Eq.
+    9) and mix (Eq. 11) are fitted at once to the original's ghost channels.
     """
-    stage = subject.stage
-    _correct_norms(subject, original, converted, images, batch)
-    parts = _Parts(stage)
-    moments = Moments(1, parts.inputs, stage.channels - stage.complicated)
-    generator = torch.Generator().manual_seed(seed)
-    for y1, features, target in _views(subject, original, converted, images, batch):
-        each = max(1, ROWS // len(images))
-        rows, columns = places(target.shape[-2], target.shape[-1], each, generator)
-        ghosts = target[:, stage.complicated :, rows, columns]
-        if stage.cheap is None:
-            ghosts = ghosts - y1[:, stage.complicated :, rows, columns]
-        seen = parts.regressors(y1, features, rows, columns)
-        moments.add(seen[None], ghosts.transpose(1, 2).flatten(0, 1)[None])
-    solution = solve(moments, RIDGE, parts.prior())
-    parts.write(solution.weight[0], solution.intercept[0])
-    error = solution.residual.sum() / moments.variance().sum().clamp_min(1e-30)
-    return LayerFit(subject.name, float(error), refitted=False)
+    inputs = (
+        _inputs_of(subject.start, original, images, batch),
+        _inputs_of(subject.stage, converted, images, batch),
+    )
+    return _StageFit(subject, Flow(*inputs, batch, seed)).run()
 
 
-class _Parts:
-    """The parts of a stage that are fitted, as one linear map of windows and pooled features."""
+class _StageFit:
+    """One stage's fit: what goes into it in both networks, and the blocks done so far."""
 
-    def __init__(self, stage: GGhostStage) -> None:
-        self.stage = stage
-        own = [] if stage.cheap is None else list(stage.cheap.modules())
-        self.conv = next((m for m in own if isinstance(m, nn.Conv2d)), None)
-        self.norm = next((m for m in own if isinstance(m, nn.BatchNorm2d)), None)
-        fc = getattr(stage.mix, "fc", None)
-        self.fc = fc if isinstance(fc, nn.Linear) else None
-        self.taps = 0 if self.conv is None else self.conv.weight[0].numel()
-        self.inputs = self.taps + (0 if self.fc is None else self.fc.in_features)
+    def __init__(self, subject: StageSubject, flow: Flow) -> None:
+        self.subject, self.flow, self.stage = subject, flow, subject.stage
+        self.thin_blocks = list(middle(subject.blocks, subject.settings))
 
-    def regressors(
-        self, y1: Tensor, features: list[Tensor], rows: Tensor, columns: Tensor
-    ) -> Tensor:
-        """``(N * P, inputs)``."""
-        found = [y1.new_zeros(len(y1) * len(rows), 0)]
-        if self.conv is not None:
-            sliced = self.stage.entry == "slice"
-            source = y1[:, self.stage.complicated :] if sliced else y1
-            window = Window.of(self.conv).patches(source, rows, columns)
-            found.append(window.transpose(0, 1).flatten(1))
-        if self.fc is not None:
-            pooled = torch.cat([x.mean(dim=(2, 3)) for x in features], dim=1)
-            found.append(pooled.repeat_interleave(len(rows), 0))
-        return torch.cat(found, dim=1)
+    def run(self) -> LayerFit:
+        """Fit it from front to end."""
+        stage, blocks = self.stage, self.subject.blocks
+        refit(_whole(blocks[0], stage.first), self.flow)
+        flow = self._through(self.flow, blocks[0], stage.first)
+        y1 = flow.after
+        recipes = self._choose(flow)
+        features = [_pooled(y1, flow.batch)] if stage.mix_from == "all" else []
+        flow = replace(flow, after=_each(stage.entering, y1, flow.batch))
+        choice = Choice(stage.chosen()[: stage.complicated])
+        for index, (block, made) in enumerate(zip(self.thin_blocks, stage.thin, strict=True)):
+            choice, recipes = self._choose_inside(index, flow, choice, recipes)
+            recipe = recipes[index]
+            refit(_thin(block, made, recipe), flow)
+            flow = self._through(flow, block, made)
+            features.append(_pooled(flow.after, flow.batch))
+        views = Views(y1, tuple(features), flow.before, flow.batch, flow.seed)
+        error = fit_ghosts(stage, views)
+        if stage.last is not None:
+            concat = self._concat(flow.after, views)
+            refit(_whole(blocks[-1], stage.last), replace(flow, after=concat))
+        return LayerFit(self.subject.name, error, refitted=True)
 
-    def prior(self) -> Tensor:
-        """What the parts are now, ``(1, outputs, inputs)``."""
-        parts: list[Tensor] = []
-        if self.conv is not None:
-            parts.append(self.conv.weight.double().cpu().flatten(1))
-        if self.fc is not None:
-            parts.append(self.fc.weight.double().cpu())
-        outputs = self.stage.channels - self.stage.complicated
-        none = torch.zeros(outputs, 0, dtype=torch.float64)
-        return torch.cat([none, *parts], dim=1)[None]
+    def _recipes(self, choice: Choice | None) -> list[ThinRecipe]:
+        subject = self.subject
+        return thin_recipes(subject.hollow, subject.item, subject.settings, choice)
 
-    def write(self, weight: Tensor, offset: Tensor) -> None:
-        """Put a solution into the parts; the norm becomes the addition of the offset."""
-        if self.conv is not None and self.norm is not None:
-            self.conv.weight.copy_(weight[:, : self.taps].reshape(self.conv.weight.shape))
-            self.norm.reset_running_stats()
-            self.norm.weight.fill_((1 + self.norm.eps) ** 0.5)
-            self.norm.bias.copy_(offset)
-        if self.fc is not None:
-            self.fc.weight.copy_(weight[:, self.taps :])
-            if self.norm is None:
-                self.fc.bias.copy_(offset)
+    def _choose(self, flow: Flow) -> list[ThinRecipe]:
+        """Choose the complicated channels, and cut the thin blocks for them."""
+        stage = self.stage
+        parts = [] if stage.cheap is None else list(stage.cheap.modules())
+        conv = next((m for m in parts if isinstance(m, nn.Conv2d)), None)
+        taps = 0 if conv is None else conv.weight[0, 0].numel()
+        moments = Moments(1, taps * stage.channels, stage.channels)
+        generator = torch.Generator().manual_seed(flow.seed)
+        each = max(1, ROWS // len(flow.before))
+        inputs = zip(flow.before.batches(flow.batch), flow.after.batches(flow.batch), strict=True)
+        for taught, y1 in inputs:
+            wanted = taught
+            for block in self.thin_blocks:
+                wanted = block(wanted)
+            spots = places(wanted.shape[-2], wanted.shape[-1], each, generator)
+            target = wanted if conv is not None else wanted - y1
+            seen = y1.new_zeros(1, len(y1) * len(spots[0]), 0)
+            if conv is not None:
+                seen = Window.of(conv).patches(y1, *spots).transpose(0, 1).flatten(1)[None]
+            moments.add(seen, target[:, :, spots[0], spots[1]].transpose(1, 2).flatten(0, 1)[None])
+        chosen = worst_explained(moments, taps, stage.complicated, stage.entry)
+        return self._arrange(chosen)
+
+    def _arrange(self, complicated: Tensor) -> list[ThinRecipe]:
+        """Cut the stage for some complicated channels; as the conversion did where that fails."""
+        plain = self._recipes(None)
+        given = plain[-1].out_ids
+        for channels in (complicated, complicated if given is None else given):
+            try:
+                recipes = self._recipes(Choice(channels))
+            except NotScalable:
+                continue
+            if all(_gives(recipe, channels) for recipe in recipes):
+                self._cut(channels, recipes)
+                return recipes
+        return plain
+
+    def _cut(self, complicated: Tensor, recipes: list[ThinRecipe]) -> None:
+        """Cut the stage's weights for some complicated channels."""
+        stage = self.stage
+        is_ghost = torch.ones(stage.channels, dtype=torch.bool)
+        is_ghost[complicated] = False
+        ghosts = is_ghost.nonzero().flatten()
+        made = [build(b, r) for b, r in zip(self.thin_blocks, recipes, strict=True)]
+        for thin, new in zip(stage.thin, made, strict=True):
+            thin.load_state_dict(new.state_dict())
+        stage.set_order(torch.cat([complicated, ghosts]))
+        if stage.cheap is not None and stage.entry == "project":
+            conv = next(m for m in stage.cheap.modules() if isinstance(m, nn.Conv2d))
+            middle_tap = conv.kernel_size[0] // 2
+            conv.weight.zero_()
+            conv.weight[torch.arange(len(ghosts)), ghosts, middle_tap, middle_tap] = 1
+
+    def _choose_inside(
+        self, index: int, flow: Flow, choice: Choice, recipes: list[ThinRecipe]
+    ) -> tuple[Choice, list[ThinRecipe]]:
+        """Choose what a thin block keeps inside, and cut it anew."""
+        block, recipe = self.thin_blocks[index], recipes[index]
+        graph = BlockTracer().trace(block)
+        names = {str(node.target) for node in layers_inside(graph, block)} & set(recipe.cuts)
+        inside = {name: block.get_submodule(name) for name in sorted(names)}
+        widths = [
+            (name, len(recipe.cuts[name].outputs))
+            for name, conv in inside.items()
+            if type(conv) is nn.Conv2d
+            and conv.groups == 1
+            and len(recipe.cuts[name].outputs) < conv.out_channels
+        ]
+        found = keep_inside(
+            block, graph, flow.before, flow.batch, flow.seed, widths, choice.complicated
+        )
+        new = replace(choice, inside=(*choice.inside, found))
+        try:
+            cut_anew = self._recipes(new)
+        except NotScalable:
+            return replace(choice, inside=(*choice.inside, {})), recipes
+        self.stage.thin[index].load_state_dict(build(block, cut_anew[index]).state_dict())
+        return new, cut_anew
+
+    def _through(self, flow: Flow, block: nn.Module, made: nn.Module) -> Flow:
+        before, after = (
+            _each(module, spool, flow.batch)
+            for module, spool in ((block, flow.before), (made, flow.after))
+        )
+        return replace(flow, before=before, after=after)
+
+    def _concat(self, complicated: Spool, views: Views) -> Spool:
+        """What the last block gets."""
+        spools = (complicated, views.y1, *views.features)
+        result = Spool()
+        for out, y1, *features in zip(*(s.batches(views.batch) for s in spools), strict=True):
+            result.append(self.stage.join(out, y1, [f[:, :, None, None] for f in features]))
+        return result
 
 
-def _views(
-    subject: StageSubject, original: nn.Module, converted: nn.Module, images: Spool, batch: int
-) -> Iterator[tuple[Tensor, list[Tensor], Tensor]]:
-    """Batch by batch: Y1, the features that are mixed, and what the original gives."""
-    stage = subject.stage
-    for x in images.batches(batch):
-        with (
-            outputs_of([subject.target]) as wanted,
-            outputs_of([stage.first, *stage.thin]) as made,
-        ):
-            original(x)
-            converted(x)
-        y1, *thin = made
-        yield y1, ([y1, *thin] if stage.mix_from == "all" else list(thin)), wanted[0]
+def _gives(recipe: ThinRecipe, channels: Tensor) -> bool:
+    return recipe.out_ids is not None and torch.equal(recipe.out_ids, channels)
 
 
-def _correct_norms(
-    subject: StageSubject, original: nn.Module, converted: nn.Module, images: Spool, batch: int
-) -> None:
-    """Give the thin blocks' norms the images' statistics, unless that leads further away."""
-    norms = [m for m in subject.stage.thin.modules() if isinstance(m, _BatchNorm)]
-    norms = [norm for norm in norms if norm.track_running_stats]
-    before = _thin_error(subject, original, converted, images, batch)
-    saved = [copy.deepcopy(norm.state_dict()) for norm in norms]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-        norm.train()
-    for x in images.batches(batch):
-        converted(x)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
-    if _thin_error(subject, original, converted, images, batch) >= before:
-        for norm, state in zip(norms, saved, strict=True):
-            norm.load_state_dict(state)
+def _whole(block: nn.Module, made: nn.Module) -> BlockPair:
+    """A block that is as wide as the original."""
+    graph = BlockTracer().trace(block)
+    return BlockPair(block, graph, made, graph, {}, {})
 
 
-def _thin_error(
-    subject: StageSubject, original: nn.Module, converted: nn.Module, images: Spool, batch: int
-) -> float:
-    total = 0.0
-    for _, features, target in _views(subject, original, converted, images, batch):
-        total += float((features[-1] - target[:, : subject.stage.complicated]).square().sum())
-    return total
+def _thin(block: nn.Module, made: nn.Module, recipe: ThinRecipe) -> BlockPair:
+    shortcuts = {name: leaving for name, (_, leaving) in recipe.shortcuts.items()}
+    graph = BlockTracer().trace(block)
+    return BlockPair(block, graph, made, recipe.graph, recipe.cuts, shortcuts)
+
+
+def _each(module: Any, inputs: Spool, batch: int) -> Spool:
+    outputs = Spool()
+    for x in inputs.batches(batch):
+        outputs.append(module(x))
+    return outputs
+
+
+def _pooled(maps: Spool, batch: int) -> Spool:
+    return _each(lambda x: x.mean(dim=(2, 3)), maps, batch)
+
+
+class _Reached(Exception):
+    """A forward pass came to where it is no longer needed."""
+
+
+def _inputs_of(module: nn.Module, network: nn.Module, images: Spool, batch: int) -> Spool:
+    """What a module of a network gets; nothing after it is computed."""
+    inputs = Spool()
+
+    def take(_: nn.Module, args: tuple[Any, ...]) -> None:
+        inputs.append(args[0])
+        raise _Reached
+
+    handle = module.register_forward_pre_hook(take)
+    try:
+        for x in images.batches(batch):
+            try:
+                network(x)
+            except _Reached:
+                continue
+    finally:
+        handle.remove()
+    return inputs
 
 
 @contextmanager

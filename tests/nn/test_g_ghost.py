@@ -104,3 +104,64 @@ def test_a_stage_pickles_copies_scripts_and_exports():
     assert torch.equal(pickle.loads(pickle.dumps(stage))(x), expected)
     torch.testing.assert_close(torch.jit.trace(stage, x)(x), expected)
     torch.testing.assert_close(torch.export.export(stage, (x,)).module()(x), expected)
+
+
+CHOSEN = torch.tensor([6, 1, 4, 7, 2, 0, 3, 5])
+
+
+@pytest.mark.parametrize("entry", ["slice", "project"])
+def test_an_order_is_eq_6_to_10_with_other_complicated_channels(entry):
+    stage, x = _stage(entry, last=False), torch.randn(2, 4, 6, 6)
+    stage.set_order(CHOSEN)
+    y1 = stage.first(x)
+    complicated = y1[:, CHOSEN[:5]] if entry == "slice" else y1
+    for block in stage.thin:
+        complicated = block(complicated)
+    ghosts = stage.cheap(y1[:, CHOSEN[5:]] if entry == "slice" else y1)
+    expected = torch.empty(2, 8, 6, 6)
+    expected[:, CHOSEN[:5]], expected[:, CHOSEN[5:]] = complicated, ghosts
+    torch.testing.assert_close(stage(x), expected)
+    assert torch.equal(stage.chosen(), CHOSEN)
+
+
+def test_ghosts_that_are_channels_of_y1_keep_their_places():
+    stage, x = _stage("project", last=False), torch.randn(2, 4, 6, 6)
+    stage.cheap = None
+    stage.set_order(CHOSEN)
+    assert torch.equal(stage(x)[:, CHOSEN[5:]], stage.first(x)[:, CHOSEN[5:]])
+
+
+def test_the_plain_order_is_no_buffer():
+    stage = _stage()
+    stage.set_order(torch.arange(8))
+    assert stage.order is None and "order" not in stage.state_dict()
+    assert torch.equal(stage.chosen(), torch.arange(8))
+
+
+def test_an_order_that_misses_a_channel_is_an_error():
+    with pytest.raises(GhostifyError, match="each of the 8 channels once"):
+        _stage().set_order(torch.tensor([0, 0, 1, 2, 3, 4, 5, 6]))
+
+
+def test_a_state_dict_brings_a_stages_order_along_and_takes_it_away():
+    ordered, plain, x = _stage(), _stage(), torch.randn(2, 4, 6, 6)
+    before = plain.state_dict()
+    expected = plain(x)
+    ordered.set_order(CHOSEN)
+    holder = nn.Sequential(copy.deepcopy(plain))
+    holder.load_state_dict(nn.Sequential(ordered).state_dict())
+    assert torch.equal(holder(x), ordered(x))
+    holder[0].load_state_dict(before)
+    assert holder[0].order is None
+    assert torch.equal(holder(x), expected)
+
+
+@pytest.mark.parametrize("entry", ["slice", "project"])
+def test_an_ordered_stage_pickles_copies_traces_and_exports(entry):
+    stage, x = _stage(entry), torch.randn(2, 4, 6, 6)
+    stage.set_order(CHOSEN)
+    expected = stage(x)
+    assert torch.equal(copy.deepcopy(stage)(x), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(stage))(x), expected)
+    torch.testing.assert_close(torch.jit.trace(stage, x)(x), expected)
+    torch.testing.assert_close(torch.export.export(stage, (x,)).module()(x), expected)

@@ -1,0 +1,40 @@
+"""The order of a module's outputs, where it is not that of its concat: a buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Ordered(nn.Module):
+    """A module with a buffer ``order``, None where the order of its outputs is the plain one.
+
+    ``load_state_dict`` gives it the buffer where the state has one, and takes it where it has none.
+    """
+
+    if TYPE_CHECKING:  # hidden from torch.jit.script, which can't read it
+        order: Tensor | None
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *rest: Any, **more: Any
+    ) -> None:
+        make_room_for_order(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest, **more)
+
+
+def make_room_for_order(network: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Give ordered modules the ``order`` that a state has for them, or take it where it has none.
+
+    Args:
+        network: A network, or such a module; changed in place.
+        state: What will be loaded.
+        prefix: What precedes the network's own names in the state.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, Ordered):
+            saved = state.get(f"{prefix}{name}.order" if name else f"{prefix}order")
+            device = next(module.parameters()).device
+            module.order = None if saved is None else torch.empty_like(saved, device=device)

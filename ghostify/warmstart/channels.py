@@ -1,0 +1,211 @@
+"""Which channels of a stage are complicated, and which ones its thin blocks keep inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ghostify.graph.trace import LAYERS
+from ghostify.nn.g_ghost import Entry
+from ghostify.warmstart.sequential import AFFORDABLE, MOST_ROWS, WIDEST
+from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.statistics import Moments, Window, places
+from ghostify.warmstart.thin import values_of
+
+RIDGE = 1e-3
+ROUNDS = 8
+"""Of the choice where the ghosts are made of the ghost channels alone."""
+
+CHANNELWISE = (
+    _BatchNorm, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Identity,
+    nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
+)  # fmt: skip
+CHANNELWISE_FUNCTIONS = frozenset(
+    {F.relu, F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish, torch.relu, "relu", "relu_"}
+)
+
+
+def worst_explained(moments: Moments, taps: int, complicated: int, entry: Entry) -> Tensor:
+    """The channels that Y1 explains worst by least squares, in their order.
+
+    Args:
+        moments: Of the windows of Y1 (``taps`` regressors a channel) and the channels wanted.
+        taps: Size of the cheap operation's window; 0 where ghosts are channels of Y1 as they are.
+        complicated: How many channels are wanted.
+        entry: Whether the cheap operation sees all channels of Y1 or those of the ghosts.
+
+    Returns:
+        Indices of the complicated channels, ``(r,)``, ascending.
+    """
+    gram, cross = (m[0] for m in moments.centred())
+    energy = moments.variance()[0]
+    count = len(energy)
+    seen = torch.ones(count, dtype=torch.bool)
+    best, least = torch.arange(complicated), float("inf")
+    for _ in range(ROUNDS):
+        left = _left(gram, cross, energy, seen.repeat_interleave(taps))
+        order = left.argsort(descending=True, stable=True)
+        chosen = order[:complicated].sort().values
+        ghosts = torch.ones(count, dtype=torch.bool)
+        ghosts[chosen] = False
+        if entry == "project":
+            return chosen
+        cost = float(_left(gram, cross, energy, ghosts.repeat_interleave(taps))[ghosts].sum())
+        if cost >= least:
+            break
+        best, least, seen = chosen, cost, ghosts
+    return best
+
+
+def _left(gram: Tensor, cross: Tensor, energy: Tensor, used: Tensor) -> Tensor:
+    """What some regressors leave of each target."""
+    if not used.any():
+        return energy
+    gram, cross = gram[used][:, used], cross[used]
+    pull = RIDGE * gram.diagonal().mean().clamp_min(1e-12)
+    weight = torch.linalg.solve(gram + pull * torch.eye(len(gram), dtype=gram.dtype), cross)
+    return energy - (cross * weight).sum(0)
+
+
+def keep_inside(
+    block: nn.Module,
+    graph: fx.Graph,
+    inputs: Spool,
+    batch: int,
+    seed: int,
+    widths: Iterable[tuple[str, int]],
+    outputs: Tensor,
+) -> dict[str, Tensor]:
+    """Which channels inside a thin block to keep: those that the next layer can least do without.
+
+    Where a layer's output reaches one convolution alone (through norms, activations, depth-wise
+    convolutions), channels are taken away one after the other, each time the one whose loss the
+    others make up for best by least squares.
+
+    Args:
+        block: The original block.
+        graph: Its graph.
+        inputs: What it gets, ``(N, c, H, W)``.
+        batch: Images at a time.
+        seed: Of the places that are looked at.
+        widths: Layers, and how many of their outputs are kept.
+        outputs: Which of the block's outputs are wanted.
+
+    Returns:
+        Indices of the channels that are kept, ascending, by layer.
+    """
+    nodes = {str(n.target): n for n in graph.nodes if n.op == "call_module"}
+    found = {}
+    for name, kept in widths:
+        reader = _reader(nodes[name], block)
+        if reader is None:
+            continue
+        conv = block.get_submodule(str(reader.target))
+        maps = block.get_submodule(name)
+        assert isinstance(conv, nn.Conv2d) and isinstance(maps, nn.Conv2d)
+        if conv.weight[0].numel() > WIDEST or conv.in_channels != maps.out_channels:
+            continue
+        rows = outputs if _ends_block(reader, block) else None
+        weight = conv.weight.double().cpu().flatten(1)
+        weight = weight if rows is None else weight[rows]
+        gram = _second_moments(block, graph, reader, conv, inputs, batch, seed)
+        found[name] = eliminate(gram, weight, conv.in_channels, kept)
+    return found
+
+
+def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
+    """Take channels away, one after the other, so that the least of a linear map is lost.
+
+    After each the map of the others is the least-squares one for what the whole map gave.
+
+    Args:
+        gram: Second moments of the regressors, ``(channels * taps, channels * taps)``.
+        weight: The map, ``(outputs, channels * taps)``.
+        channels: Number of channels; each has as many regressors.
+        kept: How many stay.
+
+    Returns:
+        Indices of those that stay, ascending.
+    """
+    taps = gram.shape[0] // channels
+    pull = 1e-4 * gram.diagonal().mean().clamp_min(1e-12)
+    inverse = torch.linalg.inv(gram + pull * torch.eye(len(gram), dtype=gram.dtype))
+    weight = weight.T.clone()
+    stays = torch.ones(channels, dtype=torch.bool)
+    index = torch.arange(channels * taps).view(channels, taps)
+    for _ in range(channels - kept):
+        own = inverse[index[:, :, None], index[:, None, :]]
+        own = torch.where(stays[:, None, None], own, torch.eye(taps, dtype=own.dtype))
+        parts = weight.view(channels, taps, -1)
+        loss = (torch.linalg.solve(own, parts) * parts).sum((1, 2))
+        loss[~stays] = float("inf")
+        gone = int(loss.argmin())
+        lines = inverse[:, index[gone]]
+        back = torch.linalg.solve(own[gone], torch.cat([weight[index[gone]], lines.T], 1))
+        weight -= lines @ back[:, : weight.shape[1]]
+        inverse -= lines @ back[:, weight.shape[1] :]
+        weight[index[gone]] = 0
+        stays[gone] = False
+    return stays.nonzero().flatten()
+
+
+def _second_moments(
+    block: nn.Module,
+    graph: fx.Graph,
+    reader: fx.Node,
+    conv: nn.Conv2d,
+    inputs: Spool,
+    batch: int,
+    seed: int,
+) -> Tensor:
+    """Centred second moments of what a convolution sees."""
+    size = conv.weight[0].numel()
+    rows = max(min(AFFORDABLE // size**2, MOST_ROWS), 4 * size)
+    generator = torch.Generator().manual_seed(seed)
+    moments = Moments(1, size, 0)
+    source = reader.all_input_nodes[0].name
+    for x in inputs.batches(batch):
+        values = values_of(graph, block, x, {source, reader.name})
+        height, width = values[reader.name].shape[-2:]
+        spots = places(height, width, max(1, rows // len(inputs)), generator)
+        seen = Window.of(conv).patches(values[source].float(), *spots)
+        seen = seen.transpose(0, 1).flatten(1)[None]
+        moments.add(seen, seen[:, :, :0])
+    return moments.centred()[0][0]
+
+
+def _reader(node: fx.Node, block: nn.Module) -> fx.Node | None:
+    """The one convolution that reads a layer's output, channel by channel on the way there."""
+    while len(node.users) == 1:
+        node = next(iter(node.users))
+        if len(node.all_input_nodes) != 1:
+            return None
+        layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if type(layer) is nn.Conv2d and layer.groups == 1:
+            return node
+        if not (node.target in CHANNELWISE_FUNCTIONS or _is_channelwise(layer)):
+            return None
+    return None
+
+
+def _is_channelwise(layer: nn.Module | None) -> bool:
+    """Whether each channel that a layer gives comes of the one at its place."""
+    if isinstance(layer, nn.Conv2d):
+        return layer.groups == layer.in_channels == layer.out_channels
+    return isinstance(layer, CHANNELWISE)
+
+
+def _ends_block(node: fx.Node, block: nn.Module) -> bool:
+    """Whether no layer comes after this one in its block."""
+    stack, seen = list(node.users), set[fx.Node]()
+    while stack:
+        current = stack.pop()
+        if current not in seen:
+            seen.add(current)
+            stack.extend(current.users)
+    calls = (str(n.target) for n in seen if n.op == "call_module")
+    return not any(isinstance(block.get_submodule(name), LAYERS) for name in calls)

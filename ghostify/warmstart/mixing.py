@@ -1,0 +1,201 @@
+"""The parts of a G-Ghost stage beside its blocks: cheap operation (Eq. 9), mix (Eq. 11)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ghostify.nn.g_ghost import GGhostStage, Mix
+from ghostify.warmstart.sequential import WIDEST
+from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.statistics import Moments, Window, places
+
+RIDGE = 1e-3
+MIX_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Tried on held-out images: pooled features are as few as there are images."""
+
+HELD_OUT = 4
+"""Every such image tells how well a ridge does on images that the fit did not see."""
+
+ROWS = 131_072
+"""Places of all images together that a fit looks at."""
+
+OPEN = 3.0
+"""Standard deviations by which the hidden units of an ``mlp`` mix start above zero."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """What the fit sees of all images.
+
+    Attributes:
+        y1: What the first block gives in the converted network, ``(N, c, H, W)``.
+        features: What the mix pools, pooled: ``(N, C_i)`` each.
+        target: What the original has where the concat is, ``(N, c, H, W)``.
+        batch: Images at a time.
+        seed: Of the places that are looked at.
+    """
+
+    y1: Spool
+    features: tuple[Spool, ...]
+    target: Spool
+    batch: int
+    seed: int
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """``(y1, features, target)`` of some images."""
+        spools = (self.y1, *self.features, self.target)
+        for y1, *features, target in zip(*(s.batches(self.batch) for s in spools), strict=True):
+            yield y1, torch.cat([y1.new_zeros(len(y1), 0), *features], 1), target
+
+
+@torch.no_grad()
+def fit_ghosts(stage: GGhostStage, views: Views) -> float:
+    """Fit cheap operation and mix at once, by least squares, to the original's ghost channels.
+
+    Returns:
+        What the ghosts leave unexplained of the variance of their channels.
+    """
+    parts = _Parts(stage)
+    fitted, held = (Moments(1, parts.inputs, parts.outputs) for _ in range(2))
+    ghosts = stage.chosen()[stage.complicated :]
+    each = max(1, ROWS // len(views.y1))
+    generator = torch.Generator().manual_seed(views.seed)
+    for y1, features, target in views.batches():
+        spots = places(target.shape[-2], target.shape[-1], each, generator)
+        wanted = target[:, ghosts][:, :, spots[0], spots[1]].transpose(1, 2)
+        if stage.cheap is None:
+            own = stage.cheapened(y1)[:, :, spots[0], spots[1]]
+            wanted = wanted - own.transpose(1, 2)
+        seen = parts.regressors(y1, features, spots)
+        out = torch.arange(len(y1)) % HELD_OUT == 0
+        for moments, chosen in ((held, out), (fitted, ~out)):
+            moments.add(seen[chosen].flatten(0, 1)[None], wanted[chosen].flatten(0, 1)[None])
+    prior = parts.prior()
+    ridges = MIX_RIDGES if parts.features and fitted.count else MIX_RIDGES[:1]
+    errors = [_error(held, *_solve(fitted, parts.pulls(r), prior)) for r in ridges]
+    ridge = ridges[errors.index(min(errors))]
+    held.gram += fitted.gram
+    held.cross += fitted.cross
+    held.energy += fitted.energy
+    held.count += fitted.count
+    weight, offset = _solve(held, parts.pulls(ridge), prior)
+    parts.write(weight, offset, held)
+    return _error(held, weight, offset) / max(float(held.variance().sum()), 1e-30)
+
+
+def _solve(moments: Moments, pulls: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
+    """Ridge least squares, each regressor with a ridge of its own: weights and offsets.
+
+    Args:
+        moments: The sums, of one regression.
+        pulls: Ridge of each regressor, relative to the mean energy of its kind.
+        prior: ``(outputs, inputs)``.
+    """
+    gram, cross = (m[0] for m in moments.centred())
+    size = gram.diagonal()
+    pull = torch.zeros_like(size)
+    for ridge in pulls.unique():
+        kind = pulls == ridge
+        pull[kind] = ridge * size[kind].mean().clamp_min(1e-12)
+    weight = torch.linalg.solve(gram + pull.diag(), cross + pull[:, None] * prior.T).T
+    count = max(moments.count, 1)
+    offset = moments.cross[0, -1] / count - weight @ (moments.gram[0, :-1, -1] / count)
+    return weight, offset
+
+
+def _error(moments: Moments, weight: Tensor, offset: Tensor) -> float:
+    """Sum of squares that a linear map leaves."""
+    full = torch.cat([weight, offset[:, None]], 1)
+    gram, cross = moments.gram[0], moments.cross[0]
+    return float(moments.energy.sum() - 2 * (cross.T * full).sum() + ((full @ gram) * full).sum())
+
+
+class _Parts:
+    """The parts of a stage that are fitted, as one linear map of windows and pooled features."""
+
+    def __init__(self, stage: GGhostStage) -> None:
+        self.stage = stage
+        own = [] if stage.cheap is None else list(stage.cheap.modules())
+        self.conv = next((m for m in own if isinstance(m, nn.Conv2d)), None)
+        self.norm = next((m for m in own if isinstance(m, nn.BatchNorm2d)), None)
+        self.taps = 0 if self.conv is None else self.conv.weight[0].numel()
+        self.mix = stage.mix
+        if self.mix is not None and self.taps + self.mix.in_channels > WIDEST:
+            self.mix = None
+        self.features = 0 if self.mix is None else self.mix.in_channels
+        self.inputs, self.outputs = self.taps + self.features, stage.channels - stage.complicated
+
+    def regressors(self, y1: Tensor, features: Tensor, spots: tuple[Tensor, Tensor]) -> Tensor:
+        """``(N, P, inputs)``."""
+        found = []
+        if self.conv is not None:
+            seen = Window.of(self.conv).patches(self.stage.cheapened(y1), *spots)
+            found.append(seen.transpose(0, 1).flatten(1).unflatten(0, (len(y1), -1)))
+        if self.features:
+            found.append(features[:, None].expand(-1, len(spots[0]), -1))
+        return torch.cat([y1.new_zeros(len(y1), len(spots[0]), 0), *found], dim=2)
+
+    def pulls(self, ridge: float) -> Tensor:
+        """Ridge of each regressor."""
+        return torch.tensor([RIDGE] * self.taps + [ridge] * self.features, dtype=torch.float64)
+
+    def prior(self) -> Tensor:
+        """The cheap operation as it is, no mix: ``(outputs, inputs)``."""
+        taps = torch.zeros(self.outputs, 0, dtype=torch.float64)
+        if self.conv is not None:
+            taps = self.conv.weight.double().cpu().flatten(1)
+        return torch.cat([taps, taps.new_zeros(self.outputs, self.features)], dim=1)
+
+    def write(self, weight: Tensor, offset: Tensor, moments: Moments) -> None:
+        """Put a solution into the parts; a norm becomes the addition of the offset."""
+        if self.conv is not None and self.norm is not None:
+            self.conv.weight.copy_(weight[:, : self.taps].reshape(self.conv.weight.shape))
+            _make_addition(self.norm, offset)
+            offset = torch.zeros_like(offset)
+        if self.mix is not None:
+            count = max(moments.count, 1)
+            mean = moments.gram[0, self.taps : -1, -1] / count
+            gram = moments.gram[0, self.taps : -1, self.taps : -1] / count
+            write_mix(self.mix, weight[:, self.taps :], offset, mean, gram - mean[:, None] * mean)
+
+
+def write_mix(mix: Mix, weight: Tensor, offset: Tensor, mean: Tensor, covariance: Tensor) -> None:
+    """Make a mix the linear map of least squares.
+
+    An ``mlp`` becomes it too: its hidden units are what the map gives, well above the ReLU's zero.
+
+    Args:
+        mix: The mix.
+        weight: ``(outputs, features)``.
+        offset: ``(outputs,)``.
+        mean: Of the features.
+        covariance: Of the features.
+    """
+    if mix.kind == "fc":
+        mix.fc.weight.copy_(weight[:, :, None, None])
+        assert mix.fc.bias is not None
+        mix.fc.bias.copy_(offset)
+        return
+    hidden = weight @ mean
+    spread = ((weight @ covariance) * weight).sum(1).clamp_min(0)
+    unused = spread < 1e-12
+    spread = torch.where(unused, 1.0, spread)
+    mix.conv1.weight.copy_(weight[:, :, None, None])
+    _make_addition(mix.bn1, torch.full_like(hidden, OPEN))
+    mix.bn1.weight.fill_(1)
+    assert mix.bn1.running_mean is not None and mix.bn1.running_var is not None
+    mix.bn1.running_mean.copy_(hidden)
+    mix.bn1.running_var.copy_(spread)
+    scale = torch.where(unused, 0.0, (spread + mix.bn1.eps).sqrt())
+    mix.conv2.weight.copy_(scale.diag()[:, :, None, None])
+    _make_addition(mix.bn2, offset + hidden - OPEN * scale)
+
+
+def _make_addition(norm: nn.BatchNorm2d, offset: Tensor) -> None:
+    norm.reset_running_stats()
+    norm.weight.fill_((1 + norm.eps) ** 0.5)
+    norm.bias.copy_(offset)

@@ -1,0 +1,278 @@
+"""A block refitted: its convolutions, one after the other, towards what the original's block makes.
+
+A thin block keeps some channels of every layer; each of its convolutions is fitted towards the
+original's values of the channels that it has, on what the converted network gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ghostify.graph.propagate import evaluate
+from ghostify.nn.carving import Cut
+from ghostify.warmstart.fit import solve
+from ghostify.warmstart.sequential import ADDITIONS, AFFORDABLE, MOST_ROWS, WIDEST
+from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.statistics import Moments, Window, places
+
+RIDGE = 1e-3
+LEAST_SCALE = 1e-3
+"""Part of a norm's largest scale below which a channel counts as switched off."""
+
+Values = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """A block of the original, and the one that stands for it.
+
+    Attributes:
+        original: The original's.
+        taught: Its graph.
+        made: The converted network's.
+        graph: Its graph; nodes that both have are called the same.
+        cuts: What each layer of ``made`` keeps of ``original``'s; all, where it says nothing.
+        shortcuts: Projections that ``made`` has beside: name -> the channels that leave.
+    """
+
+    original: nn.Module
+    taught: fx.Graph
+    made: nn.Module
+    graph: fx.Graph
+    cuts: Mapping[str, Cut]
+    shortcuts: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What goes into a block in both networks.
+
+    Attributes:
+        before: In the original, ``(N, c, H, W)``.
+        after: In the converted network.
+        batch: Images at a time.
+        seed: Of the places that are looked at.
+    """
+
+    before: Spool
+    after: Spool
+    batch: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """A convolution, with the norm after it: one term of a sum, or alone.
+
+    Attributes:
+        conv: The convolution.
+        norm: The batch norm that alone reads it.
+        source: Name of the node that it reads.
+        end: Name of the node that gives its (normed) value.
+        outputs: Which of the original's channels it gives.
+    """
+
+    conv: nn.Conv2d
+    norm: _BatchNorm | None
+    source: str
+    end: str
+    outputs: Tensor
+
+    @property
+    def inputs(self) -> int:
+        """Weights of a filter."""
+        return self.conv.weight[0].numel()
+
+    @property
+    def has_offset(self) -> bool:
+        """Whether each output can have an offset: the norm's mean, or a bias."""
+        return self.norm is not None or self.conv.bias is not None
+
+    def scale(self) -> Tensor:
+        """What the norm multiplies by; switched-off channels are switched on, ``(outputs,)``."""
+        ones = self.conv.weight.new_ones(self.conv.out_channels, dtype=torch.float64)
+        if self.norm is None or self.norm.running_var is None:
+            return ones
+        spread = (self.norm.running_var.double() + self.norm.eps).sqrt()
+        if self.norm.weight is None:
+            return ones / spread
+        found = self.norm.weight.double() / spread
+        usable = found.abs() > LEAST_SCALE * found.abs().max()
+        if not usable.any():
+            return ones
+        return torch.where(usable, found, found[usable].abs().median())
+
+    def constant(self) -> Tensor:
+        """What is added to the scaled convolution, ``(outputs,)``."""
+        value = torch.zeros(self.conv.out_channels, dtype=torch.float64)
+        if self.conv.bias is not None:
+            value = value + self.conv.bias.double() * self.scale()
+        if self.norm is not None and self.norm.running_mean is not None:
+            value = value - self.norm.running_mean.double() * self.scale()
+            value = value if self.norm.bias is None else value + self.norm.bias.double()
+        return value
+
+    def write(self, weight: Tensor) -> None:
+        """Take the weights, ``(outputs, inputs)``, that are wanted after the norm."""
+        scale = self.scale()
+        norm = self.norm
+        if norm is not None and norm.weight is not None and norm.running_var is not None:
+            norm.weight.copy_(scale * (norm.running_var.double() + norm.eps).sqrt())
+        self.conv.weight.copy_((weight / scale[:, None]).reshape(self.conv.weight.shape))
+
+    def shift(self, offset: Tensor) -> None:
+        """Add to what comes out, ``(outputs,)``."""
+        if self.norm is not None and self.norm.running_mean is not None:
+            self.norm.running_mean -= (offset / self.scale()).to(self.norm.running_mean)
+        elif self.conv.bias is not None:
+            self.conv.bias += offset.to(self.conv.bias)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """What is fitted at once: the terms of a sum, or one convolution.
+
+    Attributes:
+        terms: The convolutions.
+        node: Name of the node whose value is wanted.
+        others: Names of nodes that are added and not fitted.
+    """
+
+    terms: tuple[Term, ...]
+    node: str
+    others: tuple[str, ...] = ()
+
+
+@torch.no_grad()
+def refit(pair: BlockPair, flow: Flow) -> int:
+    """Refit a block's convolutions; returns how many were."""
+    count = 0
+    for item in find_sums(pair):
+        count += len(item.terms) if _fit(pair, flow, item) else 0
+    return count
+
+
+def find_sums(pair: BlockPair) -> list[Sum]:
+    """What can be fitted in a block, in the order in which it is computed."""
+    terms = {term.end: term for term in _terms(pair)}
+    sums: dict[str, Sum] = {}
+    for node in pair.graph.nodes:
+        parts = [arg for arg in node.args if isinstance(arg, fx.Node)]
+        if node.target in ADDITIONS and len(node.args) == len(parts) == 2:
+            own = [p.name for p in parts if p.name in terms and len(p.users) == 1]
+            own = _that_fit_together([terms[name] for name in own])
+            if own:
+                others = tuple(p.name for p in parts if p.name not in own)
+                sums[node.name] = Sum(tuple(terms.pop(n) for n in own), node.name, others)
+    alone = {term.end: Sum((term,), term.end) for term in terms.values()}
+    order = [node.name for node in pair.graph.nodes]
+    return sorted([*sums.values(), *alone.values()], key=lambda item: order.index(item.node))
+
+
+def _that_fit_together(terms: list[Term]) -> list[str]:
+    """Several terms are fitted at once where they share no groups; else the last one."""
+    together = terms if all(term.conv.groups == 1 for term in terms) else terms[-1:]
+    return [term.end for term in together]
+
+
+def _terms(pair: BlockPair) -> Iterator[Term]:
+    calls = [str(n.target) for n in pair.graph.nodes if n.op == "call_module"]
+    for node in pair.graph.nodes:
+        name = str(node.target)
+        if node.op != "call_module" or calls.count(name) > 1 or len(node.all_input_nodes) != 1:
+            continue
+        module, source = pair.made.get_submodule(name), node.all_input_nodes[0].name
+        if name in pair.shortcuts and isinstance(module, nn.Sequential):
+            conv, norm = module[0], module[1]
+            assert isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
+            yield Term(conv, norm, source, node.name, pair.shortcuts[name])
+        elif type(module) is nn.Conv2d and module.weight[0].numel() <= WIDEST:
+            norm_node = _norm_after(node, pair.made, calls)
+            follows = None if norm_node is None else pair.made.get_submodule(str(norm_node.target))
+            assert follows is None or isinstance(follows, _BatchNorm)
+            cut = pair.cuts.get(name)
+            outputs = torch.arange(module.out_channels) if cut is None else cut.outputs
+            yield Term(module, follows, source, (norm_node or node).name, outputs)
+
+
+def _norm_after(node: fx.Node, block: nn.Module, calls: list[str]) -> fx.Node | None:
+    """The batch norm that alone reads a node's value, and reads nothing else."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != "call_module" or calls.count(str(users[0].target)) > 1:
+        return None
+    norm = block.get_submodule(str(users[0].target))
+    return users[0] if isinstance(norm, _BatchNorm) and norm.running_mean is not None else None
+
+
+def _fit(pair: BlockPair, flow: Flow, item: Sum) -> bool:
+    groups = item.terms[0].conv.groups
+    inputs = sum(term.inputs for term in item.terms)
+    outputs = item.terms[0].conv.out_channels // groups
+    moments = Moments(groups, inputs, outputs)
+    rows = min(AFFORDABLE // (groups * inputs * (inputs + outputs)), MOST_ROWS)
+    each = max(1, max(rows, 4 * inputs) // max(len(flow.after), 1))
+    generator = torch.Generator().manual_seed(flow.seed)
+    for made, wanted in _values(pair, flow, item):
+        target = wanted[:, item.terms[0].outputs]
+        for other in item.others:
+            if made[other].shape != target.shape:
+                return False
+            target = target - made[other]
+        spots = places(target.shape[-2], target.shape[-1], each, generator)
+        seen = [_windows(term, made[term.source], spots) for term in item.terms]
+        moments.add(torch.cat(seen, dim=2), _at(target, spots, groups))
+    prior = torch.cat(
+        [t.scale()[:, None] * t.conv.weight.double().flatten(1) for t in item.terms], 1
+    )
+    holder = next((term for term in item.terms if term.has_offset), None)
+    prior = prior.unflatten(0, (groups, -1)).cpu()
+    found = solve(moments, RIDGE, prior, holder is not None)
+    weights = found.weight.flatten(0, 1).split([term.inputs for term in item.terms], dim=1)
+    for term, weight in zip(item.terms, weights, strict=True):
+        term.write(weight)
+    if holder is not None:
+        constant = torch.stack([term.constant() for term in item.terms]).sum(0)
+        holder.shift(found.intercept.flatten() - constant)
+    return True
+
+
+def _values(pair: BlockPair, flow: Flow, item: Sum) -> Iterator[tuple[Values, Tensor]]:
+    """Batch by batch: what the block made so far, and what is wanted of the sum."""
+    needed = {*item.others, *(term.source for term in item.terms)}
+    inputs = flow.before.batches(flow.batch), flow.after.batches(flow.batch)
+    for before, after in zip(*inputs, strict=True):
+        wanted = values_of(pair.taught, pair.original, before, {item.node})
+        yield values_of(pair.graph, pair.made, after, needed), wanted[item.node]
+
+
+def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> Values:
+    """The values of some nodes of a block's graph, as they are before anything changes them."""
+    values: dict[fx.Node, Tensor] = {}
+    found: Values = {}
+    for node in graph.nodes:
+        if node.op == "placeholder":
+            values[node] = x.clone() if not values else node.args[0]
+        else:
+            values[node] = evaluate(node, block, values)
+        if node.name in names:
+            found[node.name] = values[node].clone()
+            if len(found) == len(names):
+                break
+    return found
+
+
+def _windows(term: Term, x: Tensor, spots: tuple[Tensor, Tensor]) -> Tensor:
+    """What a convolution sees at some places, ``(groups, N * P, inputs)``."""
+    patches = Window.of(term.conv).patches(x.float(), *spots)
+    return patches.unflatten(0, (term.conv.groups, -1)).transpose(1, 2).flatten(2)
+
+
+def _at(maps: Tensor, spots: tuple[Tensor, Tensor], groups: int) -> Tensor:
+    """Values at some places, ``(groups, N * P, C / groups)``."""
+    rows = maps[:, :, spots[0], spots[1]].transpose(0, 1).flatten(1)
+    return rows.unflatten(0, (groups, -1)).transpose(1, 2).float()
