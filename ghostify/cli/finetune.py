@@ -9,13 +9,11 @@ import typer
 
 from ghostify.cli import _options as given
 from ghostify.cli._processes import one_speaks
-from ghostify.cli._terminal import complain, prints_to_stderr, warn_in_a_line
+from ghostify.cli._terminal import Stopped, complain, prints_to_stderr, warn_in_a_line
 from ghostify.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
-
-INTERRUPTED = 130
 
 
 def _number(help_text: str, metavar: str = "N") -> Any:
@@ -123,17 +121,16 @@ def finetune(
                 student, data, chosen, teacher=taught, val=val, output=output, resume=resume,
                 accelerator=accelerator, devices=devices, input_size=size, progress=board,
             )  # fmt: skip
-    if not first:
-        raise typer.Exit(INTERRUPTED if result.interrupted else 0)
-    if not quiet:
+    if first and not quiet:
         typer.echo("\n".join(result.describe()))
-    if result.interrupted:
+    if first and result.interrupted:
         complain(
             f"stopped after step {result.steps} of {result.total_steps}: the same command with "
             "--resume goes on from there"
         )
-        raise typer.Exit(INTERRUPTED)
-    if not quiet:
+    if result.interrupted:
+        raise Stopped
+    if first and not quiet:
         complain(f"saved to {output}")
 
 

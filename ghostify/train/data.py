@@ -64,6 +64,10 @@ class Pool(ABC):
         """Something that other images would hardly have; empty where nothing can be told."""
         return ""
 
+    def known_labels(self) -> Tensor:
+        """The labels that are known without reading images."""
+        return torch.empty(0, dtype=torch.long)
+
     @abstractmethod
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
         """The images of each part, varied by ``(key, epoch, index)`` where that is wanted."""
@@ -78,6 +82,10 @@ class TensorPool(Pool):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def known_labels(self) -> Tensor:
+        """All, where there are any."""
+        return super().known_labels() if self.labels is None else self.labels
 
     def checksum(self) -> str:
         """Of some of the images, and all labels."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from ghostify.errors import GhostifyError, SettingsError, first_line
+from ghostify.settings.base import check_choice
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -33,6 +34,7 @@ def open_engine(
         GhostifyError: The engine is not installed.
         SettingsError: There are no such devices, or they can't do this precision.
     """
+    check_choice("precision", precision, tuple(PRECISIONS))
     if importlib.util.find_spec("lightning_fabric") is None:
         raise GhostifyError(
             "Tuning and evaluating need Lightning Fabric, which is not installed: "
