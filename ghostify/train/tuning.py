@@ -88,7 +88,7 @@ def finetune(
         >>> tuned.losses, len(tuned.points)
         (('kd', 'features'), 10)
     """
-    chosen = _settings(settings, options)
+    chosen = _settings(settings, options).beside(teacher is not None)
     target = None if output is None else Path(output)
     found = _look_for_run(target, resume)
     start = time.perf_counter()

@@ -288,7 +288,7 @@ def test_a_run_is_not_begun_over_one_that_is_not_finished(unfinished, pair, labe
     ({"lr": 0.02}, ("lr=0.01", "0.02")),
     ({"steps": 7}, ("steps=6", "7")),
     ({"data": 1}, ("data checksum",)),
-    ({"teacher": None}, ("teacher checksum",)),
+    ({"teacher": None, "ce": 0.1}, ("teacher checksum",)),
 ])  # fmt: skip
 def test_a_run_goes_on_with_its_own_settings_data_and_teacher_only(
     unfinished, pair, labelled, change, words
@@ -387,4 +387,4 @@ def test_settings_go_in_as_data_too(pair, labelled):
     chosen = FinetuneSettings(**{k: v for k, v in QUICK.items() if k != "input_size"})
     one = finetune(pair[0], labelled, chosen, input_size=(3, 16, 16))
     other = finetune(pair[0], labelled, **QUICK)
-    assert same(one.model, other.model) and one.settings == replace(chosen)
+    assert same(one.model, other.model) and one.settings == replace(chosen, ce=1.0)
