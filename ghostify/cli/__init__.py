@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 
 from ghostify.cli._app import app
-from ghostify.cli._terminal import complain
+from ghostify.cli._terminal import INTERRUPTED, Stopped, complain
 from ghostify.errors import GhostifyError
 
 __all__ = ["app", "main"]
-
-INTERRUPTED = 130
 
 
 def main() -> None:
@@ -21,6 +19,7 @@ def main() -> None:
         complain(str(error))
         sys.exit(2)
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer ends so, without a word
+        # typer ends so, without a word
+        if end.code == INTERRUPTED and not isinstance(end, Stopped):
             complain("interrupted; nothing was written half")
         raise

@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from ghostify.cost.report import Order, Report
 
 
+INTERRUPTED = 130
+
+
+class Stopped(SystemExit):
+    """The end of a command that was interrupted and has said what is left of it."""
+
+    def __init__(self) -> None:
+        super().__init__(INTERRUPTED)
+
+
 def complain(sentence: str) -> None:
     """An error, on stderr."""
     Console(stderr=True).print(

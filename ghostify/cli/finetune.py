@@ -9,13 +9,11 @@ import typer
 
 from ghostify.cli import _options as given
 from ghostify.cli._processes import one_speaks
-from ghostify.cli._terminal import complain, prints_to_stderr, warn_in_a_line
+from ghostify.cli._terminal import Stopped, complain, prints_to_stderr, warn_in_a_line
 from ghostify.errors import ModelError
 
 if TYPE_CHECKING:
     from torch import nn
-
-INTERRUPTED = 130
 
 
 def _number(help_text: str, metavar: str = "N") -> Any:
@@ -47,17 +45,19 @@ def finetune(
     steps: Annotated[Whole, _number("Steps, in place of --epochs.")] = None,
     batch_size: Annotated[Whole, _number("Images of a step, of all processes (128).")] = None,
     optimizer: Annotated[str | None, _number("sgd (the default) or adamw.", "NAME")] = None,
-    lr: Annotated[Real, _number("Highest learning rate (by the optimizer).", "X")] = None,
-    weight_decay: Annotated[Real, _number("Of all but norms and biases.", "X")] = None,
-    warmup: Annotated[Real, _number("Part of the steps with a rising rate.", "X")] = None,
+    lr: Annotated[Real, _number("Highest learning rate (sgd 0.04, adamw 0.002).", "X")] = None,
+    weight_decay: Annotated[Real, _number("Of all but norms and biases (0.0001).", "X")] = None,
+    warmup: Annotated[Real, _number("Part of the steps with a rising rate (0.05).", "X")] = None,
     ema: Annotated[Real, _number("Decay of an average of the weights (0: none).", "X")] = None,
-    clip: Annotated[Real, _number("Largest norm of the gradient (any).", "X")] = None,
-    temperature: Annotated[Real, _number("Of the distillation.", "X")] = None,
-    kd: Annotated[Real, _number("Weight of the teacher's logits.", "X")] = None,
-    features: Annotated[Real, _number("Weight of its features.", "X")] = None,
-    ce: Annotated[Real, _number("Weight of the labels.", "X")] = None,
+    clip: Annotated[Real, _number("Largest norm of the gradient (5; 0: any).", "X")] = None,
+    temperature: Annotated[Real, _number("Of the distillation (4).", "X")] = None,
+    kd: Annotated[Real, _number("Weight of the teacher's logits (1).", "X")] = None,
+    features: Annotated[Real, _number("Weight of its features (1).", "X")] = None,
+    ce: Annotated[Real, _number("Weight of the labels (0.1; 1 without a teacher).", "X")] = None,
     label_smoothing: Annotated[Real, _number("Of the labels (0).", "X")] = None,
-    norms: Annotated[str | None, _number("batch or frozen: batch norms.", "NAME")] = None,
+    norms: Annotated[
+        str | None, _number("Batch norms: batch (the default), frozen.", "NAME")
+    ] = None,
     precision: Annotated[str | None, _number("fp32 (the default), bf16, fp16.", "NAME")] = None,
     accumulate: Annotated[Whole, _number("Parts to work off a batch in (1).")] = None,
     channels_last: Annotated[
@@ -123,17 +123,16 @@ def finetune(
                 student, data, chosen, teacher=taught, val=val, output=output, resume=resume,
                 accelerator=accelerator, devices=devices, input_size=size, progress=board,
             )  # fmt: skip
-    if not first:
-        raise typer.Exit(INTERRUPTED if result.interrupted else 0)
-    if not quiet:
+    if first and not quiet:
         typer.echo("\n".join(result.describe()))
-    if result.interrupted:
+    if first and result.interrupted:
         complain(
             f"stopped after step {result.steps} of {result.total_steps}: the same command with "
             "--resume goes on from there"
         )
-        raise typer.Exit(INTERRUPTED)
-    if not quiet:
+    if result.interrupted:
+        raise Stopped
+    if first and not quiet:
         complain(f"saved to {output}")
 
 

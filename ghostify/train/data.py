@@ -6,6 +6,7 @@ import hashlib
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ class Pool(ABC):
         """Something that other images would hardly have; empty where nothing can be told."""
         return ""
 
+    def known_labels(self) -> Tensor:
+        """The labels that are known without reading images."""
+        return torch.empty(0, dtype=torch.long)
+
     @abstractmethod
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
         """The images of each part, varied by ``(key, epoch, index)`` where that is wanted."""
@@ -77,6 +82,10 @@ class TensorPool(Pool):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def known_labels(self) -> Tensor:
+        """All, where there are any."""
+        return super().known_labels() if self.labels is None else self.labels
 
     def checksum(self) -> str:
         """Of some of the images, and all labels."""
@@ -112,7 +121,8 @@ class ItemPool(Pool):
         self, items: Any, recipe: Recipe, workers: int, classes: tuple[str, ...] | None = None
     ) -> None:
         self.items, self.recipe, self.workers, self.classes = items, recipe, workers, classes
-        image, label = _split(items[0])
+        with _fixed_chance(0):
+            image, label = _split(items[0])
         self.labelled = label is not None
         self.is_pixels = isinstance(image, Image.Image)
         self.shifts = self.is_pixels and recipe.is_small
@@ -151,6 +161,7 @@ class ItemPool(Pool):
             batch_sampler=remember(),
             num_workers=self.workers,
             collate_fn=_stack,
+            generator=torch.Generator(),  # the caller's own would be drawn from else
         )
         for batch in loader:
             yield asked.pop(0), batch
@@ -211,18 +222,23 @@ class _Addressed(Dataset[Any]):
         key = (self.key, -1 if epoch is None else epoch)
         if self.pool.is_pixels:
             return self.pool.item(index, key if self.augment and epoch is not None else None)
-        # The data set's own transform may use any of the three sources of chance.
-        seed = derive(*key, index)
-        states = random.getstate(), np.random.get_state()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-            try:
-                return self.pool.item(index, None)
-            finally:
-                random.setstate(states[0])
-                np.random.set_state(states[1])
+        with _fixed_chance(derive(*key, index)):
+            return self.pool.item(index, None)
+
+
+@contextmanager
+def _fixed_chance(seed: int) -> Iterator[None]:
+    """Inside, the three sources of chance that a transform may use begin from a seed."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
 
 
 class LoaderPool(Pool):
@@ -230,7 +246,7 @@ class LoaderPool(Pool):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
-        with torch.random.fork_rng(devices=[]):
+        with _fixed_chance(0):
             images, labels = _split(next(iter(loader)))
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise DataError(
@@ -247,14 +263,15 @@ class LoaderPool(Pool):
         epoch: int | None = -1
         place, batch = -1, None
         for part in parts:
-            if part.epoch != epoch or epoch == -1:
+            seed = (key, -1 if part.epoch is None else part.epoch)
+            if part.epoch != epoch or place < 0 or part.place < place:
                 epoch, place = part.epoch, -1
-                torch.manual_seed(derive(key, -1 if epoch is None else epoch))
-                stream = iter(self.loader)
+                with _fixed_chance(derive(*seed)):
+                    stream = iter(self.loader)
             while place < part.place:
                 place += 1
-                torch.manual_seed(derive(key, -1 if epoch is None else epoch, place))
-                batch = _split(next(stream))
+                with _fixed_chance(derive(*seed, place)):
+                    batch = _split(next(stream))
             assert batch is not None
             rank, shares = part.share
             yield tuple(None if x is None else x[_share(len(x), rank, shares)] for x in batch)  # type: ignore[misc]

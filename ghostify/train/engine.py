@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from ghostify.errors import GhostifyError, SettingsError, first_line
+from ghostify.settings.base import check_choice
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -21,7 +22,6 @@ def open_engine(
     accelerator: str = "auto",
     devices: int | str = "auto",
     precision: str = "fp32",
-    sync_buffers: bool = False,
 ) -> Fabric:
     """Start the engine on what there is: a CPU, a GPU, the processes that torchrun started.
 
@@ -29,27 +29,26 @@ def open_engine(
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
         devices: How many; under torchrun its processes say it.
         precision: One of `PRECISIONS`.
-        sync_buffers: Whether rank 0's buffers are sent to all before each forward pass.
 
     Raises:
         GhostifyError: The engine is not installed.
         SettingsError: There are no such devices, or they can't do this precision.
     """
+    check_choice("precision", precision, tuple(PRECISIONS))
     if importlib.util.find_spec("lightning_fabric") is None:
         raise GhostifyError(
             "Tuning and evaluating need Lightning Fabric, which is not installed: "
             "pip install 'ghostify[train]'."
         )
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     options: dict[str, Any] = {"devices": _count(devices)}
     if "LOCAL_WORLD_SIZE" in os.environ and "WORLD_SIZE" in os.environ:
         here, all_of_them = (int(os.environ[k]) for k in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         options = {"devices": here, "num_nodes": all_of_them // here}
     if options["devices"] not in (1, "auto") or options.get("num_nodes", 1) > 1:
-        options["strategy"] = DDPStrategy(broadcast_buffers=sync_buffers)
+        options["strategy"] = "ddp"
     try:
         fabric = Fabric(accelerator=accelerator, precision=PRECISIONS[precision], **options)  # type: ignore[arg-type]
         fabric.launch()

@@ -227,7 +227,7 @@ class Run:
                 losses = self._losses(batch)
                 fabric.backward(losses.total(chosen) / chosen.accumulate)
             shown.append(losses.detach())
-        if chosen.clip is not None:
+        if chosen.clip:
             fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=chosen.clip, error_if_nonfinite=False
             )

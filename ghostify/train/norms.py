@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
@@ -38,6 +37,29 @@ class GlobalNorms(TorchFunctionMode):
         return func(*args, **keywords)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all processes; each one's gradient is the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return _reduce(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _reduce(gradient)
+
+
+def _reduce(value: Tensor) -> Tensor:
+    total = value.clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def _add_up(value: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(value)
+    return total
+
+
 def _batch_norm(
     input: Tensor,
     running_mean: Tensor | None,
@@ -54,9 +76,9 @@ def _batch_norm(
     across = [d for d in range(x.ndim) if d != 1]
     count = x.numel() // x.shape[1] * dist.get_world_size()
     shape = (1, -1, *[1] * (x.ndim - 2))
-    mean = all_reduce(x.sum(across)) / count
+    mean = _add_up(x.sum(across)) / count
     centred = x - mean.view(shape)
-    variance = all_reduce(centred.square().sum(across)) / count
+    variance = _add_up(centred.square().sum(across)) / count
     if running_mean is not None and running_var is not None:
         with torch.no_grad():
             running_mean.lerp_(mean.to(running_mean.dtype), momentum)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ghostify.errors import SettingsError
@@ -13,7 +13,7 @@ Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Norms = Literal["batch", "frozen"]
 
-RATES: dict[str, float] = {"sgd": 0.05, "adamw": 2e-3}
+RATES: dict[str, float] = {"sgd": 0.04, "adamw": 2e-3}
 """Learning rate of each optimizer where none is given, for a batch of 128."""
 
 
@@ -33,12 +33,13 @@ class FinetuneSettings:
         ema: Decay of the average of the weights that is kept in their place; 0 for none.
         precision: ``"fp32"``, or ``"bf16"``, ``"fp16"`` for mixed precision.
         accumulate: Parts that a process works off a step's images in.
-        clip: Largest norm of the gradient; None for any.
+        clip: Largest norm of the gradient; 0 for any.
         channels_last: Whether images and kernels lie in memory with the channels last.
         temperature: Of the distillation's softmax.
         kd: Weight of the distillation of logits.
         features: Weight of the distillation of features at the converted places.
-        ce: Weight of the cross-entropy with the labels.
+        ce: Weight of the cross-entropy with the labels; where not given, 0.1 beside a teacher and 1
+            without one.
         label_smoothing: Of the cross-entropy.
         norms: ``"batch"``: batch norms use the statistics of the batch, and learn them;
             ``"frozen"``: they keep the ones they have.
@@ -67,12 +68,12 @@ class FinetuneSettings:
     ema: float = 0.0
     precision: Precision = "fp32"
     accumulate: int = 1
-    clip: float | None = None
+    clip: float = 5.0
     channels_last: bool = False
     temperature: float = 4.0
     kd: float = 1.0
     features: float = 1.0
-    ce: float = 0.1
+    ce: float | None = None
     label_smoothing: float = 0.0
     norms: Norms = "batch"
     sync_norms: bool = True
@@ -97,13 +98,14 @@ class FinetuneSettings:
             check_whole(name, getattr(self, name), 1)
         for name in ("workers", "seed"):
             check_whole(name, getattr(self, name), 0)
-        for name in ("lr", "clip"):
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), 0, math.inf)
+        if self.lr is not None:
+            check_number("lr", self.lr, 0, math.inf)
         for name in ("temperature", "checkpoint_minutes"):
             check_number(name, getattr(self, name), 0, math.inf)
-        for name in ("kd", "features", "ce", "weight_decay"):
+        for name in ("kd", "features", "weight_decay", "clip"):
             _check_from_zero(name, getattr(self, name), math.inf)
+        if self.ce is not None:
+            _check_from_zero("ce", self.ce, math.inf)
         for name in ("momentum", "warmup", "ema", "label_smoothing"):
             _check_from_zero(name, getattr(self, name), 1)
         check_choice("optimizer", self.optimizer, tuple(RATES))
@@ -125,6 +127,11 @@ class FinetuneSettings:
         if self.steps is not None:
             return self.steps
         return (10 if self.epochs is None else self.epochs) * per_epoch
+
+    def beside(self, teacher: bool) -> FinetuneSettings:
+        """These settings, with the weight of the labels that fits."""
+        ce = (0.1 if teacher else 1.0) if self.ce is None else self.ce
+        return replace(self, ce=ce)
 
     def decisive(self) -> dict[str, Any]:
         """The settings that the weights depend on, as plain data; how often to save is none."""

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from ghostify import io
-from ghostify.errors import ModelError, SettingsError, nearest
+from ghostify.errors import ModelError, SettingsError, first_line, nearest
 from ghostify.provenance import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.data import Pool
 from ghostify.train.engine import open_engine
+from ghostify.train.evaluation import check_classes
 from ghostify.train.features import Point, agreeing, find_points, logits_of
 from ghostify.train.images import DataError, Recipe
 from ghostify.train.inputs import recipe_of
@@ -87,19 +88,18 @@ def finetune(
         >>> tuned.losses, len(tuned.points)
         (('kd', 'features'), 10)
     """
-    chosen = _settings(settings, options)
+    chosen = _settings(settings, options).beside(teacher is not None)
     target = None if output is None else Path(output)
     found = _look_for_run(target, resume)
     start = time.perf_counter()
-    shared = not (chosen.sync_norms or chosen.norms == "frozen")
-    fabric = open_engine(accelerator, devices, chosen.precision, sync_buffers=shared)
+    fabric = open_engine(accelerator, devices, chosen.precision)
     recipe, notes = recipe_of(student, input_size, mean, std)
     data, val = split_folder(data, val)
     pool = open_pool(data, recipe, chosen.workers)
     val_pool = None if val is None else open_pool(val, recipe, chosen.workers)
     _check_val(pool, val_pool)
     tuned = copy.deepcopy(student)
-    losses, points, more = _choose_losses(tuned, teacher, pool, recipe, chosen)
+    losses, points, more = _choose_losses(tuned, teacher, pool, val_pool, recipe, chosen)
     exceptions = [n for n, m in student.named_modules() if student.training and not m.training]
     job = Job(
         tuned, None if teacher is None else copy.deepcopy(teacher).eval(), points, losses, pool,
@@ -169,6 +169,7 @@ def _choose_losses(
     student: nn.Module,
     teacher: nn.Module | None,
     pool: Pool,
+    val: Pool | None,
     recipe: Recipe,
     chosen: FinetuneSettings,
 ) -> tuple[tuple[str, ...], tuple[Point, ...], tuple[str, ...]]:
@@ -181,9 +182,18 @@ def _choose_losses(
     losses = ["ce"] if pool.labelled and chosen.ce else []
     points: tuple[Point, ...] = ()
     notes: list[str] = []
+    sample = _sample(student, recipe)
+    outputs = _outputs_of(student, sample, "student")
+    for known in (pool, val):
+        if known is not None:
+            check_classes(known, known.known_labels(), outputs)
     if teacher is not None:
-        sample = _sample(student, recipe)
-        _check_fit(student, teacher, sample)
+        taught = _outputs_of(teacher, sample, "teacher")
+        if taught != outputs:
+            raise ModelError(
+                f"The teacher has {taught} classes and the student {outputs}: give a teacher of "
+                "the same classes."
+            )
         if chosen.kd:
             losses.append("kd")
         if chosen.features:
@@ -208,28 +218,21 @@ def _sample(student: nn.Module, recipe: Recipe) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _check_fit(student: nn.Module, teacher: nn.Module, sample: torch.Tensor) -> None:
-    """Raise where the networks have other classes, or the teacher can't take these images."""
-    shapes = []
-    for name, network in (("student", student), ("teacher", teacher)):
-        modes = {module: module.training for module in network.modules()}
-        device = next((p.device for p in network.parameters()), sample.device)
-        try:
-            shapes.append(tuple(logits_of(network.eval()(sample.to(device))).shape))
-        except RuntimeError as error:
-            size = "x".join(map(str, sample.shape[1:]))
-            raise ModelError(
-                f"The {name} can't take images of {size} ({str(error).splitlines()[0]}): give "
-                "input_size, or another teacher."
-            ) from error
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-    if shapes[0] != shapes[1]:
+def _outputs_of(network: nn.Module, sample: torch.Tensor, name: str) -> int:
+    """How many classes a network has; raises where it can't take such images."""
+    modes = {module: module.training for module in network.modules()}
+    device = next((p.device for p in network.parameters()), sample.device)
+    try:
+        return logits_of(network.eval()(sample.to(device))).shape[1]
+    except RuntimeError as error:
+        size = "x".join(map(str, sample.shape[1:]))
         raise ModelError(
-            f"The teacher has {shapes[1][1]} classes and the student {shapes[0][1]}: give a "
-            "teacher of the same classes."
-        )
+            f"The {name} can't take images of {size} ({first_line(error).rstrip('.')}): give "
+            "input_size, or another teacher."
+        ) from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def _check_val(pool: Pool, val: Pool | None) -> None:
