@@ -11,10 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.graph.trace import LAYERS
 from ghostify.nn.g_ghost import Entry
-from ghostify.warmstart.sequential import AFFORDABLE, MOST_ROWS, WIDEST
+from ghostify.warmstart.sequential import WIDEST
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
 from ghostify.warmstart.thin import values_of
+from ghostify.warmstart.views import AFFORDABLE, MOST_ROWS
 
 RIDGE = 1e-3
 ROUNDS = 8

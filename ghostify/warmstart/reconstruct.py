@@ -18,8 +18,8 @@ from ghostify.graph.segments import Segment
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.views import Feed
 
-BLOCK_STEPS, NETWORK_STEPS = 100, 600
-BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-3
+BLOCK_STEPS, NETWORK_STEPS = 100, 1500
+BLOCK_RATE, NETWORK_RATE = 3e-3, 3e-3
 WARM_UP = 0.1
 
 Said = Callable[[str], None]

@@ -215,7 +215,7 @@ class _Run:
                 share = 0.5 * limit / holders
                 self.said(f"reconstructing the block of {subjects[-1].name}")
                 start = time.perf_counter()
-                size = min(batch, 64)
+                size = min(batch, 32)
                 budget = Budget(chosen.block_steps, share)
                 self.block_steps += tune_block(feed, targets, budget, size, chosen.seed)
                 left -= time.perf_counter() - start
@@ -261,7 +261,7 @@ class _Run:
     def _tune_network(self, images: Spool, seconds: float, taught: View, made: View) -> None:
         chosen = self.settings
         if seconds > 0:
-            size = _batch_size(next(images.batches(1)), 64)
+            size = _batch_size(next(images.batches(1)), 32)
             budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
                 taught, made, self.converted.parameters(), images, budget, size, chosen.seed,
