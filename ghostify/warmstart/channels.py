@@ -176,6 +176,7 @@ def _second_moments(
         seen = Window.of(conv).patches(values[source].float(), *spots)
         seen = seen.transpose(0, 1).flatten(1)[None]
         moments.add(seen, seen[:, :, :0])
+    moments.share()
     return moments.centred()[0][0]
 
 

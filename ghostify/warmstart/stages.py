@@ -57,6 +57,8 @@ def find_stages(
     rebuilt: Sequence[StageRebuild], original: nn.Module, converted: nn.Module
 ) -> Iterator[StageSubject]:
     """The stages that can be fitted: those whose blocks are modules."""
+    if not rebuilt:
+        return
     settings = provenance_of(converted).plans[-1].settings
     settings = settings.g if isinstance(settings, CGGhost) else settings
     assert isinstance(settings, GGhost)
@@ -155,6 +157,7 @@ class _StageFit:
             if conv is not None:
                 seen = Window.of(conv).patches(y1, *spots).transpose(0, 1).flatten(1)[None]
             moments.add(seen, target[:, :, spots[0], spots[1]].transpose(1, 2).flatten(0, 1)[None])
+        moments.share()
         chosen = worst_explained(moments, taps, stage.complicated, stage.entry)
         return self._arrange(chosen)
 

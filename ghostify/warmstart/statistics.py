@@ -61,6 +61,13 @@ class Moments:
         self._rows.flush()
         sum_over_processes(self._gram, self._cross, self._energy, self._count)
 
+    def include(self, other: Moments) -> None:
+        """Add the sums of other rows."""
+        self._gram += other.gram
+        self._cross += other.cross
+        self._energy += other.energy
+        self._count += other.count
+
     @property
     def gram(self) -> Tensor:
         """Products of the regressors, ``(groups, inputs + 1, inputs + 1)``."""
