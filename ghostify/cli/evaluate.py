@@ -11,7 +11,6 @@ from ghostify.cli._processes import one_speaks
 from ghostify.cli._terminal import (
     Steps,
     check_report_targets,
-    print_plain,
     prints_to_stderr,
     warn_in_a_line,
     write_report,
@@ -70,4 +69,4 @@ def evaluate(
     if first:
         write_report(result, json_file, markdown_file)
         if not quiet and "-" not in (json_file, markdown_file):
-            print_plain(str(result))
+            typer.echo(str(result))

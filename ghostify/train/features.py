@@ -15,11 +15,11 @@ from torch import Tensor, fx, nn
 
 from ghostify.errors import GhostifyError, ModelError
 from ghostify.graph.segments import Segment, split
+from ghostify.nn.g_ghost import GGhostStage
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
 from ghostify.provenance import provenance_of
-from ghostify.warmstart.stages import find_stages
 
 Side = Literal["input", "output"]
 
@@ -70,11 +70,11 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
 
 
 def _stage_ends(student: nn.Module, teacher: nn.Module, plans: Sequence[Plan]) -> Iterator[Point]:
-    names = {module: name for name, module in teacher.named_modules()}
-    places = {module: name for name, module in student.named_modules()}
-    for plan in plans:
-        for found in find_stages(plan.stages, teacher, student):
-            yield Point(found.name, places[found.stage], names[found.end], "output")
+    for stage in (stage for plan in plans for stage in plan.stages):
+        end = stage.blocks[-1][-1]
+        are_modules = stage.functions is None  # else there is no module that gives its output
+        if are_modules and isinstance(_module(student, stage.place), GGhostStage):
+            yield Point(stage.name, stage.place, end, "output")
 
 
 def _segment_ends(student: nn.Module, teacher: nn.Module) -> Iterator[Point]:

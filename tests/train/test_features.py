@@ -32,6 +32,15 @@ def test_rebuilt_stages_are_compared_at_their_ends(mode):
     assert [p.name for p in points if p.side == "output"][:3] == ["layer1", "layer2", "layer3"]
 
 
+def test_a_network_that_was_converted_twice_is_compared_with_its_first_original():
+    teacher = ghostify.build("resnet20-cifar")
+    student = ghostify.convert(
+        ghostify.convert(teacher, mode="g-ghost", only="layer3"), s=2, only="layer1"
+    )
+    names = {p.name.split(".")[0] for p in find_points(student, teacher)}
+    assert names == {"layer1", "layer3"}
+
+
 def test_another_network_has_no_points_even_where_names_are_the_same():
     student = ghostify.convert("resnet20-cifar", s=2)
     assert find_points(student, ghostify.build("resnet56-cifar")) == ()
