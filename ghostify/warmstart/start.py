@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
@@ -202,7 +203,7 @@ class _Run:
             self.notes.append(
                 f"interrupted: {done}what was not reached is as the conversion left it"
             )
-        return self._result(len(images))
+        return self._result(_of_all(len(images)))
 
     def _fit_and_tune(self, images: Spool) -> None:
         chosen = self.settings
@@ -322,6 +323,13 @@ class _Run:
             self.network_steps,
             notes=tuple(self.notes),
         )
+
+
+def _of_all(count: int) -> int:
+    """A count of this process, added up over all."""
+    total = torch.tensor(count)
+    sum_over_processes(total)
+    return int(total)
 
 
 def _batch_size(sample: torch.Tensor, most: int) -> int:
