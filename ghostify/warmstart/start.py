@@ -46,10 +46,13 @@ DATA_FREE = "data-free"
 WHOLE = Segment(None, (), ())
 """A whole network: what is fitted in it is watched by hooks."""
 
-Said = Callable[[str], None]
-import os
+SHARE = 0.5
+"""Part of the time of reconstruction that single stages have, evenly; the network has the rest."""
 
-SHARE = float(os.environ.get("GGS", "0.5"))
+AS_BLOCKS = 4
+"""A stage is tuned for as many steps as so many blocks."""
+
+Said = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -291,7 +294,7 @@ class _Run:
         """Reconstruct one stage; returns the seconds it took."""
         self.said(f"reconstructing {subject.name}")
         start = time.perf_counter()
-        budget, size = Budget(self.settings.block_steps * 4, seconds), min(batch, 64)
+        budget, size = Budget(AS_BLOCKS * self.settings.block_steps, seconds), min(batch, 64)
         self.block_steps += tune_stage(
             subject, self.teacher, self.converted, images, batch, budget, size, self.settings.seed
         )
