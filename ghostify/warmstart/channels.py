@@ -116,6 +116,8 @@ def keep_inside(
         weight = conv.weight.double().cpu().flatten(1)
         weight = weight if rows is None else weight[rows]
         gram = _second_moments(block, graph, reader, conv, inputs, batch, seed)
+        if not gram.isfinite().all():
+            continue
         found[name] = eliminate(gram, weight, conv.in_channels, kept)
     return found
 
@@ -136,9 +138,7 @@ def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
         Indices of those that stay, ascending.
     """
     taps = gram.shape[0] // channels
-    pull = 1e-4 * gram.diagonal().mean().clamp_min(1e-12)
-    root = torch.linalg.cholesky(gram + pull * torch.eye(len(gram), dtype=gram.dtype))
-    inverse = torch.cholesky_inverse(root)
+    inverse = _inverse(gram)
     weight = weight.T.clone()
     stays = torch.ones(channels, dtype=torch.bool)
     index = torch.arange(channels * taps).view(channels, taps)
@@ -158,6 +158,17 @@ def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
         weight[rows] = 0
         stays[gone] = False
     return stays.nonzero().flatten()
+
+
+def _inverse(gram: Tensor) -> Tensor:
+    """The inverse, with as much of a ridge as it takes (sums of constant maps are all rounding)."""
+    pull = 1e-4 * gram.diagonal().abs().mean().clamp_min(1e-12)
+    eye = torch.eye(len(gram), dtype=gram.dtype)
+    while True:
+        root, failed = torch.linalg.cholesky_ex(gram + pull * eye)
+        if not failed:
+            return torch.cholesky_inverse(root)
+        pull = 10 * pull
 
 
 def _second_moments(
