@@ -18,6 +18,9 @@ from ghostify.warmstart.thin import values_of
 from ghostify.warmstart.views import AFFORDABLE, MOST_ROWS
 
 RIDGE = 1e-3
+STEPS = 64
+"""In which channels are taken away: of more, several at once."""
+
 ROUNDS = 8
 """Of the choice where the ghosts are made of the ghost channels alone."""
 
@@ -114,6 +117,8 @@ def keep_inside(
         weight = conv.weight.double().cpu().flatten(1)
         weight = weight if rows is None else weight[rows]
         gram = _second_moments(block, graph, reader, conv, inputs, batch, seed)
+        if not gram.isfinite().all():
+            continue
         found[name] = eliminate(gram, weight, conv.in_channels, kept)
     return found
 
@@ -121,7 +126,8 @@ def keep_inside(
 def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
     """Take channels away, one after the other, so that the least of a linear map is lost.
 
-    After each the map of the others is the least-squares one for what the whole map gave.
+    Of many channels, some at a time. After each the map of the others is the least-squares one for
+    what the whole map gave.
 
     Args:
         gram: Second moments of the regressors, ``(channels * taps, channels * taps)``.
@@ -133,25 +139,37 @@ def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
         Indices of those that stay, ascending.
     """
     taps = gram.shape[0] // channels
-    pull = 1e-4 * gram.diagonal().mean().clamp_min(1e-12)
-    inverse = torch.linalg.inv(gram + pull * torch.eye(len(gram), dtype=gram.dtype))
+    inverse = _inverse(gram)
     weight = weight.T.clone()
     stays = torch.ones(channels, dtype=torch.bool)
     index = torch.arange(channels * taps).view(channels, taps)
-    for _ in range(channels - kept):
+    at_once = max(1, (channels - kept) // STEPS)
+    while int(stays.sum()) > kept:
         own = inverse[index[:, :, None], index[:, None, :]]
         own = torch.where(stays[:, None, None], own, torch.eye(taps, dtype=own.dtype))
         parts = weight.view(channels, taps, -1)
         loss = (torch.linalg.solve(own, parts) * parts).sum((1, 2))
         loss[~stays] = float("inf")
-        gone = int(loss.argmin())
-        lines = inverse[:, index[gone]]
-        back = torch.linalg.solve(own[gone], torch.cat([weight[index[gone]], lines.T], 1))
+        gone = loss.argsort()[: min(at_once, int(stays.sum()) - kept)]
+        rows = index[gone].flatten()
+        lines = inverse[:, rows]
+        back = torch.linalg.solve(lines[rows], torch.cat([weight[rows], lines.T], 1))
         weight -= lines @ back[:, : weight.shape[1]]
         inverse -= lines @ back[:, weight.shape[1] :]
-        weight[index[gone]] = 0
+        weight[rows] = 0
         stays[gone] = False
     return stays.nonzero().flatten()
+
+
+def _inverse(gram: Tensor) -> Tensor:
+    """The inverse, with as much of a ridge as it takes (sums of constant maps are all rounding)."""
+    pull = 1e-4 * gram.diagonal().abs().mean().clamp_min(1e-12)
+    eye = torch.eye(len(gram), dtype=gram.dtype)
+    while True:
+        root, failed = torch.linalg.cholesky_ex(gram + pull * eye)
+        if not failed:
+            return torch.cholesky_inverse(root)
+        pull = 10 * pull
 
 
 def _second_moments(

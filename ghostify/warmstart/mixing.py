@@ -110,7 +110,8 @@ def _error(moments: Moments, weight: Tensor, offset: Tensor) -> float:
     """Sum of squares that a linear map leaves."""
     full = torch.cat([weight, offset[:, None]], 1)
     gram, cross = moments.gram[0], moments.cross[0]
-    return float(moments.energy.sum() - 2 * (cross.T * full).sum() + ((full @ gram) * full).sum())
+    left = moments.energy.sum() - 2 * (cross.T * full).sum() + ((full @ gram) * full).sum()
+    return max(float(left), 0.0)
 
 
 class _Parts:

@@ -48,10 +48,13 @@ DATA_FREE = "data-free"
 WHOLE = Segment(None, (), ())
 """A whole network: what is fitted in it is watched by hooks."""
 
-Said = Callable[[str], None]
-
 SHARE = 0.5
-"""Part of the reconstruction's time that goes to single blocks and stages."""
+"""Part of the time of reconstruction for single blocks or stages; the network has the rest."""
+
+AS_BLOCKS = 4
+"""A stage is tuned for as many steps as so many blocks."""
+
+Said = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -292,7 +295,7 @@ class _Run:
         """Reconstruct one stage; returns the seconds it took."""
         self.said(f"reconstructing {subject.name}")
         start = time.perf_counter()
-        budget, size = Budget(self.settings.block_steps * 4, seconds), min(batch, 64)
+        budget, size = Budget(AS_BLOCKS * self.settings.block_steps, seconds), min(batch, 64)
         self.block_steps += tune_stage(
             subject, self.teacher, self.converted, images, batch, budget, size, self.settings.seed
         )

@@ -15,6 +15,10 @@ ROWS_AT_ONCE = 2048
 """Rows that are multiplied together: one by one, the large sums would be read and written often."""
 
 
+CACHED = 2**18
+"""Numbers that are turned over at once: what the processor's cache holds."""
+
+
 class Moments:
     """Second moments of regressors and targets, added up batch by batch, in double precision.
 
@@ -137,9 +141,9 @@ class Looks:
             self._sum(windows, maps)
 
     def _sum(self, windows: Tensor, maps: Tensor) -> None:
-        turned = windows.permute(0, 3, 1, 2).contiguous()
-        self._gram += (turned.transpose(2, 3) @ turned).cpu()
-        del turned
+        for some in windows.split(max(1, CACHED // windows[0, 0].numel()), dim=1):
+            turned = some.permute(0, 3, 1, 2).contiguous()
+            self._gram += (turned.transpose(2, 3) @ turned).cpu()
         products = windows.flatten(2).transpose(1, 2) @ maps
         self._cross += products.view(self._cross.shape).cpu()
         self._energy += maps.square().sum(1).cpu()

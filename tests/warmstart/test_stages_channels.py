@@ -83,3 +83,8 @@ def test_channels_that_others_repeat_are_taken_away_without_loss(
     assert len(found) == channels and found.tolist() == sorted(set(found.tolist()))
     whole = float((x @ weight.T).square().sum())
     assert lost(x, weight, found.tolist(), 1) < 1e-3 * whole
+
+
+def test_sums_that_are_all_rounding_still_give_a_choice() -> None:
+    gram = -1e-9 * torch.eye(6, dtype=torch.float64) + 1e-10 * noise(6, 6).double()
+    assert len(eliminate(gram + gram.T, noise(2, 6).double(), 6, 3)) == 3
