@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,3 +22,11 @@ def one_speaks() -> Iterator[bool]:
         if first:
             raise
         sys.exit(2)
+
+
+def join_others() -> None:
+    """Meet the other processes that torchrun started, where there are any."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from ghostify.train.engine import open_engine
+
+        open_engine("cpu")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghostify.cli import _options as given
+from ghostify.cli._processes import join_others, one_speaks
 from ghostify.cli._settings import takes_settings
 from ghostify.cli._terminal import (
     Steps,
@@ -59,6 +60,7 @@ def convert(
     ghostify convert mypackage.nets:build --model-args '{"width": 32}' --input-size 1x64x64
     ghostify convert timm/resnet18 --dry-run --json -
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --reconstruct -o out
+    torchrun --nproc-per-node 2 -m ghostify convert resnet50 --calibration images/ -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api, io
@@ -68,7 +70,9 @@ def convert(
     check_report_targets(json_file, markdown_file)
     if output is not None:
         io.check_target(output)
-    with prints_to_stderr(), Steps(3, quiet) as step:
+    with one_speaks() as first, prints_to_stderr(), Steps(3, quiet or not first) as step:
+        if warm:
+            join_others()
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
@@ -79,9 +83,11 @@ def convert(
             converted = api.convert(network, chosen, input_size=size, **warm, **said)
             report = api.report(converted)
         step("saving")
-        if output is not None and converted is not None:
+        if output is not None and converted is not None and first:
             api.save(converted, output)
     assert report is not None
+    if not first:
+        return
     write_report(report, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):
         print_report(report)

@@ -37,7 +37,7 @@ class GGhost(Settings):
         keep: Stages to leave as they are: names, glob patterns, predicates on the first block.
         only: If given, only these stages are rebuilt.
         min_blocks: Stages of fewer blocks are left.
-        entry: ``"slice"``: the thin path takes the first channels of Y1, the cheap operation the
+        entry: ``"slice"``: the thin path takes some channels of Y1, the cheap operation the
             others; ``"project"``: both take all of Y1.
         tail: ``"full"``: the concat comes before the last block, which stays as wide as it was (as
             in the experiments); ``"thin"``: all blocks but the first are thin (Eq. 8-10).

@@ -11,10 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.graph.trace import LAYERS
 from ghostify.nn.g_ghost import Entry
-from ghostify.warmstart.sequential import AFFORDABLE, MOST_ROWS, WIDEST
+from ghostify.warmstart.sequential import WIDEST
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
 from ghostify.warmstart.thin import values_of
+from ghostify.warmstart.views import AFFORDABLE, MOST_ROWS
 
 RIDGE = 1e-3
 ROUNDS = 8
@@ -175,6 +176,7 @@ def _second_moments(
         seen = Window.of(conv).patches(values[source].float(), *spots)
         seen = seen.transpose(0, 1).flatten(1)[None]
         moments.add(seen, seen[:, :, :0])
+    moments.share()
     return moments.centred()[0][0]
 
 

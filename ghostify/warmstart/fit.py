@@ -39,16 +39,18 @@ def solve(
         prior: ``(groups, outputs, inputs)``; zero if not given.
         intercept: Whether there is a b.
     """
-    gram, cross = moments.centred()
-    if not intercept:
-        gram, cross = moments.gram[:, :-1, :-1], moments.cross[:, :-1]
-    size = gram.shape[-1]
-    pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    eye = torch.eye(size, dtype=gram.dtype)
-    wanted = cross if prior is None else cross + pull[:, None, None] * prior.transpose(1, 2)
-    weight = solve_positive(gram + pull[:, None, None] * eye, wanted)
+    if intercept:
+        gram, cross = moments.centred()
+    else:
+        gram, cross = moments.gram[:, :-1, :-1].clone(), moments.cross[:, :-1]
+    pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)[:, None]
+    gram.diagonal(dim1=1, dim2=2).add_(pull)  # in place: there may be thousands of regressors
+    drawn = 0.0 if prior is None else pull[..., None] * prior.transpose(1, 2)
+    weight = solve_positive(gram, cross + drawn)
+    del gram
     energy = moments.variance() if intercept else moments.energy
-    residual = energy - 2 * (cross * weight).sum(1) + ((gram @ weight) * weight).sum(1)
+    # By the normal equations the Gram matrix times the weights is cross + drawn - pull * weights.
+    residual = energy + ((drawn - pull[..., None] * weight - cross) * weight).sum(1)
     offset = torch.zeros_like(moments.energy)
     if intercept:
         means = moments.gram[:, :-1, -1] / max(moments.count, 1)

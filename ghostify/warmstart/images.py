@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ def _take(
             )
         yield from (source[i] for i in _choose(len(source), samples, seed))
     elif isinstance(source, DataLoader) or not hasattr(source, "__getitem__"):
-        yield from _from_loader(source, samples)
+        rank, world = processes()
+        yield from islice(_from_loader(source, samples), rank, None, world)
     else:
         count = len(source)  # type: ignore[arg-type]
         yield from (_image(source[i]) for i in _choose(count, samples, seed))
@@ -121,6 +123,11 @@ def _take(
 def _choose(count: int, samples: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     rank, world = processes()
+    if min(count, samples) < world:
+        raise CalibrationError(
+            f"{min(count, samples)} calibration images are too few for {world} processes: give "
+            "one for each or more."
+        )
     return sorted(torch.randperm(count, generator=generator)[:samples].tolist())[rank::world]
 
 

@@ -74,14 +74,13 @@ def fit_ghosts(stage: GGhostStage, views: Views) -> float:
         out = torch.arange(len(y1)) % HELD_OUT == 0
         for moments, chosen in ((held, out), (fitted, ~out)):
             moments.add(seen[chosen].flatten(0, 1)[None], wanted[chosen].flatten(0, 1)[None])
+    for moments in (fitted, held):
+        moments.share()
     prior = parts.prior()
     ridges = MIX_RIDGES if parts.features and fitted.count else MIX_RIDGES[:1]
     errors = [_error(held, *_solve(fitted, parts.pulls(r), prior)) for r in ridges]
     ridge = ridges[errors.index(min(errors))]
-    held.gram += fitted.gram
-    held.cross += fitted.cross
-    held.energy += fitted.energy
-    held.count += fitted.count
+    held.include(fitted)
     weight, offset = _solve(held, parts.pulls(ridge), prior)
     parts.write(weight, offset, held)
     return _error(held, weight, offset) / max(float(held.variance().sum()), 1e-30)

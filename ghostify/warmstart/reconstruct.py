@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,14 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ghostify.distributed import average_gradients, processes, take_from_first
+from ghostify.distributed import (
+    average_gradients,
+    processes,
+    sum_over_processes,
+    take_from_first,
+)
 from ghostify.graph.segments import Segment
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.views import Feed
 
-BLOCK_STEPS, NETWORK_STEPS = 100, 600
-BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-3
+BLOCK_STEPS, NETWORK_STEPS = 100, 1500
+BLOCK_RATE, NETWORK_RATE = 3e-3, 3e-3
 WARM_UP = 0.1
+JUDGED = 16
+"""Batches that the whole network is judged on, before and after it is tuned."""
 
 Said = Callable[[str], None]
 
@@ -98,19 +106,35 @@ def tune_network(
     generator = torch.Generator().manual_seed(seed)
     count = 0
 
-    def loss() -> Tensor:
-        nonlocal count
-        count += 1
-        said(f"reconstructing the network, step {count}")
-        rows = draw(len(images), size, generator)
-        x = vary(images.take(rows), generator)
+    def error(x: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = taught(x)
         parts = [difference(a, b) for a, b in zip(made(x), wanted, strict=True)]
         on_the_way = sum(parts[:-1], torch.zeros(())) / max(len(parts) - 1, 1)
         return parts[-1] + on_the_way
 
-    return descend(parameters, loss, budget, NETWORK_RATE)
+    def loss() -> Tensor:
+        nonlocal count
+        count += 1
+        said(f"reconstructing the network, step {count}")
+        return error(vary(images.take(draw(len(images), size, generator)), generator))
+
+    @torch.no_grad()
+    def judge() -> float:
+        some = islice(images.batches(size), JUDGED)
+        total = torch.stack([error(x) for x in some]).sum()
+        sum_over_processes(total)
+        return float(total)
+
+    tuned = list(parameters)
+    before, saved = judge(), [p.detach().clone() for p in tuned]
+    steps = descend(tuned, loss, budget, NETWORK_RATE)
+    if judge() < before:
+        return steps
+    with torch.no_grad():  # too few steps to come back from what the first ones, large, broke
+        for parameter, old in zip(tuned, saved, strict=True):
+            parameter.copy_(old)
+    return 0
 
 
 def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> list[Any]:

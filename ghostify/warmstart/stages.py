@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from ghostify.provenance import provenance_of
 from ghostify.settings import CGGhost, GGhost
 from ghostify.warmstart.channels import keep_inside, worst_explained
 from ghostify.warmstart.mixing import ROWS, Views, fit_ghosts
+from ghostify.warmstart.reconstruct import BLOCK_RATE, Budget, descend, difference
 from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
@@ -57,6 +59,8 @@ def find_stages(
     rebuilt: Sequence[StageRebuild], original: nn.Module, converted: nn.Module
 ) -> Iterator[StageSubject]:
     """The stages that can be fitted: those whose blocks are modules."""
+    if not rebuilt:
+        return
     settings = provenance_of(converted).plans[-1].settings
     settings = settings.g if isinstance(settings, CGGhost) else settings
     assert isinstance(settings, GGhost)
@@ -99,6 +103,47 @@ def fit_stage(
         _inputs_of(subject.stage, converted, images, batch),
     )
     return _StageFit(subject, Flow(*inputs, batch, seed)).run()
+
+
+def tune_stage(
+    subject: StageSubject,
+    original: nn.Module,
+    converted: nn.Module,
+    images: Spool,
+    batch: int,
+    budget: Budget,
+    size: int,
+    seed: int,
+) -> int:
+    """Tune a stage so that, on what it now gets, it gives what the original's gave.
+
+    Args:
+        subject: The stage.
+        original: The original network.
+        converted: The converted network.
+        images: The calibration images.
+        batch: Images at a time.
+        budget: Steps and seconds.
+        size: Images of a step.
+        seed: Of their choice.
+
+    Returns:
+        Number of steps.
+    """
+    start = time.perf_counter()
+    with torch.no_grad():
+        given = _inputs_of(subject.stage, converted, images, batch)
+        targets = _inputs_of(subject.start, original, images, batch)
+        for block in subject.blocks:
+            targets = _each(block, targets, batch)
+    generator = torch.Generator().manual_seed(seed)
+
+    def loss() -> Tensor:
+        rows = torch.randint(len(targets), (size,), generator=generator).tolist()
+        return difference(subject.stage(given.take(rows)), targets.take(rows))
+
+    left = replace(budget, seconds=budget.seconds - (time.perf_counter() - start))
+    return descend(subject.stage.parameters(), loss, left, BLOCK_RATE)
 
 
 class _StageFit:
@@ -155,6 +200,7 @@ class _StageFit:
             if conv is not None:
                 seen = Window.of(conv).patches(y1, *spots).transpose(0, 1).flatten(1)[None]
             moments.add(seen, target[:, :, spots[0], spots[1]].transpose(1, 2).flatten(0, 1)[None])
+        moments.share()
         chosen = worst_explained(moments, taps, stage.complicated, stage.entry)
         return self._arrange(chosen)
 

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.provenance import provenance_of
 from ghostify.warmstart.datafree import fit_without_data
 from ghostify.warmstart.images import Source, gather, preprocessing_of
-from ghostify.warmstart.layers import find_subjects
+from ghostify.warmstart.layers import Subject, find_subjects
 from ghostify.warmstart.reconstruct import (
     BLOCK_STEPS,
     NETWORK_STEPS,
@@ -32,13 +33,25 @@ from ghostify.warmstart.reconstruct import (
 from ghostify.warmstart.result import LayerFit, WarmStart
 from ghostify.warmstart.sequential import fit_segment
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.stages import find_stages, fit_stage, outputs_of
+from ghostify.warmstart.stages import (
+    StageSubject,
+    find_stages,
+    fit_stage,
+    outputs_of,
+    tune_stage,
+)
 from ghostify.warmstart.views import Feed
 
 DATA_FREE = "data-free"
 """In place of calibration images: fit from the weights and the norms' statistics alone."""
 
+WHOLE = Segment(None, (), ())
+"""A whole network: what is fitted in it is watched by hooks."""
+
 Said = Callable[[str], None]
+
+SHARE = 0.5
+"""Part of the reconstruction's time that goes to single blocks and stages."""
 
 
 @dataclass(frozen=True)
@@ -190,7 +203,7 @@ class _Run:
             self.notes.append(
                 f"interrupted: {done}what was not reached is as the conversion left it"
             )
-        return self._result(len(images))
+        return self._result(_of_all(len(images)))
 
     def _fit_and_tune(self, images: Spool) -> None:
         chosen = self.settings
@@ -212,10 +225,10 @@ class _Run:
             targets = _pass(segment, self.teacher, before, batch)
             if subjects and limit:
                 # Half of the time is for the blocks, evenly; the whole network has the rest.
-                share = 0.5 * limit / holders
+                share = SHARE * limit / holders
                 self.said(f"reconstructing the block of {subjects[-1].name}")
                 start = time.perf_counter()
-                size = min(batch, 64)
+                size = min(batch, 32)
                 budget = Budget(chosen.block_steps, share)
                 self.block_steps += tune_block(feed, targets, budget, size, chosen.seed)
                 left -= time.perf_counter() - start
@@ -234,17 +247,23 @@ class _Run:
         """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
         chosen = self.settings
         batch = _batch_size(next(images.batches(1)), 128)
+        left = limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
         subjects = list(find_stages(self.stages, self.teacher, self.converted))
-        for subject in subjects:
+        for subject in self._in_order(subjects):
             self.said(f"fitting {subject.name}")
+            if isinstance(subject, Subject):
+                feed = Feed(WHOLE, self.teacher, self.converted, images, images, batch, chosen.seed)
+                self.fits.extend(fit_segment(feed, [subject]))
+                continue
             fit = fit_stage(subject, self.teacher, self.converted, images, batch, chosen.seed)
             self.stage_fits.append(fit)
+            if limit:
+                left -= self._tune_stage(subject, images, batch, SHARE * limit / len(subjects))
         if len(subjects) < len(self.stages):
             self.notes.append(
                 f"{len(self.stages) - len(subjects)} stages are not fitted: they have no ghosts, "
                 "or blocks that are no modules"
             )
-        limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
 
         def view(network: nn.Module, ends: list[nn.Module], x: torch.Tensor) -> list[Any]:
             with outputs_of(ends) as seen:
@@ -253,15 +272,36 @@ class _Run:
 
         self._tune_network(
             images,
-            limit,
+            left,
             lambda x: view(self.teacher, [s.end for s in subjects], x),
             lambda x: view(self.converted, [s.stage for s in subjects], x),
         )
 
+    def _in_order(self, stages: list[StageSubject]) -> list[StageSubject | Subject]:
+        """The stages, and the ghost modules outside them, in the network's order."""
+        order = [name for name, _ in self.converted.named_modules()]
+        outside = replace(WHOLE, layers=tuple(order))
+        layers = find_subjects(outside, self.teacher, self.converted)
+        places: dict[str, StageSubject | Subject] = {layer.name: layer for layer in layers}
+        places |= {stage.item.place: stage for stage in stages}
+        return [places[name] for name in order if name in places]
+
+    def _tune_stage(
+        self, subject: StageSubject, images: Spool, batch: int, seconds: float
+    ) -> float:
+        """Reconstruct one stage; returns the seconds it took."""
+        self.said(f"reconstructing {subject.name}")
+        start = time.perf_counter()
+        budget, size = Budget(self.settings.block_steps * 4, seconds), min(batch, 64)
+        self.block_steps += tune_stage(
+            subject, self.teacher, self.converted, images, batch, budget, size, self.settings.seed
+        )
+        return time.perf_counter() - start
+
     def _tune_network(self, images: Spool, seconds: float, taught: View, made: View) -> None:
         chosen = self.settings
         if seconds > 0:
-            size = _batch_size(next(images.batches(1)), 64)
+            size = _batch_size(next(images.batches(1)), 32)
             budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
                 taught, made, self.converted.parameters(), images, budget, size, chosen.seed,
@@ -273,8 +313,7 @@ class _Run:
         fits = sorted(self.fits, key=lambda fit: order.index(fit.name))
         if len(fits) < self.total and not any("interrupted" in note for note in self.notes):
             self.notes.append(
-                f"{self.total - len(fits)} ghost modules are not fitted: they are inside stages "
-                "that are rebuilt, or no pass calls them"
+                f"{self.total - len(fits)} ghost modules are not fitted: no pass calls them"
             )
         return WarmStart(
             tuple(fits),
@@ -284,6 +323,13 @@ class _Run:
             self.network_steps,
             notes=tuple(self.notes),
         )
+
+
+def _of_all(count: int) -> int:
+    """A count of this process, added up over all."""
+    total = torch.tensor(count)
+    sum_over_processes(total)
+    return int(total)
 
 
 def _batch_size(sample: torch.Tensor, most: int) -> int:

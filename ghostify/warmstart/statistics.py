@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -38,11 +38,16 @@ class Moments:
         self._cross = torch.zeros(groups, inputs + 1, outputs, dtype=torch.float64)
         self._energy = torch.zeros(groups, outputs, dtype=torch.float64)
         self._count = torch.zeros((), dtype=torch.float64)
-        self._rows = _Rows(self._sum)
+        self._waiting = _Waiting()
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows: ``(groups, rows, inputs)`` regressors, ``(groups, rows, outputs)`` targets."""
-        self._rows.add(x, y)
+        if self._waiting.add(x, y):
+            self._flush()
+
+    def _flush(self) -> None:
+        for x, y in self._waiting.take():
+            self._sum(x, y)
 
     def _sum(self, x: Tensor, y: Tensor) -> None:
         turned = x.transpose(1, 2)
@@ -58,31 +63,38 @@ class Moments:
 
     def share(self) -> None:
         """Add up what all processes have seen, where there are several."""
-        self._rows.flush()
+        self._flush()
         sum_over_processes(self._gram, self._cross, self._energy, self._count)
+
+    def include(self, other: Moments) -> None:
+        """Add the sums of other rows."""
+        self._gram += other.gram
+        self._cross += other.cross
+        self._energy += other.energy
+        self._count += other.count
 
     @property
     def gram(self) -> Tensor:
         """Products of the regressors, ``(groups, inputs + 1, inputs + 1)``."""
-        self._rows.flush()
+        self._flush()
         return self._gram
 
     @property
     def cross(self) -> Tensor:
         """Products of regressors and targets, ``(groups, inputs + 1, outputs)``."""
-        self._rows.flush()
+        self._flush()
         return self._cross
 
     @property
     def energy(self) -> Tensor:
         """Sums of squares of the targets, ``(groups, outputs)``."""
-        self._rows.flush()
+        self._flush()
         return self._energy
 
     @property
     def count(self) -> int:
         """Number of rows."""
-        self._rows.flush()
+        self._flush()
         return int(self._count)
 
     def variance(self) -> Tensor:
@@ -92,7 +104,7 @@ class Moments:
     def centred(self) -> tuple[Tensor, Tensor]:
         """Gram matrix and cross products around the means, without the constant."""
         mean = self.gram[:, :-1, -1:] / max(self.count, 1)
-        gram = self.gram[:, :-1, :-1] - mean @ self.gram[:, -1:, :-1]
+        gram = self.gram[:, :-1, :-1].baddbmm(mean, self.gram[:, -1:, :-1], alpha=-1)
         cross = self.cross[:, :-1] - mean @ self.cross[:, -1:]
         return gram, cross
 
@@ -113,11 +125,16 @@ class Looks:
         self._look = torch.zeros(groups, taps, maps, dtype=torch.float64)
         self._total = torch.zeros(groups, maps, dtype=torch.float64)
         self._count = torch.zeros((), dtype=torch.float64)
-        self._rows = _Rows(self._sum)
+        self._waiting = _Waiting()
 
     def add(self, windows: Tensor, maps: Tensor) -> None:
         """Add rows: windows ``(groups, rows, taps, maps)`` and values ``(groups, rows, maps)``."""
-        self._rows.add(windows, maps)
+        if self._waiting.add(windows, maps):
+            self._flush()
+
+    def _flush(self) -> None:
+        for windows, maps in self._waiting.take():
+            self._sum(windows, maps)
 
     def _sum(self, windows: Tensor, maps: Tensor) -> None:
         turned = windows.permute(0, 3, 1, 2).contiguous()
@@ -132,7 +149,7 @@ class Looks:
 
     def summed(self) -> Sums:
         """The sums of all rows, of all processes, around their means; this object is used up."""
-        self._rows.flush()
+        self._flush()
         parts = (self._gram, self._cross, self._energy, self._look, self._total, self._count)
         sum_over_processes(*parts)
         count = self._count.clamp_min(1)
@@ -170,26 +187,29 @@ class Sums:
     mean: Tensor
 
 
-class _Rows:
-    """Gathers rows (dimension 1 of tensors) until there are enough to be summed at once."""
+class _Waiting:
+    """Rows (dimension 1 of tensors) that wait until there are enough to be summed at once.
 
-    def __init__(self, use: Callable[..., None]) -> None:
-        self._use = use
-        self._waiting: list[tuple[Tensor, ...]] = []
+    What sums them is not kept here: a cycle would keep the large sums until the next collection.
+    """
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[Tensor, ...]] = []
         self._count = 0
 
-    def add(self, *tensors: Tensor) -> None:
-        self._waiting.append(tensors)
+    def add(self, *tensors: Tensor) -> bool:
+        """Whether there are enough now."""
+        self._batches.append(tensors)
         self._count += tensors[0].shape[1]
-        if self._count >= ROWS_AT_ONCE:
-            self.flush()
+        return self._count >= ROWS_AT_ONCE
 
-    def flush(self) -> None:
-        waiting, self._waiting, self._count = self._waiting, [], 0
-        if len(waiting) == 1:
-            self._use(*waiting[0])
-        elif waiting:
-            self._use(*(torch.cat(parts, dim=1) for parts in zip(*waiting, strict=True)))
+    def take(self) -> Iterator[tuple[Tensor, ...]]:
+        """All rows at once, if there are any."""
+        batches, self._batches, self._count = self._batches, [], 0
+        if len(batches) == 1:
+            yield batches[0]
+        elif batches:
+            yield tuple(torch.cat(parts, dim=1) for parts in zip(*batches, strict=True))
 
 
 @dataclass(frozen=True)

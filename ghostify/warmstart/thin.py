@@ -16,9 +16,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ghostify.graph.propagate import evaluate
 from ghostify.nn.carving import Cut
 from ghostify.warmstart.fit import solve
-from ghostify.warmstart.sequential import ADDITIONS, AFFORDABLE, MOST_ROWS, WIDEST
+from ghostify.warmstart.sequential import ADDITIONS, WIDEST
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
+from ghostify.warmstart.views import AFFORDABLE, MOST_ROWS
 
 RIDGE = 1e-3
 LEAST_SCALE = 1e-3
@@ -226,6 +227,7 @@ def _fit(pair: BlockPair, flow: Flow, item: Sum) -> bool:
         spots = places(target.shape[-2], target.shape[-1], each, generator)
         seen = [_windows(term, made[term.source], spots) for term in item.terms]
         moments.add(torch.cat(seen, dim=2), _at(target, spots, groups))
+    moments.share()
     prior = torch.cat(
         [t.scale()[:, None] * t.conv.weight.double().flatten(1) for t in item.terms], 1
     )

@@ -27,9 +27,7 @@ def left_by_lstsq(x: Tensor, y: Tensor) -> Tensor:
     return (y - x @ torch.linalg.lstsq(x, y).solution).square().sum(0)
 
 
-@given(
-    shuffled=st.permutations(range(8)), complicated=st.integers(1, 7), seed=st.integers(0, 99)
-)
+@given(shuffled=st.permutations(range(8)), complicated=st.integers(1, 7), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_channels_that_are_linear_functions_of_y1_are_ghosts(
     shuffled: list[int], complicated: int, seed: int

@@ -1,0 +1,57 @@
+"""Torch-Pruning, to a number of MACs: what `recovery.py` compares with."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import Tensor, nn
+
+import ghostify
+
+HALVINGS = 7
+
+
+def prune_to(network: nn.Module, method: str, limit: int, images: Tensor) -> nn.Module:
+    """The least pruned network of at most ``limit`` MACs, by halving the ratio's interval.
+
+    Torch-Pruning does not understand the zero padding of channels in the shortcuts of these
+    networks (it breaks them), so the layers whose outputs are added to a shortcut keep their width.
+    Magnitude prunes each layer alike and Taylor globally, which was the better choice for each.
+    """
+    low, high, found = 0.0, 1.0, None
+    for _ in range(HALVINGS):
+        ratio = (low + high) / 2
+        pruned = _prune(network, method, ratio, images)
+        if ghostify.count(pruned, input_size=tuple(images.shape[1:])).total.macs <= limit:
+            high, found = ratio, pruned
+        else:
+            low = ratio
+    if found is None:
+        raise ValueError(f"{method} finds no network of at most {limit} MACs")
+    return found
+
+
+def _prune(network: nn.Module, method: str, ratio: float, images: Tensor) -> nn.Module:
+    pruned = copy.deepcopy(network)
+    kept = [
+        layer
+        for name, layer in pruned.named_modules()
+        if isinstance(layer, nn.Linear) or name == "conv1" or name.endswith(".conv2")
+    ]
+    if method == "taylor":
+        importance = tp.importance.GroupTaylorImportance()
+        for x in images[:1024].split(128):
+            # Labels of its own making: the calibration images have none.
+            scores = pruned(x)
+            F.cross_entropy(scores, scores.detach().argmax(1)).backward()
+    else:
+        importance = tp.importance.GroupMagnitudeImportance(p=2)
+    tp.pruner.BasePruner(
+        pruned, torch.zeros(1, *images.shape[1:]), importance=importance, pruning_ratio=ratio,
+        global_pruning=method == "taylor", ignored_layers=kept, max_pruning_ratio=0.95,
+    ).step()  # fmt: skip
+    pruned.zero_grad()
+    return pruned

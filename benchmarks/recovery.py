@@ -1,0 +1,228 @@
+"""What a network keeps when it gets cheaper: ghost modules, random or warm, and Torch-Pruning.
+
+    python benchmarks/recovery.py --network resnet56-cifar --method c-ghost --s 2 --start warm
+    python benchmarks/recovery.py --network resnet56-cifar --method taylor --as c-ghost --s 2
+    python benchmarks/recovery.py --table docs/warmstart.md
+
+The first two measure one row each and add it to a file of rows (JSON lines); the third writes the
+tables from that file between the markers of a Markdown page. Each row goes through four stages:
+
+a. right after the conversion (or the pruning);
+b. ghost modules warm: fitted to the calibration images; all others: norm statistics re-estimated
+   on the same images;
+c. the same number of small steps on these images without labels: warm ghosts by `reconstruct`, all
+   others by distillation of the original's logits (and features, where there are some in common);
+d. the same distillation with labels for all.
+
+Pruning is Torch-Pruning's, to at most the MACs of the conversion that ``--as`` and ``--s`` say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tarfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import prune_to
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+import ghostify
+from ghostify.warmstart.images import gather, preprocessing_of
+
+START, END = "<!-- recovery:start -->", "<!-- recovery:end -->"
+STAGES = ("converted", "fitted", "reconstructed", "distilled")
+GHOSTS = ("c-ghost", "g-ghost")
+
+
+class Row:
+    """One row as it comes about: accuracies on all test images, seconds of each stage."""
+
+    def __init__(self, options: argparse.Namespace, test: Path) -> None:
+        self.test = test
+        self.values: dict[str, Any] = {
+            "network": options.network, "method": options.method, "start": options.start,
+            "as": options.as_, "s": options.s, "seed": options.seed, "images": options.images,
+            "reconstruct steps": options.reconstruct_steps, "steps": options.steps,
+            "torch": torch.__version__, "cpu": platform.machine(),
+        }  # fmt: skip
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note the seconds that a stage takes."""
+        start = time.perf_counter()
+        yield
+        self.values[f"{stage} seconds"] = round(time.perf_counter() - start, 1)
+
+    def judge(self, stage: str, network: nn.Module) -> None:
+        """Note the accuracy after a stage."""
+        found = ghostify.evaluate(network.to(memory_format=torch.channels_last), self.test)
+        self.values[stage] = found.top1.percent
+        print(self.values["method"], self.values["start"], stage, found.top1.percent, flush=True)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    if not folder.is_dir():
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")
+
+
+def convert(network: nn.Module, method: str, options: argparse.Namespace) -> nn.Module:
+    if method == "g-ghost":
+        return ghostify.convert(network, mode="g-ghost", preset="cifar", ratio=0.5)
+    return ghostify.convert(network, mode="c-ghost", s=options.s)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    unpack(options.data / "cifar10-jpeg.tar.gz", options.folder)
+    train, test = options.folder / "train", options.folder / "test"
+    weights = options.data / f"{options.network.removesuffix('-cifar')}-cifar10.safetensors"
+    network = ghostify.build(options.network, weights=weights).eval()
+    prepare = preprocessing_of(network, (3, 32, 32))
+    spool = gather(train, options.images, options.seed, prepare)
+    images = torch.cat(list(spool.batches(256)))
+    row = Row(options, test)
+    row.judge("original", network)
+    made = _start(network, options, images, row)
+    _count(row, network, made)
+    with row.timed("distilled"):
+        done = ghostify.finetune(
+            made, train, teacher=network, steps=options.steps, seed=options.seed,
+            channels_last=True, precision=options.precision, log_steps=50, progress=print,
+        )  # fmt: skip
+    row.judge("distilled", done.model)
+    return row.values
+
+
+def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row: Row) -> nn.Module:
+    """Stages a to c."""
+    if options.method in GHOSTS and options.start == "warm":
+        return _start_warm(network, options, images, row)
+    if options.method in GHOSTS:
+        made = convert(network, options.method, options)
+        _draw_new_parts(made, options.seed)
+    else:
+        limit = ghostify.report(convert(network, options.as_, options)).after.macs
+        with row.timed("converted"):
+            made = prune_to(network, options.method, limit, images)
+    row.judge("converted", made)
+    with row.timed("fitted"):
+        update_bn(images.split(256), made)
+    row.judge("fitted", made)
+    with row.timed("reconstructed"):
+        done = ghostify.finetune(
+            made, images, teacher=network, steps=options.reconstruct_steps, batch_size=32,
+            optimizer="adamw", lr=2e-3, weight_decay=0.0, seed=options.seed, channels_last=True,
+        )  # fmt: skip
+    row.judge("reconstructed", done.model)
+    return done.model
+
+
+def _start_warm(
+    network: nn.Module, options: argparse.Namespace, images: Tensor, row: Row
+) -> nn.Module:
+    from ghostify.warmstart import WarmStartSettings, warm_start_
+
+    row.judge("converted", convert(network, options.method, options))
+    for stage, steps in (("fitted", 0), ("reconstructed", options.reconstruct_steps)):
+        made = convert(network, options.method, options)
+        settings = WarmStartSettings(
+            samples=options.images, minutes=None if steps else 0.0, network_steps=steps,
+            block_steps=options.block_steps, seed=options.seed,
+        )  # fmt: skip
+        with row.timed(stage):
+            done = warm_start_(made, network, images, settings, input_size=(3, 32, 32))
+        row.values["steps taken"] = [done.block_steps, done.network_steps]
+        row.judge(stage, made)
+    return made
+
+
+def _draw_new_parts(network: nn.Module, seed: int) -> None:
+    """Random values for what the original has no weights for: cheap operations and mixes."""
+    torch.manual_seed(seed)
+    for name, module in network.named_modules():
+        is_new = {"cheap", "mix"} & set(name.split("."))
+        if is_new and hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+
+
+def _count(row: Row, network: nn.Module, made: nn.Module) -> None:
+    for name, counted in (("before", network), ("after", made)):
+        total = ghostify.count(counted, input_size=(3, 32, 32)).total
+        row.values[f"macs {name}"], row.values[f"params {name}"] = total.macs, total.params
+
+
+def name_of(row: dict[str, Any]) -> str:
+    if row["method"] in GHOSTS:
+        setting = f"s={row['s']}" if row["method"] == "c-ghost" else "0.5"
+        return f"{row['method']} {setting}, {row['start']}"
+    return f"Torch-Pruning, {row['method']}"
+
+
+def goal_of(row: dict[str, Any]) -> tuple[str, str, int]:
+    method = row["method"] if row["method"] in GHOSTS else row["as"]
+    return row["network"], method, row["s"] if method == "c-ghost" else 0
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    titles = [
+        "network", "row", "MACs (fewer)", "params", "(a) converted", "(b) fitted",
+        "(c) no labels", "(d) distilled", "b, s", "c, s", "d, s",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for goal in dict.fromkeys(goal_of(row) for row in rows):
+        group = [row for row in rows if goal_of(row) == goal]
+        best = {stage: max(row[stage] for row in group) for stage in STAGES}
+        lines += [_line(row, best) for row in sorted(group, key=lambda r: -r["distilled"])]
+    return "\n".join(lines)
+
+
+def _line(row: dict[str, Any], best: dict[str, float]) -> str:
+    scores = (f"**{row[k]:.2f}**" if row[k] == best[k] else f"{row[k]:.2f}" for k in STAGES)
+    cells = [
+        f"{row['network']}, {row['original']:.2f}", name_of(row),
+        f"{row['macs after'] / 1e6:.1f} M ({row['macs before'] / row['macs after']:.2f}x)",
+        f"{row['params after'] / 1e3:.0f} k", *scores,
+        *(f"{row[f'{k} seconds']:.0f}" for k in STAGES[1:]),
+    ]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--folder", type=Path, default=Path("cifar10"), help="unpacked here")
+    parser.add_argument("--network", default="resnet20-cifar")
+    parser.add_argument("--method", choices=(*GHOSTS, "magnitude", "taylor"), default="c-ghost")
+    parser.add_argument("--as", dest="as_", choices=GHOSTS, default="c-ghost")
+    parser.add_argument("--start", choices=("warm", "random", "-"), default="-")
+    parser.add_argument("--s", type=int, default=2)
+    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--reconstruct-steps", type=int, default=600)
+    parser.add_argument("--block-steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, default=Path("benchmarks/recovery.jsonl"))
+    parser.add_argument("--table", type=Path)
+    options = parser.parse_args()
+    if options.table is None:
+        row = measure(options)
+        with options.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        return
+    rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
+    page = options.table.read_text()
+    before, rest = page.split(START)
+    options.table.write_text(f"{before}{START}\n{table(rows)}\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()
