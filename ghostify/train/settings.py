@@ -72,7 +72,7 @@ class FinetuneSettings:
     channels_last: bool = False
     temperature: float = 4.0
     kd: float = 1.0
-    features: float = 1.0
+    features: float = 30.0
     ce: float | None = None
     label_smoothing: float = 0.0
     norms: Norms = "batch"

@@ -35,7 +35,7 @@ def tune():
             student.train()(images)
     return ghostify.finetune(
         student, (images, labels), teacher=teacher, val=(images, labels), epochs=3, batch_size=16,
-        lr=0.02, ce=1.0, clip=1.0, log_steps=4, ema=0.9, input_size=(3, 16, 16),
+        lr=0.02, ce=1.0, features=1.0, clip=1.0, log_steps=4, ema=0.9, input_size=(3, 16, 16),
         output=sys.argv[1] + "/out",
     )
 
