@@ -119,7 +119,7 @@ def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row:
     with row.timed("reconstructed"):
         done = ghostify.finetune(
             made, images, teacher=network, steps=options.reconstruct_steps, batch_size=32,
-            optimizer="adamw", lr=2e-3, weight_decay=0.0, seed=options.seed, channels_last=True,
+            lr=0.02, seed=options.seed, channels_last=True,
         )  # fmt: skip
     row.judge("reconstructed", done.model)
     return done.model
@@ -205,9 +205,9 @@ def main() -> None:
     parser.add_argument("--start", choices=("warm", "random", "-"), default="-")
     parser.add_argument("--s", type=int, default=2)
     parser.add_argument("--images", type=int, default=2048)
-    parser.add_argument("--reconstruct-steps", type=int, default=600)
+    parser.add_argument("--reconstruct-steps", type=int, default=800)
     parser.add_argument("--block-steps", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/recovery.jsonl"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -28,7 +28,7 @@ BLOCK_STEPS, NETWORK_STEPS = 100, 1500
 BLOCK_RATE, NETWORK_RATE = 3e-3, 3e-3
 WARM_UP = 0.1
 JUDGED = 16
-"""Batches that the whole network is judged on, before and after it is tuned."""
+"""Batches that a tuning is judged on, before and after."""
 
 Said = Callable[[str], None]
 
@@ -68,8 +68,12 @@ def tune_block(feed: Feed, targets: Spool, budget: Budget, size: int, seed: int)
         made = feed.segment.run(feed.converted, feed.after.take(rows))
         return difference(made, targets.take(rows))
 
+    def errors() -> Iterator[Tensor]:
+        batches = zip(feed.after.batches(size), targets.batches(size), strict=True)
+        return (difference(feed.segment.run(feed.converted, x), y) for x, y in batches)
+
     parameters = (p for module in modules for p in module.parameters())
-    return descend(parameters, loss, budget, BLOCK_RATE)
+    return improve(parameters, loss, errors, budget, BLOCK_RATE)
 
 
 View = Callable[[Tensor], list[Any]]
@@ -119,22 +123,10 @@ def tune_network(
         said(f"reconstructing the network, step {count}")
         return error(vary(images.take(draw(len(images), size, generator)), generator))
 
-    @torch.no_grad()
-    def judge() -> float:
-        some = islice(images.batches(size), JUDGED)
-        total = torch.stack([error(x) for x in some]).sum()
-        sum_over_processes(total)
-        return float(total)
+    def errors() -> Iterator[Tensor]:
+        return (error(x) for x in images.batches(size))
 
-    tuned = list(parameters)
-    before, saved = judge(), [p.detach().clone() for p in tuned]
-    steps = descend(tuned, loss, budget, NETWORK_RATE)
-    if judge() < before:
-        return steps
-    with torch.no_grad():  # too few steps to come back from what the first ones, large, broke
-        for parameter, old in zip(tuned, saved, strict=True):
-            parameter.copy_(old)
-    return 0
+    return improve(parameters, loss, errors, budget, NETWORK_RATE)
 
 
 def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> list[Any]:
@@ -180,6 +172,43 @@ def difference(made: Any, wanted: Any) -> Tensor:
 def _tensors(output: Any) -> list[Tensor]:
     leaves = pytree.tree_leaves(output)
     return [x for x in leaves if isinstance(x, Tensor) and x.dtype.is_floating_point]
+
+
+def improve(
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[], Tensor],
+    errors: Callable[[], Iterator[Tensor]],
+    budget: Budget,
+    rate: float,
+) -> int:
+    """`descend`, taken back where it didn't help: few steps may not mend what the first ones break.
+
+    Args:
+        parameters: What is tuned.
+        loss: Of a step.
+        errors: Of batches, always the same; the first ones judge.
+        budget: Steps and seconds.
+        rate: Highest learning rate.
+
+    Returns:
+        Number of steps; 0 where they are taken back.
+    """
+
+    @torch.no_grad()
+    def judge() -> float:
+        total = torch.stack(list(islice(errors(), JUDGED))).sum()
+        sum_over_processes(total)
+        return float(total)
+
+    tuned = list(dict.fromkeys(parameters))
+    before, saved = judge(), [p.detach().clone() for p in tuned]
+    steps = descend(tuned, loss, budget, rate)
+    if judge() < before:
+        return steps
+    with torch.no_grad():
+        for parameter, old in zip(tuned, saved, strict=True):
+            parameter.copy_(old)
+    return 0
 
 
 def descend(

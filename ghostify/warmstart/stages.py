@@ -23,7 +23,7 @@ from ghostify.provenance import provenance_of
 from ghostify.settings import CGGhost, GGhost
 from ghostify.warmstart.channels import keep_inside, worst_explained
 from ghostify.warmstart.mixing import ROWS, Views, fit_ghosts
-from ghostify.warmstart.reconstruct import BLOCK_RATE, Budget, descend, difference
+from ghostify.warmstart.reconstruct import BLOCK_RATE, Budget, difference, draw, improve
 from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
@@ -139,11 +139,15 @@ def tune_stage(
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
-        rows = torch.randint(len(targets), (size,), generator=generator).tolist()
+        rows = draw(len(targets), size, generator)
         return difference(subject.stage(given.take(rows)), targets.take(rows))
 
+    def errors() -> Iterator[Tensor]:
+        batches = zip(given.batches(size), targets.batches(size), strict=True)
+        return (difference(subject.stage(x), y) for x, y in batches)
+
     left = replace(budget, seconds=budget.seconds - (time.perf_counter() - start))
-    return descend(subject.stage.parameters(), loss, left, BLOCK_RATE)
+    return improve(subject.stage.parameters(), loss, errors, left, BLOCK_RATE)
 
 
 class _StageFit:
