@@ -24,6 +24,7 @@ from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite, rewrite_
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, Source, provenance_of, remember, remember_source
+from ghostify.recipes import SavedFolder
 from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
 from ghostify.stage_table import StageTable, tabulate_stages
 from ghostify.survey import Survey, survey
@@ -235,8 +236,9 @@ def load(
     plans = folder.provenance.plans
     if plans:
         before, after = _recount(folder, original, network, input_size)
-        known = replace(folder.provenance, report=compare(name_of(network), plans, before, after))
-        remember(network, known)
+        told, start = compare(name_of(network), plans, before, after), folder.provenance.start
+        told = told if start is None else start.annotate(told)
+        remember(network, replace(folder.provenance, report=told))
     return network
 
 
@@ -256,7 +258,7 @@ def _network(model: nn.Module | str) -> nn.Module:
     return network
 
 
-def _original(folder: io.SavedFolder, trust: bool) -> nn.Module:
+def _original(folder: SavedFolder, trust: bool) -> nn.Module:
     """The original of a saved network, built from the name that the folder tells."""
     directory, source = folder.directory, folder.provenance.source
     if source is None:
@@ -278,7 +280,7 @@ def _original(folder: io.SavedFolder, trust: bool) -> nn.Module:
 
 
 def _recount(
-    folder: io.SavedFolder,
+    folder: SavedFolder,
     original: nn.Module,
     network: nn.Module,
     input_size: Sequence[int] | None,
@@ -373,8 +375,9 @@ def _start_warm(converted: ModuleT, original: nn.Module, warm: dict[str, Any] | 
     result = warm_start_(
         converted, original, warm["calibration"], warm["settings"], input_size=size, said=said
     )
-    if known.report is not None:
-        remember(converted, replace(known, report=result.annotate(known.report)))
+    start = result.summary()
+    told = None if known.report is None else start.annotate(known.report)
+    remember(converted, replace(known, report=told, start=start))
     return converted
 
 

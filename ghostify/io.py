@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,48 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ghostify import recipes
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError, first_line
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
-from ghostify.plans import Plan
-from ghostify.provenance import Provenance, Source, provenance_of, remember
+from ghostify.provenance import Provenance, provenance_of, remember
+from ghostify.recipes import SavedFolder
 
 RECIPE = "recipe.yaml"
-FORMAT = "ghostify.recipe/1"
-"""Name and version of the recipe; the number goes up when a key changes its meaning or goes."""
-
 # What a save that was killed leaves, or a tuning that was stopped before its network was saved: no
 # reason to refuse the folder to the next one.
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp|model-[0-9a-f]{8}\.safetensors|training")
-
-
-@dataclass(frozen=True)
-class SavedFolder:
-    """What a saved folder says.
-
-    Attributes:
-        directory: The folder.
-        provenance: How the network was made.
-        weights: Path of the safetensors file.
-        sha256: Checksum of that file.
-        training: Whether the network was in train mode.
-        exceptions: Names of the modules that were in the other mode (frozen batch norms, say).
-        dtype: Type of all its floating-point parameters, where they have one in common.
-        channels_last: Whether its kernels lay in memory with the channels last.
-        input_shapes: Shapes of the inputs that its costs were counted for; empty where not known.
-    """
-
-    directory: Path
-    provenance: Provenance
-    weights: Path
-    sha256: str
-    training: bool
-    exceptions: tuple[str, ...]
-    dtype: torch.dtype | None
-    channels_last: bool
-    input_shapes: tuple[tuple[int, ...], ...]
 
 
 def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
@@ -76,7 +45,7 @@ def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
     tensors = _tensors(model)
     with _explained(directory, "written"):
         check_target(directory)
-        recipe = _recipe(model, provenance)
+        recipe = recipes.describe(model, provenance)
         with _folder(directory):
             old = _weights_named_in(directory)
             new = _write(tensors, recipe, directory)
@@ -98,8 +67,8 @@ def read(directory: Path) -> SavedFolder:
         )
     try:
         recipe = yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
-        _check_format(directory, recipe["format"])
-        return _parse(directory, recipe)
+        recipes.check_format(directory, recipe["format"])
+        return recipes.parse(directory, recipe)
     except SavedFolderError:
         raise
     except GhostifyError as error:
@@ -178,7 +147,7 @@ def _write(tensors: dict[str, Tensor], recipe: dict[str, Any], directory: Path) 
         digest = _digest(draft)
         weights = directory / f"model-{digest[:8]}.safetensors"
         draft.replace(weights)
-        text = _to_yaml({**recipe, "weights": {"file": weights.name, "sha256": digest}})
+        text = recipes.to_yaml({**recipe, "weights": {"file": weights.name, "sha256": digest}})
         draft.write_text(text, encoding="utf-8")
         draft.replace(directory / RECIPE)
     except BaseException:
@@ -218,83 +187,6 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
         tensors[key] = tensor.clone() if storage in seen else tensor
         seen.add(storage)
     return tensors
-
-
-def _recipe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
-    """All that the recipe says but for the weights' name, as plain data."""
-    source = provenance.source
-    report = provenance.report
-    recipe = {
-        "format": FORMAT,
-        "versions": {"ghostify": __version__, "torch": str(torch.__version__)},
-        "source": None
-        if source is None
-        else {"name": source.name, "model_args": dict(source.model_args)},
-        "weights": {},
-        "training": model.training,
-        "exceptions": [n for n, m in model.named_modules() if m.training != model.training],
-        "dtype": _common_dtype(model),
-        "channels_last": _is_channels_last(model),
-        "inputs": report.inputs if report is not None else None,
-        "conversions": [plan.to_dict() for plan in provenance.plans],
-    }
-    # Through JSON: whatever is no plain data (in model_args, say) must not reach the file.
-    plain: dict[str, Any] = json.loads(json.dumps(recipe))
-    return plain
-
-
-def _to_yaml(recipe: Mapping[str, Any]) -> str:
-    head = "# How this network was made. Load it with ghostify.load(FOLDER).\n"
-    return head + yaml.safe_dump(dict(recipe), sort_keys=False, default_flow_style=None, width=100)
-
-
-def _check_format(directory: Path, found: Any) -> None:
-    if found != FORMAT:
-        raise SavedFolderError(
-            f"{directory} has the format {found!r}, and this ghostify ({__version__}) reads "
-            f"{FORMAT!r}: use the ghostify that saved it."
-        )
-
-
-def _parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
-    weights, dtype = recipe["weights"], recipe["dtype"]
-    if Path(weights["file"]).name != weights["file"]:
-        raise ValueError(f"weights file {weights['file']!r} is not inside the folder")
-    if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ValueError(f"{dtype!r} is no dtype")
-    for key in ("training", "channels_last"):
-        if not isinstance(recipe[key], bool):
-            raise TypeError(f"{key} is {recipe[key]!r}, not true or false")
-    provenance = Provenance(
-        source=_parse_source(recipe["source"]),
-        plans=tuple(Plan.from_dict(plan) for plan in recipe["conversions"]),
-    )
-    return SavedFolder(
-        directory=directory,
-        provenance=provenance,
-        weights=directory / weights["file"],
-        sha256=weights["sha256"],
-        training=recipe["training"],
-        exceptions=tuple(recipe["exceptions"]),
-        dtype=getattr(torch, dtype) if dtype is not None else None,
-        channels_last=recipe["channels_last"],
-        input_shapes=_input_shapes(recipe["inputs"]),
-    )
-
-
-def _parse_source(source: Mapping[str, Any] | None) -> Source | None:
-    if source is None:
-        return None
-    name, model_args = source["name"], source["model_args"]
-    if not isinstance(name, str) or not isinstance(model_args, Mapping):
-        raise TypeError(f"{name!r} with {model_args!r} is no name with arguments")
-    return Source(name, model_args)
-
-
-def _input_shapes(inputs: str | None) -> tuple[tuple[int, ...], ...]:
-    """``1x3x32x32, 1x10`` as ``((1, 3, 32, 32), (1, 10))``."""
-    shapes = inputs.split(", ") if inputs and inputs[0].isdecimal() else []
-    return tuple(tuple(int(size) for size in shape.split("x")) for shape in shapes)
 
 
 def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
@@ -337,17 +229,6 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) 
 def _set_data(network: nn.Module, key: str, value: Tensor) -> None:
     path, _, name = key.rpartition(".")
     getattr(network.get_submodule(path), name).data = value
-
-
-def _common_dtype(model: nn.Module) -> str | None:
-    dtypes = {p.dtype for p in model.parameters() if p.dtype.is_floating_point}
-    only = dtypes.pop() if len(dtypes) == 1 else torch.float32
-    return None if only == torch.float32 else str(only).removeprefix("torch.")
-
-
-def _is_channels_last(model: nn.Module) -> bool:
-    kernels = [p for p in model.parameters() if p.ndim == 4 and not p.is_contiguous()]
-    return any(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
 
 
 def check_target(directory: Path) -> None:

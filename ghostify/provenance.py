@@ -28,6 +28,24 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a warm start came to.
+
+    Attributes:
+        errors: What the ghosts of each layer leave unexplained, as a part of the variance.
+        notes: What was done, in sentences.
+    """
+
+    errors: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def annotate(self, report: Report) -> Report:
+        """The report with each layer's error, and what was done in its notes."""
+        rows = tuple(replace(row, error=self.errors.get(row.name)) for row in report.rows)
+        return replace(report, rows=rows, notes=(*report.notes, *self.notes))
+
+
+@dataclass(frozen=True)
 class Provenance:
     """A network's history.
 
@@ -35,11 +53,13 @@ class Provenance:
         source: What built the original; None where it is not known.
         plans: The conversions that were applied, in order.
         report: What the last conversion saved.
+        start: What the warm start of the last conversion came to, where it had one.
     """
 
     source: Source | None = None
     plans: tuple[Plan, ...] = ()
     report: Report | None = None
+    start: Start | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Provenance:
         # It never changes, and a copy of a network has its history; copying rows would cost time.

@@ -39,14 +39,16 @@ class Segment:
         needed = self.behind([*wanted, *(node for node in self.nodes if not node.users)])
         work = [node for node in self.nodes if node in needed]
         last = {used: node for node in work for used in node.all_input_nodes}
-        env: Env = {self.entry: _own(x) if self.entry in wanted and work else x}
+        env: Env = {self.entry: x}
+        kept: Env = {self.entry: _own(x)} if self.entry in wanted and work else {}
         for node in work:
-            value = _run_node(network, node, env)
-            env[node] = _own(value) if node in wanted and node is not work[-1] else value
+            env[node] = _run_node(network, node, env)
+            if node in wanted and node is not work[-1]:
+                kept[node] = _own(env[node])
             for used in node.all_input_nodes:
                 if last[used] is node and used not in wanted:
                     env.pop(used, None)
-        return env
+        return env | kept
 
     def behind(self, wanted: Sequence[fx.Node]) -> set[fx.Node]:
         """Some nodes, and all of the segment's that they are made from."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ghostify.cost.report import Report
+from ghostify.provenance import Start
 
 POOR = 0.5
 """Relative error from which a layer's ghosts are said not to explain the original."""
@@ -84,8 +84,6 @@ class WarmStart:
             )
         return (*lines, *self.notes)
 
-    def annotate(self, report: Report) -> Report:
-        """The report with each layer's error, and the result in its notes."""
-        errors = {fit.name: fit.error for fit in self.layers}
-        rows = tuple(replace(row, error=errors.get(row.name)) for row in report.rows)
-        return replace(report, rows=rows, notes=(*report.notes, *self.describe()))
+    def summary(self) -> Start:
+        """What is kept of it with the network."""
+        return Start({fit.name: fit.error for fit in self.layers}, self.describe())

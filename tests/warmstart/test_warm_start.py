@@ -250,3 +250,13 @@ def test_a_trained_network_keeps_most_of_what_it_learned(
     images = cifar_test[0][::4]
     warm = ghostify.convert(trained, calibration=images, calibration_samples=250)
     assert accuracy(warm) > accuracy(ghostify.convert(trained)) + 0.4
+
+
+def test_errors_and_notes_go_along_with_a_saved_network(network: Net, tmp_path: Path) -> None:
+    made = ghostify.convert(network, input_size=(3, 16, 16), calibration=noise(16, 3, 16, 16))
+    loaded = ghostify.load(ghostify.save(made, tmp_path / "out"), network)
+    told, again = ghostify.report(made), ghostify.report(loaded)
+    for row, other in zip(told.rows, again.rows, strict=True):
+        assert row.error == pytest.approx(other.error, abs=1e-5)
+    assert any(row.error is not None for row in again.rows)
+    assert any("warm start from 16 images" in note for note in again.notes)
