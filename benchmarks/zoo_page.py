@@ -29,7 +29,7 @@ with the shortest (then alphabetically first) name, each with random weights in 
 `mode="c-ghost"` and `mode="g-ghost"` with their defaults, and Torch-Pruning (magnitude of groups,
 half of all channels, the output layer left out) beside them. {machine}.
 
-    pip install -e '.[bench]' torch-pruning
+    pip install -e '.[bench]'
     python benchmarks/zoo.py --write docs/zoo.md
 
 - **CNN**: at least {share:.0%} of the network's convolutions and linear layers are Conv2d, counted
