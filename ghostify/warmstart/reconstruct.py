@@ -25,8 +25,10 @@ from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.views import Feed
 
 BLOCK_STEPS, NETWORK_STEPS = 100, 1500
-BLOCK_RATE, NETWORK_RATE = 3e-3, 3e-3
+BLOCK_RATE, NETWORK_RATE = 3e-3, 1.5e-3
 WARM_UP = 0.1
+LARGEST = 1.0
+"""Norm of the gradient at most: in deep networks single steps would else undo hundreds."""
 JUDGED = 16
 """Batches that a tuning is judged on, before and after."""
 
@@ -241,6 +243,7 @@ def descend(
                 for parameter, old in zip(tuned, before, strict=True):
                     parameter.copy_(old)
             return 0
+        torch.nn.utils.clip_grad_norm_(tuned, LARGEST)
         optimizer.step()
     for parameter in tuned:
         parameter.grad = None
