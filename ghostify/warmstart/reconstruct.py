@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from ghostify.distributed import (
@@ -25,9 +29,14 @@ from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.views import Feed
 
 BLOCK_STEPS, NETWORK_STEPS = 100, 1500
-BLOCK_RATE, NETWORK_RATE = 3e-3, 1.5e-3
+BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2
+"""Of Adam for blocks, of SGD for the whole network, where it comes further in as many steps."""
+
+TEMPERATURE, ON_THE_WAY = 4.0, 30.0
+"""Of the softened class scores, and the weight of what is given on the way to them."""
+
 WARM_UP = 0.1
-LARGEST = 1.0
+LARGEST = 5.0
 """Norm of the gradient at most: in deep networks single steps would else undo hundreds."""
 JUDGED = 16
 """Batches that a tuning is judged on, before and after."""
@@ -74,8 +83,7 @@ def tune_block(feed: Feed, targets: Spool, budget: Budget, size: int, seed: int)
         batches = zip(feed.after.batches(size), targets.batches(size), strict=True)
         return (difference(feed.segment.run(feed.converted, x), y) for x, y in batches)
 
-    parameters = (p for module in modules for p in module.parameters())
-    return improve(parameters, loss, errors, budget, BLOCK_RATE)
+    return improve(modules, loss, errors, partial(descend, budget=budget, rate=BLOCK_RATE))
 
 
 View = Callable[[Tensor], list[Any]]
@@ -85,7 +93,7 @@ View = Callable[[Tensor], list[Any]]
 def tune_network(
     taught: View,
     made: View,
-    parameters: Iterable[nn.Parameter],
+    network: nn.Module,
     images: Spool,
     budget: Budget,
     size: int,
@@ -95,11 +103,12 @@ def tune_network(
     """Tune the whole network towards the original's output, and what it gives on the way.
 
     The images are mirrored and shifted at random: the original answers for each variant itself.
+    Batch norms use the statistics of the batch meanwhile, and learn them.
 
     Args:
         taught: What the original gives.
-        made: What the converted network gives, tensor for tensor.
-        parameters: What is tuned.
+        made: What the network gives, tensor for tensor.
+        network: What is tuned.
         images: The calibration images.
         budget: Steps and seconds.
         size: Images of a step.
@@ -114,10 +123,11 @@ def tune_network(
 
     def error(x: Tensor) -> Tensor:
         with torch.no_grad():
-            wanted = taught(x)
-        parts = [difference(a, b) for a, b in zip(made(x), wanted, strict=True)]
-        on_the_way = sum(parts[:-1], torch.zeros(())) / max(len(parts) - 1, 1)
-        return parts[-1] + on_the_way
+            *wayside, wanted = taught(x)
+        *passed, output = made(x)
+        parts = [difference(a, b) for a, b in zip(passed, wayside, strict=True)]
+        on_the_way = sum(parts, torch.zeros(())) / max(len(parts), 1)
+        return _last_difference(output, wanted) + ON_THE_WAY * on_the_way
 
     def loss() -> Tensor:
         nonlocal count
@@ -128,7 +138,37 @@ def tune_network(
     def errors() -> Iterator[Tensor]:
         return (error(x) for x in images.batches(size))
 
-    return improve(parameters, loss, errors, budget, NETWORK_RATE)
+    def tune(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> int:
+        sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+        with _norms_learn(network):
+            return descend(parameters, loss, budget, NETWORK_RATE, sgd)
+
+    return improve([network], loss, errors, tune)
+
+
+def _last_difference(made: Any, wanted: Any) -> Tensor:
+    """Of class scores ``(N, classes)`` the divergence, as distillation has it; else the energy."""
+    if not isinstance(wanted, Tensor) or wanted.ndim != 2 or wanted.shape[1] < 2:
+        return ON_THE_WAY * difference(made, wanted)
+    scores, told = (F.log_softmax(x.float() / TEMPERATURE, dim=1) for x in (made, wanted))
+    return TEMPERATURE**2 * F.kl_div(scores, told, reduction="batchmean", log_target=True)
+
+
+@contextmanager
+def _norms_learn(network: nn.Module) -> Iterator[None]:
+    """Batch norms in train mode; afterwards all processes have the mean of their statistics."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.eval()
+    statistics = [b for norm in norms for b in norm.buffers() if b.dtype.is_floating_point]
+    sum_over_processes(*statistics)
+    for tensor in statistics:
+        tensor.div_(processes()[1])
 
 
 def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> list[Any]:
@@ -176,21 +216,23 @@ def _tensors(output: Any) -> list[Tensor]:
     return [x for x in leaves if isinstance(x, Tensor) and x.dtype.is_floating_point]
 
 
+Tune = Callable[[list[nn.Parameter], Callable[[], Tensor]], int]
+"""Takes parameters down a loss, and says in how many steps."""
+
+
 def improve(
-    parameters: Iterable[nn.Parameter],
+    modules: Sequence[nn.Module],
     loss: Callable[[], Tensor],
     errors: Callable[[], Iterator[Tensor]],
-    budget: Budget,
-    rate: float,
+    tune: Tune,
 ) -> int:
-    """`descend`, taken back where it didn't help: few steps may not mend what the first ones break.
+    """Tune, and take it back where it didn't help: few steps may not mend what the first break.
 
     Args:
-        parameters: What is tuned.
+        modules: What is tuned.
         loss: Of a step.
         errors: Of batches, always the same; the first ones judge.
-        budget: Steps and seconds.
-        rate: Highest learning rate.
+        tune: How.
 
     Returns:
         Number of steps; 0 where they are taken back.
@@ -202,52 +244,49 @@ def improve(
         sum_over_processes(total)
         return float(total)
 
-    tuned = list(dict.fromkeys(parameters))
-    before, saved = judge(), [p.detach().clone() for p in tuned]
-    steps = descend(tuned, loss, budget, rate)
-    if judge() < before:
+    before, saved = judge(), [copy.deepcopy(module.state_dict()) for module in modules]
+    steps = tune([p for module in modules for p in module.parameters()], loss)
+    if steps and judge() < before:
         return steps
-    with torch.no_grad():
-        for parameter, old in zip(tuned, saved, strict=True):
-            parameter.copy_(old)
+    for module, state in zip(modules, saved, strict=True):
+        module.load_state_dict(state)
     return 0
 
 
 def descend(
-    parameters: Iterable[nn.Parameter], loss: Callable[[], Tensor], budget: Budget, rate: float
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[], Tensor],
+    budget: Budget,
+    rate: float,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> int:
-    """Adam down a loss, the rate warmed up and then lowered to zero by the end of the budget.
+    """Go down a loss, the rate warmed up and then lowered to zero by the end of the budget.
 
     Where time ends first, the rate follows the clock: the last steps are small in any case.
 
     Returns:
-        Number of steps. Without a finite loss none is kept.
+        Number of steps; 0 where a gradient is not finite, or there is nothing to tune.
     """
     tuned = [p for p in dict.fromkeys(parameters) if p.requires_grad]
-    before = [p.detach().clone() for p in tuned]
     if not tuned or budget.steps < 1 or budget.seconds <= 0:
         return 0
-    optimizer = torch.optim.Adam(tuned, rate)
+    going = optimizer(tuned, lr=rate)
     start = time.perf_counter()
-    for step in range(budget.steps):
+    steps = 0
+    while steps < budget.steps:
         spent = _agreed((time.perf_counter() - start) / budget.seconds)
         if spent >= 1:
-            return step
-        optimizer.param_groups[0]["lr"] = rate * schedule(max(step / budget.steps, spent))
-        value = loss()
-        optimizer.zero_grad()
-        value.backward()
+            break
+        going.param_groups[0]["lr"] = rate * schedule(max(steps / budget.steps, spent))
+        going.zero_grad()
+        loss().backward()
         average_gradients(tuned)
-        if not all(bool(p.grad.isfinite().all()) for p in tuned if p.grad is not None):
-            with torch.no_grad():
-                for parameter, old in zip(tuned, before, strict=True):
-                    parameter.copy_(old)
+        if not torch.nn.utils.clip_grad_norm_(tuned, LARGEST).isfinite():
             return 0
-        torch.nn.utils.clip_grad_norm_(tuned, LARGEST)
-        optimizer.step()
-    for parameter in tuned:
-        parameter.grad = None
-    return budget.steps
+        going.step()
+        steps += 1
+    going.zero_grad()
+    return steps
 
 
 def _agreed(spent: float) -> float:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,14 @@ from ghostify.provenance import provenance_of
 from ghostify.settings import CGGhost, GGhost
 from ghostify.warmstart.channels import keep_inside, worst_explained
 from ghostify.warmstart.mixing import ROWS, Views, fit_ghosts
-from ghostify.warmstart.reconstruct import BLOCK_RATE, Budget, difference, draw, improve
+from ghostify.warmstart.reconstruct import (
+    BLOCK_RATE,
+    Budget,
+    descend,
+    difference,
+    draw,
+    improve,
+)
 from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
@@ -147,7 +155,7 @@ def tune_stage(
         return (difference(subject.stage(x), y) for x, y in batches)
 
     left = replace(budget, seconds=budget.seconds - (time.perf_counter() - start))
-    return improve(subject.stage.parameters(), loss, errors, left, BLOCK_RATE)
+    return improve([subject.stage], loss, errors, partial(descend, budget=left, rate=BLOCK_RATE))
 
 
 class _StageFit:

@@ -307,7 +307,7 @@ class _Run:
             size = _batch_size(next(images.batches(1)), 32)
             budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
-                taught, made, self.converted.parameters(), images, budget, size, chosen.seed,
+                taught, made, self.converted, images, budget, size, chosen.seed,
                 self.said,
             )  # fmt: skip
 
