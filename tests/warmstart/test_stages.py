@@ -1,5 +1,6 @@
 """The warm start of G-Ghost stages."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import ghostify
+from ghostify.warmstart import WarmStartSettings, warm_start_
 from ghostify.warmstart.start import DATA_FREE
 
 SIZE = (3, 16, 16)
@@ -66,10 +68,11 @@ def test_stages_are_not_fitted_without_data(network: nn.Module) -> None:
 
 
 def test_reconstruction_comes_nearer_still(network: nn.Module) -> None:
-    options: dict[str, Any] = {"mode": "g-ghost", "input_size": SIZE, "calibration": IMAGES}
-    warm = ghostify.convert(network, **options)
-    tuned = ghostify.convert(network, reconstruct_minutes=0.1, **options)
-    x = noise(32, *SIZE, seed=3)
+    made = ghostify.convert(network, mode="g-ghost", input_size=SIZE)
+    tuned, warm = made, copy.deepcopy(made)
+    for steps, net in ((0, warm), (60, tuned)):
+        settings = WarmStartSettings(minutes=None, block_steps=steps, network_steps=steps)
+        warm_start_(net, network, IMAGES, settings, input_size=SIZE)
     with torch.no_grad():
-        gaps = [(net(x) - network(x)).square().sum() for net in (tuned, warm)]
+        gaps = [(net(IMAGES) - network(IMAGES)).square().sum() for net in (tuned, warm)]
     assert gaps[0] < gaps[1]
