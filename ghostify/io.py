@@ -193,7 +193,7 @@ def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
     try:
         digest = _digest(folder.weights)
         state = load_file(folder.weights)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch's own reader: RuntimeError
         raise SavedFolderError(
             f"{folder.weights} can't be read ({first_line(error)}): save the network again."
         ) from error

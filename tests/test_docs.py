@@ -18,6 +18,7 @@ from typer.main import get_command
 
 import ghostify
 from ghostify import io as folders
+from ghostify import recipes
 from ghostify.cli import app
 from ghostify.cli.check import SCHEMA as CHECK_SCHEMA
 from ghostify.cost.report import SCHEMA as REPORT_SCHEMA
@@ -126,7 +127,7 @@ def test_every_key_of_a_recipe_is_described(tmp_path: Path) -> None:
     recipe = yaml.safe_load((tmp_path / folders.RECIPE).read_text(encoding="utf-8"))
     for conversion in recipe["conversions"]:
         conversion["settings"] = None  # described where the settings are
-    assert {folders.FORMAT, *_keys(recipe)} - {"ghostify", "torch"} <= _documented("recipe.md")
+    assert {recipes.FORMAT, *_keys(recipe)} - {"ghostify", "torch"} <= _documented("recipe.md")
 
 
 def test_the_workflow_for_ci_passes_on_a_network_of_ones_own(tmp_path: Path) -> None:

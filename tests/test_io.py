@@ -478,17 +478,19 @@ def test_a_save_that_is_killed_leaves_a_whole_network(tmp_path):
     out = tmp_path / "out"
     command = [sys.executable, "-c", SAVE_FOR_EVER, str(out)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        while not io.is_saved(out):
-            time.sleep(0.01)
-        for _ in range(20):  # the folder is whole at every moment, also while it is written
-            try:
-                ghostify.load(out, original)
-            except SavedFolderError as error:
-                # Reading the recipe and then the weights is no single step: the next save may
-                # have taken the weights away in between.
-                assert "can't be read" in str(error)
-        process.kill()
+        try:
+            process.stdout.readline()
+            while not io.is_saved(out):
+                time.sleep(0.01)
+            for _ in range(20):  # the folder is whole at every moment, also while it is written
+                try:
+                    ghostify.load(out, original)
+                except SavedFolderError as error:
+                    # Reading the recipe and then the weights is no single step: the next save may
+                    # have taken the weights away in between.
+                    assert "can't be read" in str(error)
+        finally:
+            process.kill()
     assert process.returncode == -signal.SIGKILL
     ghostify.load(out, original)
     model = ghostify.convert(original, s=2)
