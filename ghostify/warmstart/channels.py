@@ -15,7 +15,7 @@ from ghostify.warmstart.sequential import WIDEST
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
 from ghostify.warmstart.thin import values_of
-from ghostify.warmstart.views import AFFORDABLE, MOST_ROWS
+from ghostify.warmstart.views import rows_for
 
 RIDGE = 1e-3
 STEPS = 64
@@ -183,7 +183,7 @@ def _second_moments(
 ) -> Tensor:
     """Centred second moments of what a convolution sees."""
     size = conv.weight[0].numel()
-    rows = max(min(AFFORDABLE // size**2, MOST_ROWS), 4 * size)
+    rows = rows_for(size**2, 4 * size)
     generator = torch.Generator().manual_seed(seed)
     moments = Moments(1, size, 0)
     source = reader.all_input_nodes[0].name

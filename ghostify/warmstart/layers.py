@@ -116,7 +116,7 @@ def find_subjects(segment: Segment, original: nn.Module, converted: nn.Module) -
         if isinstance(ghost, GhostConv2d) and isinstance(conv, nn.Conv2d):
             nodes = calls.get(name, [])
             node = nodes[0] if len(nodes) == 1 else None
-            norm_node = _norm_after(node, original)
+            norm_node = norm_after(node, original)
             norm_name = norms.get(name) if norm_node is None else str(norm_node.target)
             norm = None if norm_name is None else converted.get_submodule(norm_name)
             assert norm is None or isinstance(norm, _BatchNorm)
@@ -129,7 +129,7 @@ def _norms_in_parts(network: nn.Module) -> dict[str, str]:
     for region in trace(network).regions:
         part = network.get_submodule(region.name)
         for name, nodes in _calls(region.graph.nodes):
-            norm_node = _norm_after(nodes[0], part) if len(nodes) == 1 else None
+            norm_node = norm_after(nodes[0], part) if len(nodes) == 1 else None
             if norm_node is not None:
                 found[region.qualify(name)] = region.qualify(str(norm_node.target))
     return found
@@ -144,7 +144,7 @@ def _calls(nodes: Iterable[fx.Node]) -> Iterable[tuple[str, list[fx.Node]]]:
     return calls.items()
 
 
-def _norm_after(node: fx.Node | None, network: nn.Module) -> fx.Node | None:
+def norm_after(node: fx.Node | None, network: nn.Module) -> fx.Node | None:
     """The batch norm that alone reads a node's value, and reads nothing else."""
     users = list(node.users) if node is not None else []
     if len(users) != 1 or users[0].op != "call_module":

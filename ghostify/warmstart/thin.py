@@ -16,10 +16,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ghostify.graph.propagate import evaluate
 from ghostify.nn.carving import Cut
 from ghostify.warmstart.fit import solve
+from ghostify.warmstart.layers import norm_after
 from ghostify.warmstart.sequential import ADDITIONS, WIDEST
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Moments, Window, places
-from ghostify.warmstart.views import AFFORDABLE, MOST_ROWS
+from ghostify.warmstart.views import rows_for
 
 RIDGE = 1e-3
 LEAST_SCALE = 1e-3
@@ -193,7 +194,7 @@ def _terms(pair: BlockPair) -> Iterator[Term]:
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
             yield Term(conv, norm, source, node.name, pair.shortcuts[name])
         elif type(module) is nn.Conv2d and module.weight[0].numel() <= WIDEST:
-            norm_node = _norm_after(node, pair.made, calls)
+            norm_node = norm_after(node, pair.made)
             follows = None if norm_node is None else pair.made.get_submodule(str(norm_node.target))
             assert follows is None or isinstance(follows, _BatchNorm)
             cut = pair.cuts.get(name)
@@ -201,22 +202,13 @@ def _terms(pair: BlockPair) -> Iterator[Term]:
             yield Term(module, follows, source, (norm_node or node).name, outputs)
 
 
-def _norm_after(node: fx.Node, block: nn.Module, calls: list[str]) -> fx.Node | None:
-    """The batch norm that alone reads a node's value, and reads nothing else."""
-    users = list(node.users)
-    if len(users) != 1 or users[0].op != "call_module" or calls.count(str(users[0].target)) > 1:
-        return None
-    norm = block.get_submodule(str(users[0].target))
-    return users[0] if isinstance(norm, _BatchNorm) and norm.running_mean is not None else None
-
-
 def _fit(pair: BlockPair, flow: Flow, item: Sum) -> bool:
     groups = item.terms[0].conv.groups
     inputs = sum(term.inputs for term in item.terms)
     outputs = item.terms[0].conv.out_channels // groups
     moments = Moments(groups, inputs, outputs)
-    rows = min(AFFORDABLE // (groups * inputs * (inputs + outputs)), MOST_ROWS)
-    each = max(1, max(rows, 4 * inputs) // max(len(flow.after), 1))
+    rows = rows_for(groups * inputs * (inputs + outputs), 4 * inputs)
+    each = max(1, rows // max(len(flow.after), 1))
     generator = torch.Generator().manual_seed(flow.seed)
     for made, wanted in _values(pair, flow, item):
         target = wanted[:, item.terms[0].outputs]
