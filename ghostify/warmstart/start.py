@@ -21,6 +21,7 @@ from ghostify.provenance import provenance_of
 from ghostify.warmstart.datafree import fit_without_data
 from ghostify.warmstart.images import Source, gather, preprocessing_of
 from ghostify.warmstart.layers import Subject, find_subjects
+from ghostify.warmstart.norms import norms_take_statistics
 from ghostify.warmstart.reconstruct import (
     BLOCK_STEPS,
     NETWORK_STEPS,
@@ -223,10 +224,10 @@ class _Run:
                 self.fits.append(fit)
                 self.said(f"fitted {fit.name}")
             is_last = segment is self.segments[-1]
-            if is_last and not (subjects and limit):
-                break
-            targets = _pass(segment, self.teacher, before, batch)
-            if subjects and limit:
+            tunes = bool(subjects and limit)
+            goes_on = tunes or not is_last
+            targets = _pass(segment, self.teacher, before, batch) if goes_on else before
+            if tunes:
                 # Half of the time is for the blocks, evenly; the whole network has the rest.
                 share = SHARE * limit / holders
                 self.said(f"reconstructing the block of {subjects[-1].name}")
@@ -235,9 +236,9 @@ class _Run:
                 budget = Budget(chosen.block_steps, share)
                 self.block_steps += tune_block(feed, targets, budget, size, chosen.seed)
                 left -= time.perf_counter() - start
-            if not is_last:
-                after = _pass(segment, self.converted, after, batch)
-                before = targets
+            with norms_take_statistics(self.converted):
+                after = _pass(segment, self.converted, after, batch, keep=not is_last)
+            before = targets
         if limit:
             self._tune_network(
                 images,
@@ -267,6 +268,9 @@ class _Run:
                 f"{len(self.stages) - len(subjects)} stages are not fitted: they have no ghosts, "
                 "or blocks that are no modules"
             )
+
+        with norms_take_statistics(self.converted):
+            _pass(WHOLE, self.converted, images, batch, keep=False)
 
         def view(network: nn.Module, ends: list[nn.Module], x: torch.Tensor) -> list[Any]:
             with outputs_of(ends) as seen:
@@ -341,8 +345,13 @@ def _batch_size(sample: torch.Tensor, most: int) -> int:
 
 
 @torch.no_grad()
-def _pass(segment: Segment, network: nn.Module, inputs: Spool, batch: int) -> Spool:
+def _pass(
+    segment: Segment, network: nn.Module, inputs: Spool, batch: int, keep: bool = True
+) -> Spool:
+    """What a segment gives; nothing of it where it is not to be kept."""
     outputs = Spool()
     for x in inputs.batches(batch):
-        outputs.append(segment.run(network, x))
+        output = segment.run(network, x)
+        if keep:
+            outputs.append(output)
     return outputs
