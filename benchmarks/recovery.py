@@ -1,10 +1,11 @@
 """What a network keeps when it gets cheaper: ghost modules, random or warm, and Torch-Pruning.
 
     python benchmarks/recovery.py --network resnet56-cifar --method c-ghost --s 2 --start warm
+    python benchmarks/recovery.py --network resnet56-cifar --by-layer --start warm
     python benchmarks/recovery.py --network resnet56-cifar --method taylor --as c-ghost --s 2
     python benchmarks/recovery.py --table docs/warmstart.md
 
-The first two measure one row each and add it to a file of rows (JSON lines); the third writes the
+All but the last measure one row each and add it to a file of rows (JSON lines); the last writes the
 tables from that file between the markers of a Markdown page. Each row goes through four stages:
 
 a. right after the conversion (or the pruning);
@@ -49,8 +50,9 @@ class Row:
         self.test = test
         self.values: dict[str, Any] = {
             "network": options.network, "method": options.method, "start": options.start,
-            "as": options.as_, "s": options.s, "seed": options.seed, "images": options.images,
-            "reconstruct steps": options.reconstruct_steps, "steps": options.steps,
+            "as": options.as_, "s": options.s, "by layer": options.by_layer,
+            "seed": options.seed, "images": options.images,
+            "reconstruct steps": options.reconstruct_steps,
             "torch": torch.__version__, "cpu": platform.machine(),
         }  # fmt: skip
 
@@ -80,7 +82,22 @@ def convert(network: nn.Module, method: str, options: argparse.Namespace) -> nn.
     return ghostify.convert(network, mode="c-ghost", s=options.s)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def decide(
+    network: nn.Module, images: Tensor, options: argparse.Namespace, row: Row
+) -> ghostify.Plan | None:
+    """Where layers may have an s each: the plan with as many MACs as one s for all leaves."""
+    if not options.by_layer:
+        return None
+    macs = ghostify.report(convert(network, options.method, options))
+    with row.timed("chosen"):
+        return ghostify.plan(
+            network, calibration=images, calibration_samples=len(images),
+            calibration_seed=options.seed, target_macs=macs.after.macs / macs.before.macs,
+        )  # fmt: skip
+
+
+def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each number of steps of stage d."""
     unpack(options.data / "cifar10-jpeg.tar.gz", options.folder)
     train, test = options.folder / "train", options.folder / "test"
     weights = options.data / f"{options.network.removesuffix('-cifar')}-cifar10.safetensors"
@@ -92,13 +109,15 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     row.judge("original", network)
     made = _start(network, options, images, row)
     _count(row, network, made)
-    with row.timed("distilled"):
-        done = ghostify.finetune(
-            made, train, teacher=network, steps=options.steps, seed=options.seed,
-            channels_last=True, precision=options.precision, log_steps=50, progress=print,
-        )  # fmt: skip
-    row.judge("distilled", done.model)
-    return row.values
+    for steps in options.steps:
+        row.values["steps"] = steps
+        with row.timed("distilled"):
+            done = ghostify.finetune(
+                made, train, teacher=network, steps=steps, seed=options.seed,
+                channels_last=True, precision=options.precision, log_steps=50, progress=print,
+            )  # fmt: skip
+        row.judge("distilled", done.model)
+        yield row.values
 
 
 def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row: Row) -> nn.Module:
@@ -130,9 +149,16 @@ def _start_warm(
 ) -> nn.Module:
     from ghostify.warmstart import WarmStartSettings, warm_start_
 
-    row.judge("converted", convert(network, options.method, options))
+    plan = decide(network, images, options, row)
+
+    def begin() -> nn.Module:
+        if plan is not None:
+            return ghostify.convert(network, plan)
+        return convert(network, options.method, options)
+
+    row.judge("converted", begin())
     for stage, steps in (("fitted", 0), ("reconstructed", options.reconstruct_steps)):
-        made = convert(network, options.method, options)
+        made = begin()
         settings = WarmStartSettings(
             samples=options.images, minutes=None if steps else 0.0, network_steps=steps,
             block_steps=options.block_steps, seed=options.seed,
@@ -162,19 +188,21 @@ def _count(row: Row, network: nn.Module, made: nn.Module) -> None:
 def name_of(row: dict[str, Any]) -> str:
     if row["method"] in GHOSTS:
         setting = f"s={row['s']}" if row["method"] == "c-ghost" else "0.5"
+        if row.get("by layer"):
+            setting = "s by layer"
         return f"{row['method']} {setting}, {row['start']}"
     return f"Torch-Pruning, {row['method']}"
 
 
-def goal_of(row: dict[str, Any]) -> tuple[str, str, int]:
+def goal_of(row: dict[str, Any]) -> tuple[str, str, int, int]:
     method = row["method"] if row["method"] in GHOSTS else row["as"]
-    return row["network"], method, row["s"] if method == "c-ghost" else 0
+    return row["network"], method, row["s"] if method == "c-ghost" else 0, row["steps"]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     titles = [
         "network", "row", "MACs (fewer)", "params", "(a) converted", "(b) fitted",
-        "(c) no labels", "(d) distilled", "b, s", "c, s", "d, s",
+        "(c) no labels", "(d) distilled", "(d) steps", "b, s", "c, s", "d, s",
     ]  # fmt: skip
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for goal in dict.fromkeys(goal_of(row) for row in rows):
@@ -189,7 +217,7 @@ def _line(row: dict[str, Any], best: dict[str, float]) -> str:
     cells = [
         f"{row['network']}, {row['original']:.2f}", name_of(row),
         f"{row['macs after'] / 1e6:.1f} M ({row['macs before'] / row['macs after']:.2f}x)",
-        f"{row['params after'] / 1e3:.0f} k", *scores,
+        f"{row['params after'] / 1e3:.0f} k", *scores, str(row["steps"]),
         *(f"{row[f'{k} seconds']:.0f}" for k in STAGES[1:]),
     ]  # fmt: skip
     return "| " + " | ".join(cells) + " |"
@@ -204,19 +232,20 @@ def main() -> None:
     parser.add_argument("--as", dest="as_", choices=GHOSTS, default="c-ghost")
     parser.add_argument("--start", choices=("warm", "random", "-"), default="-")
     parser.add_argument("--s", type=int, default=2)
+    parser.add_argument("--by-layer", action="store_true", help="s chosen for each, MACs as --s")
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--reconstruct-steps", type=int, default=800)
     parser.add_argument("--block-steps", type=int, default=20)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, nargs="+", default=[300], help="of stage d")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/recovery.jsonl"))
     parser.add_argument("--table", type=Path)
     options = parser.parse_args()
     if options.table is None:
-        row = measure(options)
-        with options.rows.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+        for row in measure(options):
+            with options.rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
         return
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
     page = options.table.read_text()

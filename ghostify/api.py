@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostify import io, zoo
+from ghostify.calibrated import Calibrated
 from ghostify.compare import compare, describe
 from ghostify.cost.counting import count as count_costs
 from ghostify.cost.figures import Count
@@ -75,12 +76,8 @@ def plan(
 
     Takes what `convert` takes. Its ``report`` has the costs; print it to see the table.
     """
-    network = _network(model)
-    chosen = _settings(settings, mode, options)
-    found = survey(network, example_inputs, input_size)
-    decided, after = PLANNERS[type(chosen)](found, chosen)
-    report = compare(name_of(network), [decided], found.count, after)
-    return replace(decided, report=report)
+    inputs = {"example_inputs": example_inputs, "input_size": input_size}
+    return _decide(_network(model), settings, {"mode": mode, **inputs, **options})[0]
 
 
 def find_stages(
@@ -136,7 +133,9 @@ def convert(
             warm start ``calibration``, images without labels (a folder, a tensor, a data set, a
             loader) or ``"data-free"``, with ``calibration_samples`` (512), ``reconstruct_minutes``
             (0: none; None: as long as its steps take), ``calibration_seed`` (0), ``mean`` and
-            ``std`` (see `ghostify.warmstart.warm_start_`), ``progress`` (told what is done now).
+            ``std`` (see `ghostify.warmstart.warm_start_`), ``progress`` (told what is done now);
+            and ``target_macs``, the part of the MACs to leave at most, in place of ``s``: with
+            these images an s is chosen for each layer (1, 2 or 4).
 
     Returns:
         The converted network.
@@ -152,10 +151,9 @@ def convert(
         ('GhostConv2d', 'Conv2d')
     """
     network = _network(model)
-    warm = _take_warm_options(options)
-    decided = _follow(network, settings, options)
+    decided, images = _follow(network, settings, options)
     converted = _remember_plan(rewrite(network, decided), network, decided)
-    return _start_warm(converted, network, warm)
+    return converted if images is None else images.start(converted, network)
 
 
 def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT:
@@ -165,10 +163,10 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"convert_ changes a network in place, and {model!r} is none: give one.")
-    warm = _take_warm_options(options)
-    decided = _follow(model, settings, options)
-    original = copy.deepcopy(model) if warm is not None else model
-    return _start_warm(_remember_plan(rewrite_(model, decided), model, decided), original, warm)
+    decided, images = _follow(model, settings, options)
+    original = copy.deepcopy(model) if images is not None else model
+    converted = _remember_plan(rewrite_(model, decided), model, decided)
+    return converted if images is None else images.start(converted, original)
 
 
 def report(
@@ -320,65 +318,42 @@ def _settings(settings: Settings | None, mode: str, options: Mapping[str, Any]) 
     return settings
 
 
-def _follow(model: nn.Module, settings: Settings | Plan | None, options: dict[str, Any]) -> Plan:
-    """The plan to follow: the caller's own, counted, or one made from settings."""
+def _follow(
+    model: nn.Module, settings: Settings | Plan | None, options: dict[str, Any]
+) -> tuple[Plan, Calibrated | None]:
+    """The plan to follow, the caller's own or one made from settings, and calibration images."""
     if not isinstance(settings, Plan):
-        return plan(model, settings, **options)
-    example_inputs, input_size = (
-        options.pop("example_inputs", None),
-        options.pop("input_size", None),
-    )
+        return _decide(model, settings, options)
+    images = Calibrated.take(options)
+    if images is not None and images.target_macs is not None:
+        raise SettingsError("target_macs given beside a plan: the plan says each layer's s.")
+    inputs = options.pop("example_inputs", None), options.pop("input_size", None)
     if options:
         raise SettingsError(f"{', '.join(options)} given beside a plan: the plan says it all.")
-    found = survey(model, example_inputs, input_size)
+    found = survey(model, *inputs)
     rewrite_(found.hollow, settings)
     after = found.run.again(found.hollow).count()
     report = compare(name_of(model), [settings], found.count, after)
-    return replace(settings, report=report)
+    return replace(settings, report=report), images
 
 
-_WARM_OPTIONS = {
-    "calibration_samples": "samples",
-    "reconstruct_minutes": "minutes",
-    "calibration_seed": "seed",
-    "mean": "mean",
-    "std": "std",
-}
+def _decide(
+    network: nn.Module, settings: Settings | None, options: dict[str, Any]
+) -> tuple[Plan, Calibrated | None]:
+    """A plan made from settings, and the calibration images among the options."""
+    images = Calibrated.take(options)
+    inputs = options.pop("example_inputs", None), options.pop("input_size", None)
+    chosen = _settings(settings, options.pop("mode", CGhost.mode), options)
 
+    def look() -> Survey:
+        return survey(network, *inputs)
 
-def _take_warm_options(options: dict[str, Any]) -> dict[str, Any] | None:
-    """The options of a warm start, taken out of a conversion's; None where none is wanted."""
-    calibration, said = options.pop("calibration", None), options.pop("progress", None)
-    given = {own: options.pop(name) for name, own in _WARM_OPTIONS.items() if name in options}
-    if calibration is None:
-        if given:
-            raise SettingsError(
-                f"{', '.join(given)} given without calibration: give images, calibration=FOLDER."
-            )
-        return None
-    from ghostify.warmstart import WarmStartSettings
-
-    return {"calibration": calibration, "settings": WarmStartSettings(**given), "said": said}
-
-
-def _start_warm(converted: ModuleT, original: nn.Module, warm: dict[str, Any] | None) -> ModuleT:
-    """The converted network, started from the original's outputs where that is wanted."""
-    if warm is None:
-        return converted
-    from ghostify.warmstart import warm_start_
-
-    known = provenance_of(converted)
-    # Of one input ("1x3x32x32") what follows the batch.
-    inputs = known.report.inputs if known.report is not None else ""
-    size = tuple(int(n) for n in inputs.split("x")[1:]) if inputs and "," not in inputs else ()
-    said = warm["said"] or (lambda _: None)
-    result = warm_start_(
-        converted, original, warm["calibration"], warm["settings"], input_size=size, said=said
-    )
-    start = result.summary()
-    told = None if known.report is None else start.annotate(known.report)
-    remember(converted, replace(known, report=told, start=start))
-    return converted
+    if images is not None:
+        chosen, images = images.choose(network, chosen, look)
+    found = look()
+    decided, after = PLANNERS[type(chosen)](found, chosen)
+    report = compare(name_of(network), [decided], found.count, after)
+    return replace(decided, report=report), images
 
 
 def _remember_plan(converted: ModuleT, original: nn.Module, decided: Plan) -> ModuleT:

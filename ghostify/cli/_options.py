@@ -29,6 +29,10 @@ Calibration = Annotated[
 CalibrationSamples = Annotated[
     int | None, typer.Option(metavar="N", help="How many of them to take (512).")
 ]
+TargetMacs = Annotated[
+    float | None,
+    typer.Option(metavar="PART", help="Part of the MACs to leave: an s is chosen for each layer."),
+]
 Reconstruct = Annotated[
     bool, typer.Option("--reconstruct", help="Then tune blocks and network on these images.")
 ]
@@ -124,9 +128,11 @@ def gather_warm_start(
     reconstruct: bool,
     minutes: float | None,
     seed: int | None,
+    target_macs: float | None = None,
 ) -> dict[str, Any]:
     """The options of a warm start, as `ghostify.convert` takes them."""
     asked = {
+        "--target-macs": target_macs,
         "--calibration-samples": samples,
         "--reconstruct": reconstruct or None,
         "--minutes": minutes,
@@ -146,6 +152,8 @@ def gather_warm_start(
         options["calibration_samples"] = samples
     if seed is not None:
         options["calibration_seed"] = seed
+    if target_macs is not None:
+        options["target_macs"] = target_macs
     if reconstruct:
         options["reconstruct_minutes"] = DEFAULT_MINUTES if minutes is None else minutes
     return options

@@ -31,6 +31,7 @@ def convert(
     calibration_samples: given.CalibrationSamples = None,
     reconstruct: given.Reconstruct = False,
     minutes: given.Minutes = None,
+    target_macs: given.TargetMacs = None,
     seed: given.Seed = None,
     input_size: given.InputSize = None,
     weights: given.Weights = None,
@@ -60,12 +61,15 @@ def convert(
     ghostify convert mypackage.nets:build --model-args '{"width": 32}' --input-size 1x64x64
     ghostify convert timm/resnet18 --dry-run --json -
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --reconstruct -o out
+    ghostify convert resnet50 --weights DEFAULT --calibration images/ --target-macs 0.5 -o out
     torchrun --nproc-per-node 2 -m ghostify convert resnet50 --calibration images/ -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api, io
 
-    warm = given.gather_warm_start(calibration, calibration_samples, reconstruct, minutes, seed)
+    warm = given.gather_warm_start(
+        calibration, calibration_samples, reconstruct, minutes, seed, target_macs
+    )
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)
     if output is not None:
@@ -76,10 +80,11 @@ def convert(
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
+        said: dict[str, Any] = {"progress": step.note} if warm else {}
         if dry_run:
-            report, converted = api.plan(network, chosen, input_size=size).report, None
+            planned = api.plan(network, chosen, input_size=size, **warm, **said)
+            report, converted = planned.report, None
         else:
-            said = {"progress": step.note} if warm else {}
             converted = api.convert(network, chosen, input_size=size, **warm, **said)
             report = api.report(converted)
         step("saving")

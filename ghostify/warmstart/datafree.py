@@ -7,14 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ghostify.warmstart.fit import choose, explain
-from ghostify.warmstart.layers import Subject
+from ghostify.warmstart.layers import GhostSubject
 from ghostify.warmstart.pairing import pair
 from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.sequential import CHEAP_RIDGE
 
 
 @torch.no_grad()
-def fit_without_data(subject: Subject) -> LayerFit:
+def fit_without_data(subject: GhostSubject) -> LayerFit:
     """Fit one ghost module as if its input were white noise.
 
     Then the product of two maps is that of their filters, and a shift of a map a shift of its
@@ -81,7 +81,7 @@ def _dilate(filters: Tensor, dilation: tuple[int, ...]) -> Tensor:
     return spread
 
 
-def _means(subject: Subject) -> Tensor:
+def _means(subject: GhostSubject) -> Tensor:
     """Mean of each of the original's maps: what its norm remembers, else its bias, else zero."""
     if subject.norm is not None and subject.norm.running_mean is not None:
         return subject.norm.running_mean.detach().double().cpu().clone()

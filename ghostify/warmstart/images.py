@@ -19,7 +19,7 @@ from ghostify.warmstart.spool import Spool
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Source = str | Path | Tensor | Dataset | DataLoader | Iterable[Any]
+Source = str | Path | Tensor | Spool | Dataset | DataLoader | Iterable[Any]
 """What calibration images may come from."""
 
 
@@ -88,6 +88,8 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
     Raises:
         CalibrationError: There are none, or they can't be read.
     """
+    if isinstance(source, Spool):  # they have been gathered
+        return source
     if samples < 1:
         raise CalibrationError(f"calibration_samples={samples} makes no sense: give 1 or more.")
     spool = Spool()
@@ -98,9 +100,7 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
     return spool
 
 
-def _take(
-    source: Source, samples: int, seed: int, prepare: Preprocessing | None
-) -> Iterator[Tensor]:
+def _take(source: Any, samples: int, seed: int, prepare: Preprocessing | None) -> Iterator[Tensor]:
     if isinstance(source, str | Path):
         assert prepare is not None
         files = find_images(Path(source))
@@ -116,7 +116,7 @@ def _take(
         rank, world = processes()
         yield from islice(_from_loader(source, samples), rank, None, world)
     else:
-        count = len(source)  # type: ignore[arg-type]
+        count = len(source)
         yield from (_image(source[i]) for i in _choose(count, samples, seed))
 
 

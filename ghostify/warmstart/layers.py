@@ -1,7 +1,8 @@
-"""A ghost module and the layer it stands for, as the fit sees them: groups, norm, order."""
+"""The layers to fit, and those of the original they stand for: groups, norm, order."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,28 +19,73 @@ from ghostify.warmstart.pairing import Pairing
 
 @dataclass(frozen=True)
 class Subject:
-    """A ghost module to fit.
+    """A layer to fit: a convolution that was left, or a ghost module in the place of one.
 
     Attributes:
         name: Qualified name.
         conv: The layer of the original.
-        ghost: The ghost module of the converted network.
-        norm: The norm of the converted network that alone reads the ghost module's output.
+        made: That of the converted network.
+        norm: The norm of the converted network that alone reads its output.
         node: The node of the graph that calls it, where it is called once.
         norm_node: The node of the norm.
     """
 
     name: str
     conv: nn.Conv2d
-    ghost: GhostConv2d
+    made: nn.Module
     norm: _BatchNorm | None = None
     node: fx.Node | None = None
     norm_node: fx.Node | None = None
 
     @property
     def groups(self) -> int:
-        """Groups of the convolution; each is paired for itself."""
+        """Groups of the convolution; each is fitted for itself."""
         return self.conv.groups
+
+    @property
+    def linear(self) -> bool:
+        """Whether the layer's weight is its filter, as it is not in subclasses of Conv2d."""
+        return type(self.conv) is nn.Conv2d
+
+    @property
+    def has_offsets(self) -> bool:
+        """Whether all outputs can have an offset of their own: a bias, or the norm's mean."""
+        return self.norm is not None or self.owns_offsets
+
+    @property
+    def owns_offsets(self) -> bool:
+        """Whether the layer has a bias for each output itself."""
+        return self.conv.bias is not None
+
+    def move_means(self, maps: Tensor, offsets: Tensor) -> None:
+        """Add an offset to some maps by way of the mean that the norm takes away."""
+        if self.norm is not None and self.norm.running_mean is not None:
+            self.norm.running_mean[maps] -= offsets.to(self.norm.running_mean)
+
+
+class PlainSubject(Subject):
+    """A convolution that was left as it is: fitted, it makes up for what came before it."""
+
+    @torch.no_grad()
+    def take(self, weight: Tensor, offsets: Tensor) -> None:
+        """Put in fitted filters, shaped as they are, and the offset of each."""
+        made = self.made
+        assert isinstance(made, nn.Conv2d)
+        made.weight.copy_(weight)
+        if made.bias is not None:
+            made.bias.copy_(offsets)
+        else:
+            self.move_means(torch.arange(len(offsets)), offsets)
+
+
+class GhostSubject(Subject):
+    """A ghost module in the place of a convolution; each group is paired for itself."""
+
+    @property
+    def ghost(self) -> GhostConv2d:
+        """The ghost module."""
+        assert isinstance(self.made, GhostConv2d)
+        return self.made
 
     @property
     def copies(self) -> int:
@@ -50,16 +96,6 @@ class Subject:
     def intrinsic(self) -> int:
         """Intrinsic maps of each group."""
         return self.ghost.primary.out_channels // self.groups
-
-    @property
-    def linear(self) -> bool:
-        """Whether the primary's weight is its filter, as it is not in subclasses of Conv2d."""
-        return type(self.conv) is nn.Conv2d
-
-    @property
-    def has_offsets(self) -> bool:
-        """Whether all outputs can have an offset of their own: a bias, or the norm's mean."""
-        return self.norm is not None or self.owns_offsets
 
     @property
     def owns_offsets(self) -> bool:
@@ -94,33 +130,58 @@ class Subject:
             primary.bias.copy_(intrinsic.flatten())
             cheap.bias.copy_(ghosts.flatten())
             return
-        if self.norm is None or self.norm.running_mean is None:
-            return
         n = self.conv.out_channels // self.groups
         for g, pairing in enumerate(pairings):
-            mean = self.norm.running_mean[g * n : (g + 1) * n]
-            mean[pairing.intrinsic] -= intrinsic[g].to(mean)
             made = pairing.ghosts >= 0
-            mean[pairing.ghosts[made]] -= ghosts[g][made].to(mean)
+            self.move_means(pairing.intrinsic + g * n, intrinsic[g])
+            self.move_means(pairing.ghosts[made] + g * n, ghosts[g][made])
+
+
+def find_ghosts(
+    segment: Segment, original: nn.Module, converted: nn.Module
+) -> Iterator[GhostSubject]:
+    """The ghost modules that a segment calls, in its order."""
+    found = _find(segment, original, converted)
+    return (subject for subject in found if isinstance(subject, GhostSubject))
 
 
 def find_subjects(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterator[Subject]:
-    """The ghost modules that a segment calls, in its order."""
+    """The layers that a segment calls and that can be fitted, in its order.
+
+    A convolution that was left is one of them where it is called once and alone has its weight.
+    """
+    shared = _shared(converted)
+    for subject in _find(segment, original, converted):
+        weight = subject.made._parameters.get("weight")
+        is_alone = weight is not None and id(weight) not in shared
+        if isinstance(subject, GhostSubject) or (subject.node is not None and is_alone):
+            yield subject
+
+
+def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterator[Subject]:
     calls = dict(_calls(segment.nodes))
     norms = _norms_in_parts(original) if segment.entry is None else {}
     for name in segment.layers:
         try:
-            ghost, conv = converted.get_submodule(name), original.get_submodule(name)
+            made, conv = converted.get_submodule(name), original.get_submodule(name)
         except AttributeError:
             continue
-        if isinstance(ghost, GhostConv2d) and isinstance(conv, nn.Conv2d):
-            nodes = calls.get(name, [])
-            node = nodes[0] if len(nodes) == 1 else None
-            norm_node = norm_after(node, original)
-            norm_name = norms.get(name) if norm_node is None else str(norm_node.target)
-            norm = None if norm_name is None else converted.get_submodule(norm_name)
-            assert norm is None or isinstance(norm, _BatchNorm)
-            yield Subject(name, conv, ghost, norm, node, norm_node)
+        kind = GhostSubject if isinstance(made, GhostConv2d) else PlainSubject
+        if not isinstance(conv, nn.Conv2d) or type(made) not in (GhostConv2d, nn.Conv2d):
+            continue
+        nodes = calls.get(name, [])
+        node = nodes[0] if len(nodes) == 1 else None
+        norm_node = norm_after(node, original)
+        norm_name = norms.get(name) if norm_node is None else str(norm_node.target)
+        norm = None if norm_name is None else converted.get_submodule(norm_name)
+        assert norm is None or isinstance(norm, _BatchNorm)
+        yield kind(name, conv, made, norm, node, norm_node)
+
+
+def _shared(network: nn.Module) -> set[int]:
+    """Parameters that several modules have."""
+    owners = Counter(id(p) for module in network.modules() for p in module._parameters.values())
+    return {key for key, count in owners.items() if count > 1}
 
 
 def _norms_in_parts(network: nn.Module) -> dict[str, str]:

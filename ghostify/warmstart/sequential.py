@@ -1,9 +1,9 @@
-"""Layer after layer: each ghost module fitted on what the converted network gives it."""
+"""Layer after layer: each fitted on what the converted network gives it."""
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor, fx
 from ghostify.graph.segments import Segment
 from ghostify.nn.start import carve
 from ghostify.warmstart.fit import choose, explain, solve
-from ghostify.warmstart.layers import Subject
+from ghostify.warmstart.layers import GhostSubject, PlainSubject, Subject
 from ghostify.warmstart.pairing import Pairing, pair
 from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.statistics import Looks, Moments, Sums, Window
-from ghostify.warmstart.views import Feed, Views, pick, rows_for
+from ghostify.warmstart.views import Feed, Views, by_group, pick, rows_for
 
 RIDGE = 1e-2
 CHEAP_RIDGE = 1e-4
@@ -28,8 +28,8 @@ ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 @torch.no_grad()
-def fit_segment(feed: Feed, subjects: list[Subject]) -> Iterator[LayerFit]:
-    """Fit the ghost modules of a segment, one after the other; yields each as it is done.
+def fit_segment(feed: Feed, subjects: Sequence[Subject]) -> Iterator[LayerFit]:
+    """Fit the layers of a segment, one after the other; yields each ghost module as it is done.
 
     A layer that is added to another path is fitted last, towards what is missing of the sum: so the
     errors of the other path are made up for.
@@ -40,7 +40,13 @@ def fit_segment(feed: Feed, subjects: list[Subject]) -> Iterator[LayerFit]:
         subject = next((s for s in pending if s not in waiting), pending[0])
         pending.remove(subject)
         other = _other_path(feed.segment, subject, pending)
-        yield _fit_layer(feed, subject, other if isinstance(other, fx.Node) else None)
+        views = Views(feed, subject, other if isinstance(other, fx.Node) else None)
+        if isinstance(subject, GhostSubject):
+            yield _fit_ghosts(views, subject)
+        elif isinstance(subject, PlainSubject):
+            filters = _fit_filters(views)
+            if filters.refitted:
+                subject.take(filters.weight, filters.offsets)
 
 
 _LATER = object()
@@ -59,11 +65,10 @@ def _other_path(segment: Segment, subject: Subject, pending: list[Subject]) -> A
     return _LATER if waiting & segment.behind([other]) else other
 
 
-def _fit_layer(feed: Feed, subject: Subject, other: fx.Node | None) -> LayerFit:
+def _fit_ghosts(views: Views, subject: GhostSubject) -> LayerFit:
     """Two passes over the images: for all filters, then for what each map says of the others."""
-    views = Views(feed, subject, other)
     linear = _fit_filters(views)
-    looks = _look(views, linear.weight)
+    looks = _look(views, subject, linear.weight)
     pairings, kernels, errors = [], [], []
     for g in range(subject.groups):
         costs = explain(looks.gram[g], looks.cross[g], looks.energy[g], CHEAP_RIDGE)
@@ -85,10 +90,12 @@ class _Filters:
 
     Attributes:
         weight: As the convolution's.
+        offsets: Of each map, ``(n,)``.
         refitted: Whether they are fitted.
     """
 
     weight: Tensor
+    offsets: Tensor
     refitted: bool
 
 
@@ -97,7 +104,7 @@ def _fit_filters(views: Views) -> _Filters:
     groups, inputs = subject.groups, conv.weight[0].numel()
     has_room = subject.has_offsets or conv.bias is None
     if not (subject.linear and inputs <= WIDEST and has_room):
-        return _Filters(conv.weight, refitted=False)
+        return _Filters(conv.weight, conv.weight.new_zeros(conv.out_channels), refitted=False)
     window = Window.of(conv)
     outputs = conv.out_channels // groups
     moments = Moments(groups, inputs, outputs)
@@ -105,19 +112,20 @@ def _fit_filters(views: Views) -> _Filters:
     for x, target in views.first():
         rows, columns = sampler.draw(target.shape)
         seen = window.patches(x, rows, columns)
-        moments.add(_by_group(seen, groups), views.by_group(pick(target, rows, columns)))
+        moments.add(_by_group(seen, groups), by_group(pick(target, rows, columns), groups))
     moments.share()
     # The windows are (pixel, channel), filters are (channel, pixel).
     prior = conv.weight.detach().double().cpu().flatten(2).transpose(1, 2)
     prior = prior.flatten(1).unflatten(0, (groups, -1))
-    weight = solve(moments, RIDGE, prior, subject.has_offsets).weight.flatten(0, 1)
-    weight = weight.unflatten(1, (-1, conv.weight.shape[1])).transpose(1, 2)
-    return _Filters(weight.reshape(conv.weight.shape).to(conv.weight), refitted=True)
+    found = solve(moments, RIDGE, prior, subject.has_offsets)
+    weight = found.weight.flatten(0, 1).unflatten(1, (-1, conv.weight.shape[1])).transpose(1, 2)
+    weight = weight.reshape(conv.weight.shape).to(conv.weight)
+    return _Filters(weight, found.intercept.flatten().to(weight), refitted=True)
 
 
-def _look(views: Views, weight: Tensor) -> Sums:
+def _look(views: Views, subject: GhostSubject, weight: Tensor) -> Sums:
     """What each map that the filters make says of each map that is wanted."""
-    subject, conv = views.subject, views.subject.conv
+    conv = subject.conv
     filters = carve(conv, torch.arange(conv.out_channels))
     filters.weight.copy_(weight)
     if filters.bias is not None and subject.owns_offsets:
@@ -128,12 +136,12 @@ def _look(views: Views, weight: Tensor) -> Sums:
     for x, wanted in views.second():
         made = filters(x)
         seen = own.patches(made, *sampler.draw(made.shape)).unflatten(0, (subject.groups, -1))
-        looks.add(seen.permute(0, 2, 3, 1), views.by_group(wanted))
+        looks.add(seen.permute(0, 2, 3, 1), by_group(wanted, subject.groups))
     return looks.summed()
 
 
 def _write(
-    subject: Subject,
+    subject: GhostSubject,
     linear: _Filters,
     looks: Sums,
     pairings: list[Pairing],

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import dropwhile
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ghostify.nn.ghost import GhostConv2d
 from ghostify.provenance import provenance_of
 from ghostify.warmstart.datafree import fit_without_data
 from ghostify.warmstart.images import Source, gather, preprocessing_of
-from ghostify.warmstart.layers import Subject, find_subjects
+from ghostify.warmstart.layers import GhostSubject, Subject, find_ghosts, find_subjects
 from ghostify.warmstart.norms import norms_take_statistics
 from ghostify.warmstart.reconstruct import (
     BLOCK_STEPS,
@@ -178,7 +179,7 @@ class _Run:
                 "G-Ghost stages can't be fitted without data: give images, calibration=FOLDER."
             )
         for segment in self.segments:
-            for subject in find_subjects(segment, self.teacher, self.converted):
+            for subject in find_ghosts(segment, self.teacher, self.converted):
                 self.said(f"fitting {subject.name} from its weights")
                 self.fits.append(fit_without_data(subject))
         self.notes.append("data-free: the errors are for white inputs, not for real images")
@@ -217,14 +218,14 @@ class _Run:
         for segment in self.segments:
             batch = _batch_size(next(before.batches(1)), 128)
             feed = Feed(segment, self.teacher, self.converted, before, after, batch, chosen.seed)
-            subjects = list(find_subjects(segment, self.teacher, self.converted))
-            for name in subjects[:1]:
-                self.said(f"fitting {name.name}")
+            subjects = self._to_fit(segment)
+            for subject in subjects[:1]:
+                self.said(f"fitting {subject.name}")
             for fit in fit_segment(feed, subjects):
                 self.fits.append(fit)
                 self.said(f"fitted {fit.name}")
             is_last = segment is self.segments[-1]
-            tunes = bool(subjects and limit)
+            tunes = any(map(self._is_ghost, segment.layers)) and bool(limit)
             goes_on = tunes or not is_last
             targets = _pass(segment, self.teacher, before, batch) if goes_on else before
             if tunes:
@@ -247,6 +248,13 @@ class _Run:
                 lambda x: outputs_along(self.converted, self.segments, x),
             )
 
+    def _to_fit(self, segment: Segment) -> list[Subject]:
+        """A segment's layers; what comes before the first ghost module gets what it always got."""
+        subjects = find_subjects(segment, self.teacher, self.converted)
+        if self.fits:
+            return list(subjects)
+        return list(dropwhile(lambda subject: not isinstance(subject, GhostSubject), subjects))
+
     def _fit_stages(self, images: Spool) -> None:
         """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
         chosen = self.settings
@@ -255,7 +263,7 @@ class _Run:
         subjects = list(find_stages(self.stages, self.teacher, self.converted))
         for subject in self._in_order(subjects):
             self.said(f"fitting {subject.name}")
-            if isinstance(subject, Subject):
+            if isinstance(subject, GhostSubject):
                 feed = Feed(WHOLE, self.teacher, self.converted, images, images, batch, chosen.seed)
                 self.fits.extend(fit_segment(feed, [subject]))
                 continue
@@ -284,12 +292,12 @@ class _Run:
             lambda x: view(self.converted, [s.stage for s in subjects], x),
         )
 
-    def _in_order(self, stages: list[StageSubject]) -> list[StageSubject | Subject]:
+    def _in_order(self, stages: list[StageSubject]) -> list[StageSubject | GhostSubject]:
         """The stages, and the ghost modules outside them, in the network's order."""
         order = [name for name, _ in self.converted.named_modules()]
         outside = replace(WHOLE, layers=tuple(order))
-        layers = find_subjects(outside, self.teacher, self.converted)
-        places: dict[str, StageSubject | Subject] = {layer.name: layer for layer in layers}
+        layers = find_ghosts(outside, self.teacher, self.converted)
+        places: dict[str, StageSubject | GhostSubject] = {layer.name: layer for layer in layers}
         places |= {stage.item.place: stage for stage in stages}
         return [places[name] for name in order if name in places]
 

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.distributed import processes
 from ghostify.graph.segments import Segment
-from ghostify.warmstart.layers import Subject
+from ghostify.warmstart.layers import GhostSubject, Subject
 from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.statistics import Window, places
 
@@ -58,10 +58,9 @@ def rows_for(cost: int, least: int) -> int:
 class Places:
     """Draws the places of each batch's maps that are looked at, repeatably."""
 
-    def __init__(self, feed: Feed, rows: int) -> None:
-        images = len(feed.after) * processes()[1]
-        self.each = max(1, rows // max(images, 1))
-        self.generator = torch.Generator().manual_seed(feed.seed)
+    def __init__(self, images: Spool, rows: int, seed: int) -> None:
+        self.each = max(1, rows // max(len(images) * processes()[1], 1))
+        self.generator = torch.Generator().manual_seed(seed)
 
     def draw(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Rows and columns in the next batch's maps, of shape ``(..., H, W)``."""
@@ -77,16 +76,14 @@ class Views:
     def __init__(self, feed: Feed, subject: Subject, other: fx.Node | None) -> None:
         self.feed, self.subject, self.other = feed, subject, other
         self.kept: Spool | None = None
-        maps = subject.conv.out_channels // subject.groups
-        self.rows_of_looks = rows_for(subject.groups * maps**2 * subject.ghost.d**2, 4096)
+        maps, taps = subject.conv.out_channels // subject.groups, 1
+        if isinstance(subject, GhostSubject):
+            taps = subject.ghost.d**2
+        self.rows_of_looks = rows_for(subject.groups * maps**2 * taps, 4096)
 
     def places(self, rows: int) -> Places:
         """Places for about so many rows of all images together."""
-        return Places(self.feed, rows)
-
-    def by_group(self, picked: Tensor) -> Tensor:
-        """``(N, P, C)`` as ``(groups, N * P, C / groups)``."""
-        return picked.flatten(0, 1).unflatten(1, (self.subject.groups, -1)).transpose(0, 1)
+        return Places(self.feed.after, rows, self.feed.seed)
 
     def first(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs ``(N, C, H, W)``, and all that is wanted, ``(N, n, H', W')``."""
@@ -98,7 +95,8 @@ class Views:
                 yield from _watched(feed, self.subject, before, after)
                 continue
             x, target = self._traced(node, before, after)
-            kept.append(pick(target, *sampler.draw(target.shape)).flatten(1))
+            if isinstance(self.subject, GhostSubject):
+                kept.append(pick(target, *sampler.draw(target.shape)).flatten(1))
             yield x, target
         self.kept = kept if node is not None else None
 
@@ -134,6 +132,11 @@ def _entry(node: fx.Node) -> fx.Node:
     return entry
 
 
+def by_group(picked: Tensor, groups: int) -> Tensor:
+    """``(N, P, C)`` as ``(groups, N * P, C / groups)``."""
+    return picked.flatten(0, 1).unflatten(1, (groups, -1)).transpose(0, 1)
+
+
 def pick(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Values at some places, ``(N, P, C)``."""
     values = Window((1, 1)).patches(maps, rows, columns)[..., 0].T
@@ -144,7 +147,7 @@ def _watched(
     feed: Feed, subject: Subject, before: Tensor, after: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The same for a layer that no node, or more than one, calls: seen from inside the network."""
-    with _watch(subject.conv) as taught, _watch(subject.ghost) as taken:
+    with _watch(subject.conv) as taught, _watch(subject.made) as taken:
         feed.segment.run(feed.original, before)
         feed.segment.run(feed.converted, after)
     for (_, target), (x, _) in zip(taught, taken, strict=True):
