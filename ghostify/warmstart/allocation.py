@@ -63,6 +63,8 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
         >>> allocate(layers, 15)
         {'a': 1, 'b': 2}
     """
+    if budget < 0:
+        return None
     step = max(budget / STEPS, 1.0)
     size = int(budget / step)
     best = np.zeros(size + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -33,6 +35,17 @@ def ghosts(network):
     return [m for m in network.modules() if isinstance(m, ghostify.GhostConv2d)]
 
 
+@pytest.mark.parametrize("options", [("--dry-run",), ("-o", "out")])
+def test_a_target_of_macs_chooses_an_s_for_each_layer(run, images, options):
+    outcome = run(
+        "convert", NET, "--calibration", images, "--target-macs", "0.6", "--json", "-", *options
+    )
+    assert outcome.code == 0
+    report = json.loads(outcome.out)
+    assert report["after"]["macs"] <= 0.6 * report["before"]["macs"]
+    assert len({layer.get("s") for layer in report["layers"]}) > 2  # of those that stay: None
+
+
 def test_data_free_needs_no_images(run):
     outcome = run("convert", NET, "--calibration", "data-free")
     assert outcome.code == 0
@@ -49,6 +62,11 @@ def test_data_free_needs_no_images(run):
         ("--calibration", "data-free", "--reconstruct"),
         ("--calibration", "images", "--calibration-samples", "0"),
         ("--calibration", "images", "--reconstruct", "--minutes", "-1"),
+        ("--target-macs", "0.5"),
+        ("--calibration", "images", "--target-macs", "0.1"),
+        ("--calibration", "images", "--target-macs", "2"),
+        ("--calibration", "images", "--target-macs", "0.6", "--s", "4"),
+        ("--calibration", "images", "--target-macs", "0.6", "--mode", "g-ghost"),
     ],
 )
 def test_options_that_make_no_sense_end_in_one_sentence(run, images, options):

@@ -252,3 +252,34 @@ def test_errors_and_notes_go_along_with_a_saved_network(network: Net, tmp_path: 
         assert row.error == pytest.approx(other.error, abs=1e-5)
     assert any(row.error is not None for row in again.rows)
     assert any("warm start from 16 images" in note for note in again.notes)
+
+
+def test_a_layer_that_was_left_makes_up_for_ghosts_before_it() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 16, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16, 8, 3, padding=1),
+    ).eval()  # fmt: skip
+    x = noise(64, 3, 12, 12)
+    found = ghostify.convert(network, keep=["0", "4"], input_size=(3, 12, 12), calibration=x)
+    assert torch.equal(found[0].weight, network[0].weight)  # nothing before it has changed
+    assert type(found[4]) is nn.Conv2d
+    as_it_was = copy.deepcopy(found)
+    as_it_was[4].load_state_dict(network[4].state_dict())
+    new = noise(16, 3, 12, 12, seed=5)
+    with torch.no_grad():
+        wanted = network(new)
+        errors = [float((net(new) - wanted).square().mean()) for net in (found, as_it_was)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_a_weight_that_two_layers_share_is_not_refitted() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(),
+                            nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))  # fmt: skip
+    network[4].weight = network[2].weight
+    found = ghostify.convert(
+        network.eval(), input_size=(3, 12, 12), calibration=noise(16, 3, 12, 12)
+    )
+    assert isinstance(found[0], GhostConv2d)
+    assert torch.equal(found[2].weight, network[2].weight)

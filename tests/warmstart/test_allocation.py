@@ -1,0 +1,164 @@
+"""An s for each layer: the best choice within a budget, of losses that are true of the network."""
+
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import ghostify
+from ghostify.errors import SettingsError
+from ghostify.warmstart.allocation import Option, allocate
+from ghostify.warmstart.sensitivity import gradients, looks_at
+from ghostify.warmstart.spool import Spool
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def spooled(images: Tensor) -> Spool:
+    spool = Spool()
+    spool.append(images)
+    return spool
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1),
+        nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5),
+    ).eval()  # fmt: skip
+
+
+layers = st.lists(
+    st.lists(
+        st.tuples(st.integers(1, 40), st.floats(0, 10)), min_size=1, max_size=3
+    ),
+    min_size=1, max_size=5,
+)  # fmt: skip
+
+
+@given(layers, st.integers(-1, 150))
+@settings(max_examples=60, deadline=None)
+def test_the_choice_is_the_best_of_all(found: list[list[tuple[int, float]]], budget: int) -> None:
+    table = {
+        str(i): [Option(s, macs, loss) for s, (macs, loss) in enumerate(some, 1)]
+        for i, some in enumerate(found)
+    }
+    combinations = [
+        combination
+        for combination in product(*table.values())
+        if sum(option.macs for option in combination) <= budget
+    ]
+    chosen = allocate(table, budget)
+    if not combinations:
+        assert chosen is None
+        return
+    assert chosen is not None
+    taken = [next(o for o in table[name] if o.s == s) for name, s in chosen.items()]
+    assert sum(option.macs for option in taken) <= budget
+    least = min(sum(option.loss for option in some) for some in combinations)
+    assert sum(option.loss for option in taken) == pytest.approx(least)
+
+
+def test_gradients_are_those_of_each_image_alone() -> None:
+    net, x = network(), noise(6, 3, 8, 8)
+    found = gradients(net, ["2"], spooled(x), seed=3)["2"]
+    generator = torch.Generator().manual_seed(3)
+    drawn = torch.multinomial(net(x).detach().softmax(1), 1, generator=generator)[:, 0]
+    total = torch.zeros(16)
+    for image, label in zip(x, drawn, strict=True):
+        maps = net[:3](image[None]).detach().requires_grad_()
+        # A copy: what follows works in place.
+        F.cross_entropy(net[3:](maps * 1), label[None]).backward()
+        assert maps.grad is not None
+        total += maps.grad.square().sum((0, 2, 3))
+    assert torch.allclose(found.float(), total / len(x), rtol=1e-4)
+
+
+def test_layers_without_part_in_the_output_are_left_out() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.idle = network(), nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.idle(x)
+            return self.net(x)
+
+    assert set(gradients(Idle().eval(), ["net.0", "idle"], spooled(noise(2, 3, 8, 8)), 0)) == {
+        "net.0"
+    }
+
+
+def test_what_is_seen_in_maps_does_not_depend_on_how_many_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net, x = network(), spooled(noise(9, 3, 8, 8))
+    kernels = {"0": 3, "2": 3, "5": 3}
+    at_once = {name: (sums, rows) for name, sums, rows in looks_at(net, kernels, x, 0)}
+    monkeypatch.setattr("ghostify.warmstart.sensitivity.LARGEST", 1)
+    one_by_one = {name: (sums, rows) for name, sums, rows in looks_at(net, kernels, x, 0)}
+    assert list(at_once) == list(one_by_one) == list(kernels)
+    for name in kernels:
+        assert at_once[name][1] == one_by_one[name][1] == 9 * 64
+        assert torch.allclose(at_once[name][0].cross, one_by_one[name][0].cross)
+
+
+def test_the_target_is_kept_and_layers_that_matter_less_give_more() -> None:
+    net, x = network(), noise(64, 3, 12, 12)
+    with torch.no_grad():
+        net[5].weight[:] = net[5].weight[:1]  # all maps alike: its ghosts cost nothing
+        net[5].bias[:] = net[5].bias[:1]
+    plan = ghostify.plan(net, target_macs=0.5, calibration=x, input_size=(3, 12, 12))
+    assert plan.report.after.macs <= 0.5 * plan.report.before.macs
+    assert plan.settings.s["5"] == 4
+    assert plan.settings.s["2"] < 4
+
+
+def test_a_plan_is_what_a_conversion_follows() -> None:
+    net, x = network(), noise(64, 3, 12, 12)
+    options = {"target_macs": 0.6, "input_size": (3, 12, 12)}
+    # A loader that can be read once only.
+    once = (batch for batch in x.split(16))
+    converted = ghostify.convert(net, calibration=once, calibration_samples=64, **options)
+    plan = ghostify.plan(net, calibration=x, **options)
+    assert ghostify.report(converted).after == plan.report.after
+    assert any("warm start from 64 images" in n for n in ghostify.report(converted).notes)
+
+
+def test_any_output_will_do() -> None:
+    class Maps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()[:7]
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"maps": self.net(x)}
+
+    plan = ghostify.plan(
+        Maps().eval(), target_macs=0.6, calibration=noise(8, 3, 12, 12), input_size=(3, 12, 12)
+    )
+    assert plan.report.after.macs <= 0.6 * plan.report.before.macs
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"target_macs": 0.1}, "can't be reached"),
+        ({"target_macs": 1.5}, "between 0 and 1"),
+        ({"target_macs": 0.6, "s": 4}, "leave s"),
+        ({"target_macs": 0.6, "mode": "g-ghost"}, "is not c-ghost"),
+        ({"target_macs": 0.6, "calibration": "data-free"}, "needs images"),
+        ({"target_macs": 0.6, "calibration": None}, "given without calibration"),
+    ],
+)
+def test_what_makes_no_sense_is_said(options: dict, sentence: str) -> None:
+    given = {"calibration": noise(8, 3, 12, 12), "input_size": (3, 12, 12), **options}
+    with pytest.raises(SettingsError, match=sentence):
+        ghostify.plan(network(), **given)
