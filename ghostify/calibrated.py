@@ -90,7 +90,7 @@ class Calibrated:
             raise SettingsError(
                 f"target_macs chooses s, and mode={settings.mode!r} is not c-ghost: leave it."
             )
-        from ghostify.warmstart.allocation import choose_s
+        from ghostify.warmstart.allocation.choice import choose_s
         from ghostify.warmstart.images import gather, preprocessing_of
 
         chosen, prepare = self.settings, None

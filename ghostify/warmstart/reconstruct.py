@@ -25,8 +25,8 @@ from ghostify.distributed import (
     take_from_first,
 )
 from ghostify.graph.segments import Segment
+from ghostify.warmstart.c_ghost.views import Feed
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.views import Feed
 
 BLOCK_STEPS, NETWORK_STEPS = 100, 1500
 BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2

@@ -19,9 +19,18 @@ from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.provenance import provenance_of
-from ghostify.warmstart.datafree import fit_without_data
+from ghostify.warmstart.c_ghost.datafree import fit_without_data
+from ghostify.warmstart.c_ghost.sequential import fit_segment
+from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
+from ghostify.warmstart.c_ghost.views import Feed
+from ghostify.warmstart.g_ghost.stages import (
+    StageSubject,
+    find_stages,
+    fit_stage,
+    outputs_of,
+    tune_stage,
+)
 from ghostify.warmstart.images import Source, gather, preprocessing_of
-from ghostify.warmstart.layers import GhostSubject, Subject, find_ghosts, find_subjects
 from ghostify.warmstart.norms import norms_take_statistics
 from ghostify.warmstart.reconstruct import (
     BLOCK_STEPS,
@@ -33,16 +42,7 @@ from ghostify.warmstart.reconstruct import (
     tune_network,
 )
 from ghostify.warmstart.result import LayerFit, WarmStart
-from ghostify.warmstart.sequential import fit_segment
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.stages import (
-    StageSubject,
-    find_stages,
-    fit_stage,
-    outputs_of,
-    tune_stage,
-)
-from ghostify.warmstart.views import Feed
 
 DATA_FREE = "data-free"
 """In place of calibration images: fit from the weights and the norms' statistics alone."""

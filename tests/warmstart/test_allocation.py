@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.errors import SettingsError
-from ghostify.warmstart.allocation import Option, allocate
-from ghostify.warmstart.sensitivity import gradients, looks_at
+from ghostify.warmstart.allocation.choice import Option, allocate
+from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
 from ghostify.warmstart.spool import Spool
 
 
@@ -102,7 +102,7 @@ def test_what_is_seen_in_maps_does_not_depend_on_how_many_fit_into_memory(
     net, x = network(), spooled(noise(9, 3, 8, 8))
     kernels = {"0": 3, "2": 3, "5": 3}
     at_once = {name: (sums, rows) for name, sums, rows in looks_at(net, kernels, x, 0)}
-    monkeypatch.setattr("ghostify.warmstart.sensitivity.LARGEST", 1)
+    monkeypatch.setattr("ghostify.warmstart.allocation.sensitivity.LARGEST", 1)
     one_by_one = {name: (sums, rows) for name, sums, rows in looks_at(net, kernels, x, 0)}
     assert list(at_once) == list(one_by_one) == list(kernels)
     for name in kernels:

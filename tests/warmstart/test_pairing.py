@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ghostify.warmstart.pairing import Pairing, pair
+from ghostify.warmstart.c_ghost.pairing import Pairing, pair
 
 
 def cheapest(costs: torch.Tensor, m: int, copies: int) -> float:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
-from ghostify.warmstart.mixing import Views, fit_ghosts, write_mix
+from ghostify.warmstart.g_ghost.mixing import Views, fit_ghosts, write_mix
+from ghostify.warmstart.g_ghost.thin import BlockPair, Flow, find_sums, refit
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.thin import BlockPair, Flow, find_sums, refit
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

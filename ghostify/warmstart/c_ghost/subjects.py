@@ -14,7 +14,7 @@ from ghostify.graph.segments import Segment
 from ghostify.graph.trace import trace
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.nn.start import carve
-from ghostify.warmstart.pairing import Pairing
+from ghostify.warmstart.c_ghost.pairing import Pairing
 
 
 @dataclass(frozen=True)

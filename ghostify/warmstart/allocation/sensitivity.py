@@ -18,9 +18,9 @@ from torch.utils import _pytree as pytree
 
 from ghostify.distributed import sum_over_processes
 from ghostify.graph.segments import Segment, split
+from ghostify.warmstart.c_ghost.views import Places, by_group, pick, rows_for
+from ghostify.warmstart.least_squares.statistics import Looks, Sums, Window
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.statistics import Looks, Sums, Window
-from ghostify.warmstart.views import Places, by_group, pick, rows_for
 
 LARGEST = 2**26
 """Sums that are kept at a time, in numbers (of eight bytes)."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.nn.g_ghost import GGhostStage, Mix
-from ghostify.warmstart.sequential import WIDEST
+from ghostify.warmstart.c_ghost.sequential import WIDEST
+from ghostify.warmstart.least_squares.statistics import Moments, Window, places
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.statistics import Moments, Window, places
 
 RIDGE = 1e-3
 MIX_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

@@ -22,8 +22,10 @@ from ghostify.passes.thin import ThinRecipe, build
 from ghostify.plans import StageRebuild
 from ghostify.provenance import provenance_of
 from ghostify.settings import CGGhost, GGhost
-from ghostify.warmstart.channels import keep_inside, worst_explained
-from ghostify.warmstart.mixing import ROWS, Views, fit_ghosts
+from ghostify.warmstart.g_ghost.channels import keep_inside, worst_explained
+from ghostify.warmstart.g_ghost.mixing import ROWS, Views, fit_ghosts
+from ghostify.warmstart.g_ghost.thin import BlockPair, Flow, refit
+from ghostify.warmstart.least_squares.statistics import Moments, Window, places
 from ghostify.warmstart.reconstruct import (
     BLOCK_RATE,
     Budget,
@@ -34,8 +36,6 @@ from ghostify.warmstart.reconstruct import (
 )
 from ghostify.warmstart.result import LayerFit
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.statistics import Moments, Window, places
-from ghostify.warmstart.thin import BlockPair, Flow, refit
 
 
 @dataclass(frozen=True)

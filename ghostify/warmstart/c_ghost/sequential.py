@@ -12,12 +12,12 @@ from torch import Tensor, fx
 
 from ghostify.graph.segments import Segment
 from ghostify.nn.start import carve
-from ghostify.warmstart.fit import choose, explain, solve
-from ghostify.warmstart.layers import GhostSubject, PlainSubject, Subject
-from ghostify.warmstart.pairing import Pairing, pair
+from ghostify.warmstart.c_ghost.pairing import Pairing, pair
+from ghostify.warmstart.c_ghost.subjects import GhostSubject, PlainSubject, Subject
+from ghostify.warmstart.c_ghost.views import Feed, Views, by_group, pick, rows_for
+from ghostify.warmstart.least_squares.fit import choose, explain, solve
+from ghostify.warmstart.least_squares.statistics import Looks, Moments, Sums, Window
 from ghostify.warmstart.result import LayerFit
-from ghostify.warmstart.statistics import Looks, Moments, Sums, Window
-from ghostify.warmstart.views import Feed, Views, by_group, pick, rows_for
 
 RIDGE = 1e-2
 CHEAP_RIDGE = 1e-4

@@ -21,10 +21,10 @@ from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.plans import Plan
 from ghostify.settings import DEFAULT_S, CGhost
 from ghostify.survey import Survey
-from ghostify.warmstart.fit import explain
-from ghostify.warmstart.pairing import pair
-from ghostify.warmstart.sensitivity import gradients, looks_at
-from ghostify.warmstart.sequential import CHEAP_RIDGE
+from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
+from ghostify.warmstart.c_ghost.pairing import pair
+from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
+from ghostify.warmstart.least_squares.fit import explain
 from ghostify.warmstart.spool import Spool
 
 CHOICES = (2, 4)

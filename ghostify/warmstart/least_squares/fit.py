@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ghostify.warmstart.pairing import Pairing
-from ghostify.warmstart.statistics import Moments
+from ghostify.warmstart.c_ghost.pairing import Pairing
+from ghostify.warmstart.least_squares.statistics import Moments
 
 
 @dataclass(frozen=True)

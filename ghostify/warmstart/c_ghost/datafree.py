@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ghostify.warmstart.fit import choose, explain
-from ghostify.warmstart.layers import GhostSubject
-from ghostify.warmstart.pairing import pair
+from ghostify.warmstart.c_ghost.pairing import pair
+from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
+from ghostify.warmstart.c_ghost.subjects import GhostSubject
+from ghostify.warmstart.least_squares.fit import choose, explain
 from ghostify.warmstart.result import LayerFit
-from ghostify.warmstart.sequential import CHEAP_RIDGE
 
 
 @torch.no_grad()

@@ -11,11 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.graph.trace import LAYERS
 from ghostify.nn.g_ghost import Entry
-from ghostify.warmstart.sequential import WIDEST
+from ghostify.warmstart.c_ghost.sequential import WIDEST
+from ghostify.warmstart.c_ghost.views import rows_for
+from ghostify.warmstart.g_ghost.thin import values_of
+from ghostify.warmstart.least_squares.statistics import Moments, Window, places
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.statistics import Moments, Window, places
-from ghostify.warmstart.thin import values_of
-from ghostify.warmstart.views import rows_for
 
 RIDGE = 1e-3
 STEPS = 64

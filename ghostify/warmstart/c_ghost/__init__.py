@@ -1,0 +1,1 @@
+"""Ghost modules, layer after layer: which maps are intrinsic, filters and cheap kernels."""
