@@ -86,14 +86,14 @@ class Calibrated:
         """
         if self.target_macs is None:
             return settings, self
+        from ghostify.warmstart.allocation.layers import choose_s
+        from ghostify.warmstart.images import gather, preprocessing_of
+
+        chosen, prepare = self.settings, None
         if not isinstance(settings, CGhost):
             raise SettingsError(
                 f"target_macs chooses s, and mode={settings.mode!r} is not c-ghost: leave it."
             )
-        from ghostify.warmstart.allocation.choice import choose_s
-        from ghostify.warmstart.images import gather, preprocessing_of
-
-        chosen, prepare = self.settings, None
         is_folder = isinstance(self.calibration, str | Path)
         if is_folder:
             size = image_size(look().count.inputs)

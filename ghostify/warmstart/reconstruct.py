@@ -127,7 +127,7 @@ def tune_network(
         *passed, output = made(x)
         parts = [difference(a, b) for a, b in zip(passed, wayside, strict=True)]
         on_the_way = sum(parts, torch.zeros(())) / max(len(parts), 1)
-        return _last_difference(output, wanted) + ON_THE_WAY * on_the_way
+        return outputs_apart(output, wanted) + ON_THE_WAY * on_the_way
 
     def loss() -> Tensor:
         nonlocal count
@@ -146,7 +146,7 @@ def tune_network(
     return improve([network], loss, errors, tune)
 
 
-def _last_difference(made: Any, wanted: Any) -> Tensor:
+def outputs_apart(made: Any, wanted: Any) -> Tensor:
     """Of class scores ``(N, classes)`` the divergence, as distillation has it; else the energy."""
     if not isinstance(wanted, Tensor) or wanted.ndim != 2 or wanted.shape[1] < 2:
         return ON_THE_WAY * difference(made, wanted)

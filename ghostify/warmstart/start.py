@@ -216,7 +216,7 @@ class _Run:
         holders = sum(any(map(self._is_ghost, s.layers)) for s in self.segments)
         left, before, after = limit, images, images
         for segment in self.segments:
-            batch = _batch_size(next(before.batches(1)), 128)
+            batch = batch_size(next(before.batches(1)), 128)
             feed = Feed(segment, self.teacher, self.converted, before, after, batch, chosen.seed)
             subjects = self._to_fit(segment)
             for subject in subjects[:1]:
@@ -225,7 +225,7 @@ class _Run:
                 self.fits.append(fit)
                 self.said(f"fitted {fit.name}")
             is_last = segment is self.segments[-1]
-            tunes = any(map(self._is_ghost, segment.layers)) and bool(limit)
+            tunes = bool(limit) and any(isinstance(s, GhostSubject) for s in subjects)
             goes_on = tunes or not is_last
             targets = _pass(segment, self.teacher, before, batch) if goes_on else before
             if tunes:
@@ -258,7 +258,7 @@ class _Run:
     def _fit_stages(self, images: Spool) -> None:
         """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
         chosen = self.settings
-        batch = _batch_size(next(images.batches(1)), 128)
+        batch = batch_size(next(images.batches(1)), 128)
         left = limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
         subjects = list(find_stages(self.stages, self.teacher, self.converted))
         for subject in self._in_order(subjects):
@@ -316,7 +316,7 @@ class _Run:
     def _tune_network(self, images: Spool, seconds: float, taught: View, made: View) -> None:
         chosen = self.settings
         if seconds > 0:
-            size = _batch_size(next(images.batches(1)), 32)
+            size = batch_size(next(images.batches(1)), 32)
             budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
                 taught, made, self.converted, images, budget, size, chosen.seed,
@@ -347,7 +347,7 @@ def _of_all(count: int) -> int:
     return int(total)
 
 
-def _batch_size(sample: torch.Tensor, most: int) -> int:
+def batch_size(sample: torch.Tensor, most: int) -> int:
     """Images at a time: fewer when they, or the maps that a segment gets, are large."""
     return max(8, min(most, 2**22 // max(sample[0].numel(), 1)))
 

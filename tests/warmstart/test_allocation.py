@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.errors import SettingsError
-from ghostify.warmstart.allocation.choice import Option, allocate
+from ghostify.warmstart.allocation.budget import Option, allocate
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
 from ghostify.warmstart.spool import Spool
 

@@ -1,0 +1,107 @@
+"""The best choice within a budget: what each layer becomes, at a part of the network's MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ghostify.cost.figures import Count
+from ghostify.errors import SettingsError
+
+STEPS = 20_000
+"""Steps that a budget is divided into."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a layer can become.
+
+    Attributes:
+        s: Its s; 1 leaves it.
+        macs: What the whole network then costs, all else as it was.
+        loss: What that does to the network's output.
+    """
+
+    s: int
+    macs: int
+    loss: float
+
+
+def macs_of(count: Count) -> int:
+    """MACs of a network.
+
+    Raises:
+        SettingsError: They are not known.
+    """
+    if count.total.macs is None:
+        raise SettingsError(
+            f"target_macs needs MACs, and the network's forward pass stopped ({count.stopped}): "
+            "give example_inputs that it takes."
+        )
+    return count.total.macs
+
+
+def choose_within(
+    options: Mapping[str, Sequence[Option]], total: int, target: float
+) -> dict[str, int]:
+    """The choice of least total loss that leaves at most a part of the network's MACs.
+
+    Args:
+        options: Of each layer.
+        total: MACs of the network as it is.
+        target: Part of them to leave at most.
+
+    Raises:
+        SettingsError: No choice leaves so little.
+    """
+    least = {name: min(option.macs for option in some) for name, some in options.items()}
+    floor = total - sum(total - macs for macs in least.values())
+    above = {
+        name: [Option(o.s, o.macs - least[name], o.loss) for o in some]
+        for name, some in options.items()
+    }
+    chosen = allocate(above, int(target * total) - floor)
+    if chosen is None:
+        raise SettingsError(
+            f"target_macs={target} can't be reached: with the largest s everywhere "
+            f"{floor / max(total, 1):.3f} of the MACs are left; give at least that."
+        )
+    return chosen
+
+
+def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, int] | None:
+    """The s of each layer of least total loss, the MACs at most ``budget``; None if none is.
+
+    Dynamic programming over the budget, in steps that an option's MACs are rounded up to.
+
+    Example:
+        >>> layers = {"a": [Option(1, 10, 0.0), Option(2, 5, 3.0)],
+        ...           "b": [Option(1, 10, 0.0), Option(2, 5, 1.0)]}
+        >>> allocate(layers, 15)
+        {'a': 1, 'b': 2}
+    """
+    if budget < 0:
+        return None
+    step = max(budget / STEPS, 1.0)
+    size = int(budget / step)
+    best = np.zeros(size + 1)
+    picks: list[np.ndarray] = []
+    for choices in options.values():
+        costs = [-int(-option.macs // step) for option in choices]
+        table = np.full((len(choices), size + 1), np.inf)
+        for row, cost, option in zip(table, costs, choices, strict=True):
+            if cost <= size:
+                row[cost:] = best[: size + 1 - cost] + option.loss
+        picks.append(table.argmin(0))
+        best = table.min(0)
+    if not np.isfinite(best[size]):
+        return None
+    chosen: dict[str, int] = {}
+    left = size
+    for (name, choices), pick in zip(reversed(list(options.items())), reversed(picks), strict=True):
+        option = choices[int(pick[left])]
+        chosen[name] = option.s
+        left += int(-option.macs // step)
+    return {name: chosen[name] for name in options}
