@@ -89,6 +89,15 @@ def select_stages(
     return chosen
 
 
+def check_something_is_left(kind: str, only: object, keep: object, wanted: set[str]) -> None:
+    """Raise `SettingsError` where ``keep`` takes away all that ``only`` names."""
+    if only and keep and not wanted:
+        raise SettingsError(
+            f"keep={keep!r} takes away every {kind} that only={only!r} names: "
+            "leave one of them, or name less in keep."
+        )
+
+
 def matches(
     selector: Selector, layers: Mapping[str, nn.Module], ends: Ends | None = None
 ) -> set[str]:

@@ -115,3 +115,10 @@ def test_s_and_d_by_pattern_reach_the_layers(make_small_net):
 def test_a_pattern_of_s_or_d_that_matches_nothing_is_refused(small_net, option):
     with pytest.raises(SettingsError, match=f"{option}='nothing' matches no layer"):
         ghostify.plan(small_net, **{option: {"nothing": 3}})
+
+
+@pytest.mark.parametrize("options", [{}, {"mode": "g-ghost"}])
+def test_only_and_keep_that_leave_nothing_contradict_each_other(options: dict) -> None:
+    name = "layer2" if options else "stem"
+    with pytest.raises(SettingsError, match="takes away every"):
+        ghostify.plan("resnet20-cifar", only=name, keep=name, **options)

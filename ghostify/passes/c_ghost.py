@@ -16,7 +16,7 @@ from ghostify.passes.rules import Candidate, Layer, reason_to_keep
 from ghostify.passes.surgery import rewrite_, swap_
 from ghostify.passes.trial import find_offenders
 from ghostify.plans import Kept, Plan, Replacement
-from ghostify.selection import select, value_for
+from ghostify.selection import check_something_is_left, select, value_for
 from ghostify.settings import DEFAULT_D, DEFAULT_S, CGhost
 from ghostify.survey import Survey
 
@@ -108,6 +108,7 @@ def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple
             for pattern in patterns:
                 select([pattern], layers, survey.ends, option)
     wanted = (chosen["only"] - chosen["keep"]) & convertible.keys()
+    check_something_is_left("layer", settings.only, settings.keep, chosen["only"] - chosen["keep"])
     return wanted, replace(settings, **resolved)
 
 

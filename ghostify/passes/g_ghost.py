@@ -26,7 +26,7 @@ from ghostify.passes.stage_build import (
 from ghostify.passes.stage_surgery import Changes, put_in, take_out
 from ghostify.passes.trial import same_end
 from ghostify.plans import Kept, Plan, StageRebuild
-from ghostify.selection import select_stages, value_for
+from ghostify.selection import check_something_is_left, select_stages, value_for
 from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.survey import Survey
 
@@ -90,7 +90,9 @@ def _choose(finding: Finding, survey: Survey, settings: GGhost) -> tuple[set[str
     if isinstance(settings.ratio, Mapping):
         for pattern in settings.ratio:
             select_stages([pattern], stages, "ratio")
-    return chosen["only"] - chosen["keep"], replace(settings, **resolved)
+    wanted = chosen["only"] - chosen["keep"]
+    check_something_is_left(STAGE, settings.only, settings.keep, wanted)
+    return wanted, replace(settings, **resolved)
 
 
 def first_blocks(finding: Finding, survey: Survey) -> dict[str, nn.Module]:
