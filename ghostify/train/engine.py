@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
@@ -48,7 +49,9 @@ def open_engine(
         here, all_of_them = (int(os.environ[k]) for k in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
         options = {"devices": here, "num_nodes": all_of_them // here}
     if options["devices"] not in (1, "auto") or options.get("num_nodes", 1) > 1:
-        options["strategy"] = "ddp"
+        # A network may have heads that a forward does not use: their parameters get no gradient.
+        options["strategy"] = "ddp_find_unused_parameters_true"
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     try:
         fabric = Fabric(accelerator=accelerator, precision=PRECISIONS[precision], **options)  # type: ignore[arg-type]
         fabric.launch()

@@ -23,6 +23,8 @@ def tune():
         nn.Conv2d(16, 32, 3, stride=2), nn.BatchNorm2d(32), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5),
     )
+    # Without part in the output, as an auxiliary head whose scores are not used.
+    teacher.register_parameter("idle", nn.Parameter(torch.ones(3)))
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(70, 3, 16, 16, generator=generator) * 2 - 1
     labels = torch.randint(5, (70,), generator=generator)
