@@ -51,7 +51,7 @@ class Row:
         self.values: dict[str, Any] = {
             "network": options.network, "method": options.method, "start": options.start,
             "as": options.as_, "s": options.s, "by layer": options.by_layer,
-            "seed": options.seed, "images": options.images,
+            "ratio": ratio_of(options), "seed": options.seed, "images": options.images,
             "reconstruct steps": options.reconstruct_steps,
             "torch": torch.__version__, "cpu": platform.machine(),
         }  # fmt: skip
@@ -78,8 +78,15 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def convert(network: nn.Module, method: str, options: argparse.Namespace) -> nn.Module:
     if method == "g-ghost":
-        return ghostify.convert(network, mode="g-ghost", preset="cifar", ratio=0.5)
+        return ghostify.convert(network, mode="g-ghost", preset="cifar", ratio=ratio_of(options))
     return ghostify.convert(network, mode="c-ghost", s=options.s)
+
+
+def ratio_of(options: argparse.Namespace) -> float | dict[str, float]:
+    """One ratio for all stages, or one for each: ``0.5``, ``layer1=0.75 layer2=0.5``."""
+    if len(options.ratio) == 1:
+        return float(options.ratio[0])
+    return {stage: float(value) for stage, value in (pair.split("=") for pair in options.ratio)}
 
 
 def decide(
@@ -187,9 +194,10 @@ def _count(row: Row, network: nn.Module, made: nn.Module) -> None:
 
 def name_of(row: dict[str, Any]) -> str:
     if row["method"] in GHOSTS:
-        setting = f"s={row['s']}" if row["method"] == "c-ghost" else "0.5"
-        if row.get("by layer"):
-            setting = "s by layer"
+        ratio = row.get("ratio", 0.5)
+        setting = "/".join(map(str, ratio.values())) if isinstance(ratio, dict) else str(ratio)
+        if row["method"] == "c-ghost":
+            setting = "s by layer" if row.get("by layer") else f"s={row['s']}"
         return f"{row['method']} {setting}, {row['start']}"
     return f"Torch-Pruning, {row['method']}"
 
@@ -232,6 +240,7 @@ def main() -> None:
     parser.add_argument("--as", dest="as_", choices=GHOSTS, default="c-ghost")
     parser.add_argument("--start", choices=("warm", "random", "-"), default="-")
     parser.add_argument("--s", type=int, default=2)
+    parser.add_argument("--ratio", nargs="+", default=["0.5"], metavar="X|STAGE=X")
     parser.add_argument("--by-layer", action="store_true", help="s chosen for each, MACs as --s")
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--reconstruct-steps", type=int, default=800)

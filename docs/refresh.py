@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,23 @@ class _Recorder(doctest.DocTestRunner):
         raise RuntimeError(f"{example.source!r} fails") from info[1]
 
 
+@contextlib.contextmanager
+def inside(folder: str | Path) -> Iterator[None]:
+    """A folder as the working directory (contextlib has it from Python 3.11 on)."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
 def refresh_page(text: str) -> str:
     """A page with the present outputs of its commands and sessions."""
     names: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         text = CONSOLE.sub(lambda block: _refresh_console(block[1], Path(folder)), text)
-        with contextlib.chdir(folder):
+        with inside(folder):
             return SESSION.sub(lambda block: _refresh_session(block[1], names), text)
 
 

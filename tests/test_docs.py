@@ -57,7 +57,7 @@ def test_python_of_the_page_runs(page: Path, tmp_path: Path) -> None:
     for number, block in enumerate(_blocks(page, "python")):
         if block.startswith(">>>"):
             continue  # its output is compared above
-        with contextlib.chdir(tmp_path), contextlib.redirect_stdout(io.StringIO()):
+        with refresh.inside(tmp_path), contextlib.redirect_stdout(io.StringIO()):
             exec(compile(block, f"{page.name}, python block {number + 1}", "exec"), names)
 
 
