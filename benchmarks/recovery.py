@@ -1,7 +1,7 @@
 """What a network keeps when it gets cheaper: ghost modules, random or warm, and Torch-Pruning.
 
     python benchmarks/recovery.py --network resnet56-cifar --method c-ghost --s 2 --start warm
-    python benchmarks/recovery.py --network resnet56-cifar --by-layer --start warm
+    python benchmarks/recovery.py --network resnet56-cifar --chosen --start warm
     python benchmarks/recovery.py --network resnet56-cifar --method taylor --as c-ghost --s 2
     python benchmarks/recovery.py --table docs/warmstart.md
 
@@ -50,7 +50,7 @@ class Row:
         self.test = test
         self.values: dict[str, Any] = {
             "network": options.network, "method": options.method, "start": options.start,
-            "as": options.as_, "s": options.s, "by layer": options.by_layer,
+            "as": options.as_, "s": options.s, "chosen": options.chosen,
             "ratio": ratio_of(options), "seed": options.seed, "images": options.images,
             "reconstruct steps": options.reconstruct_steps,
             "torch": torch.__version__, "cpu": platform.machine(),
@@ -92,15 +92,20 @@ def ratio_of(options: argparse.Namespace) -> float | dict[str, float]:
 def decide(
     network: nn.Module, images: Tensor, options: argparse.Namespace, row: Row
 ) -> ghostify.Plan | None:
-    """Where layers may have an s each: the plan with as many MACs as one s for all leaves."""
-    if not options.by_layer:
+    """Where each layer or stage may have its own: the plan with as many MACs as one for all."""
+    if not options.chosen:
         return None
     macs = ghostify.report(convert(network, options.method, options))
+    mode = {"mode": "g-ghost", "preset": "cifar"} if options.method == "g-ghost" else {}
     with row.timed("chosen"):
-        return ghostify.plan(
+        plan = ghostify.plan(
             network, calibration=images, calibration_samples=len(images),
-            calibration_seed=options.seed, target_macs=macs.after.macs / macs.before.macs,
+            calibration_seed=options.seed, target_macs=macs.after.macs / macs.before.macs, **mode,
         )  # fmt: skip
+    print(plan.settings, flush=True)
+    if options.method == "g-ghost":
+        row.values["ratio"] = plan.settings.ratio
+    return plan
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -197,7 +202,7 @@ def name_of(row: dict[str, Any]) -> str:
         ratio = row.get("ratio", 0.5)
         setting = "/".join(map(str, ratio.values())) if isinstance(ratio, dict) else str(ratio)
         if row["method"] == "c-ghost":
-            setting = "s by layer" if row.get("by layer") else f"s={row['s']}"
+            setting = "s by layer" if row.get("chosen") else f"s={row['s']}"
         return f"{row['method']} {setting}, {row['start']}"
     return f"Torch-Pruning, {row['method']}"
 
@@ -241,7 +246,7 @@ def main() -> None:
     parser.add_argument("--start", choices=("warm", "random", "-"), default="-")
     parser.add_argument("--s", type=int, default=2)
     parser.add_argument("--ratio", nargs="+", default=["0.5"], metavar="X|STAGE=X")
-    parser.add_argument("--by-layer", action="store_true", help="s chosen for each, MACs as --s")
+    parser.add_argument("--chosen", action="store_true", help="s or ratio chosen for each")
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--reconstruct-steps", type=int, default=800)
     parser.add_argument("--block-steps", type=int, default=20)

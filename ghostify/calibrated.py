@@ -11,7 +11,7 @@ from torch import nn
 
 from ghostify.errors import SettingsError
 from ghostify.provenance import provenance_of, remember
-from ghostify.settings import CGhost, Settings
+from ghostify.settings import CGhost, GGhost, Settings
 from ghostify.settings.base import check_number
 from ghostify.survey import Survey
 
@@ -78,7 +78,7 @@ class Calibrated:
     def choose(
         self, network: nn.Module, settings: Settings, look: Callable[[], Survey]
     ) -> tuple[Settings, Calibrated]:
-        """Settings with an s for each layer, where a target is given; and these, images read.
+        """Settings with an s or ratio for each part, where a target is given; and images read.
 
         Raises:
             SettingsError: The mode has no s, or no choice of s leaves so little.
@@ -87,12 +87,14 @@ class Calibrated:
         if self.target_macs is None:
             return settings, self
         from ghostify.warmstart.allocation.layers import choose_s
+        from ghostify.warmstart.allocation.stages import choose_ratio
         from ghostify.warmstart.images import gather, preprocessing_of
 
         chosen, prepare = self.settings, None
-        if not isinstance(settings, CGhost):
+        if not isinstance(settings, CGhost | GGhost):
             raise SettingsError(
-                f"target_macs chooses s, and mode={settings.mode!r} is not c-ghost: leave it."
+                f"target_macs chooses s or the ratio, and mode={settings.mode!r} has both: "
+                "convert in one mode, or leave it."
             )
         is_folder = isinstance(self.calibration, str | Path)
         if is_folder:
@@ -100,9 +102,13 @@ class Calibrated:
             prepare = preprocessing_of(network, size, chosen.mean, chosen.std)
         self.said("reading calibration images")
         images = gather(self.calibration, chosen.samples, chosen.seed, prepare)
-        found = choose_s(
-            network, settings, images, self.target_macs, look, seed=chosen.seed, said=self.said
-        )
+        given = (images, self.target_macs, look)
+        options: dict[str, Any] = {"seed": chosen.seed, "said": self.said}
+        found: Settings
+        if isinstance(settings, CGhost):
+            found = choose_s(network, settings, *given, **options)
+        else:
+            found = choose_ratio(network, settings, *given, **options)
         # A loader may be at its end now.
         return found, self if is_folder else replace(self, calibration=images)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.errors import SettingsError
+from ghostify.warmstart.allocation import stages
 from ghostify.warmstart.allocation.budget import Option, allocate
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
 from ghostify.warmstart.spool import Spool
@@ -153,7 +154,9 @@ def test_any_output_will_do() -> None:
         ({"target_macs": 0.1}, "can't be reached"),
         ({"target_macs": 1.5}, "between 0 and 1"),
         ({"target_macs": 0.6, "s": 4}, "leave s"),
-        ({"target_macs": 0.6, "mode": "g-ghost"}, "is not c-ghost"),
+        ({"target_macs": 0.6, "mode": "g-ghost"}, "can't be reached"),
+        ({"target_macs": 0.6, "mode": "g-ghost", "ratio": 0.4}, "leave ratio"),
+        ({"target_macs": 0.6, "mode": "cg-ghost"}, "in one mode"),
         ({"target_macs": 0.6, "calibration": "data-free"}, "needs images"),
         ({"target_macs": 0.6, "calibration": None}, "given without calibration"),
     ],
@@ -162,3 +165,47 @@ def test_what_makes_no_sense_is_said(options: dict, sentence: str) -> None:
     given = {"calibration": noise(8, 3, 12, 12), "input_size": (3, 12, 12), **options}
     with pytest.raises(SettingsError, match=sentence):
         ghostify.plan(network(), **given)
+
+
+tables = st.lists(
+    st.dictionaries(st.sampled_from(stages.RATIOS), st.integers(1, 30), min_size=1),
+    min_size=1, max_size=3,
+)  # fmt: skip
+
+
+@given(tables, st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_choices_save_enough_and_no_more_than_needed(
+    saved: list[dict[float, int]], least: int
+) -> None:
+    found = stages.within(saved, least)
+    for choice in found:
+        gains = [some[ratio] for some, ratio in zip(saved, choice, strict=True)]
+        assert sum(gains) >= least
+        for some, ratio, gain in zip(saved, choice, gains, strict=True):
+            lower = max((r for r in some if r < ratio), default=None)
+            assert lower is None or sum(gains) - gain + some[lower] < least
+    most = sum(max(some.values()) for some in saved)
+    assert bool(found) == (most >= least)
+
+
+def test_the_climb_ends_on_the_top_of_an_even_hill_and_asks_once_each() -> None:
+    choices = [(a / 8, 1 - a / 8) for a in range(1, 8)]
+    asked: list[tuple[float, ...]] = []
+
+    def loss(choice: tuple[float, ...]) -> float:
+        asked.append(choice)
+        return abs(choice[0] - 0.625)
+
+    assert stages.climb(choices, loss) == (0.625, 0.375)
+    assert len(asked) == len(set(asked)) <= stages.TRIES
+
+
+def test_each_stage_gets_a_ratio_and_the_target_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "TRIES", 2)
+    network = ghostify.build("resnet20-cifar").eval()
+    plan = ghostify.plan(
+        network, mode="g-ghost", preset="cifar", target_macs=0.75, calibration=noise(8, 3, 32, 32)
+    )
+    assert 0.65 < plan.report.after.macs / plan.report.before.macs <= 0.75
+    assert {stage.name: stage.ratio for stage in plan.stages} == dict(plan.settings.ratio)

@@ -1,1 +1,1 @@
-"""An s for each layer: what the output feels of its errors, and the best choice within MACs."""
+"""An s for each layer or a ratio for each stage: what costs the output least within some MACs."""

@@ -64,11 +64,16 @@ def choose_within(
     }
     chosen = allocate(above, int(target * total) - floor)
     if chosen is None:
-        raise SettingsError(
-            f"target_macs={target} can't be reached: with the largest s everywhere "
-            f"{floor / max(total, 1):.3f} of the MACs are left; give at least that."
-        )
+        raise unreachable(target, floor, total)
     return chosen
+
+
+def unreachable(target: float, least: int, total: int) -> SettingsError:
+    """The error for a target that no choice leaves."""
+    return SettingsError(
+        f"target_macs={target} can't be reached: with most ghosts everywhere "
+        f"{least / max(total, 1):.3f} of the MACs are left; give at least that."
+    )
 
 
 def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, int] | None:
