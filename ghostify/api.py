@@ -134,8 +134,8 @@ def convert(
             loader) or ``"data-free"``, with ``calibration_samples`` (512), ``reconstruct_minutes``
             (0: none; None: as long as its steps take), ``calibration_seed`` (0), ``mean`` and
             ``std`` (see `ghostify.warmstart.warm_start_`), ``progress`` (told what is done now);
-            and ``target_macs``, the part of the MACs to leave at most, in place of ``s``: with
-            these images an s is chosen for each layer (1, 2 or 4).
+            and ``target_macs``, the part of the MACs to leave at most, in place of ``s`` or
+            ``ratio``: with these images one is chosen for each layer or stage.
 
     Returns:
         The converted network.

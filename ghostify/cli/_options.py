@@ -31,7 +31,10 @@ CalibrationSamples = Annotated[
 ]
 TargetMacs = Annotated[
     float | None,
-    typer.Option(metavar="PART", help="Part of the MACs to leave: an s is chosen for each layer."),
+    typer.Option(
+        metavar="PART",
+        help="Part of the MACs to leave: each layer (or stage) gets its own s (or ratio).",
+    ),
 ]
 Reconstruct = Annotated[
     bool, typer.Option("--reconstruct", help="Then tune blocks and network on these images.")

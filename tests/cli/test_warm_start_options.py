@@ -66,7 +66,7 @@ def test_data_free_needs_no_images(run):
         ("--calibration", "images", "--target-macs", "0.1"),
         ("--calibration", "images", "--target-macs", "2"),
         ("--calibration", "images", "--target-macs", "0.6", "--s", "4"),
-        ("--calibration", "images", "--target-macs", "0.6", "--mode", "g-ghost"),
+        ("--calibration", "images", "--target-macs", "0.6", "--mode", "cg-ghost"),
     ],
 )
 def test_options_that_make_no_sense_end_in_one_sentence(run, images, options):
