@@ -100,6 +100,16 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
     return spool
 
 
+def batch_size(sample: Tensor, most: int) -> int:
+    """Images at a time: fewer when they, or the maps that a segment gets, are large.
+
+    Args:
+        sample: One of them, ``(1, ...)``.
+        most: At most so many.
+    """
+    return max(8, min(most, 2**22 // max(sample[0].numel(), 1)))
+
+
 def _take(source: Any, samples: int, seed: int, prepare: Preprocessing | None) -> Iterator[Tensor]:
     if isinstance(source, str | Path):
         assert prepare is not None
@@ -128,7 +138,8 @@ def _choose(count: int, samples: int, seed: int) -> list[int]:
             f"{min(count, samples)} calibration images are too few for {world} processes: give "
             "one for each or more."
         )
-    return sorted(torch.randperm(count, generator=generator)[:samples].tolist())[rank::world]
+    # Not sorted: files lie class by class, and some steps look at the first images only.
+    return torch.randperm(count, generator=generator)[:samples].tolist()[rank::world]
 
 
 def _from_loader(loader: Iterable[Any], samples: int) -> Iterator[Tensor]:

@@ -30,7 +30,7 @@ from ghostify.warmstart.g_ghost.stages import (
     outputs_of,
     tune_stage,
 )
-from ghostify.warmstart.images import Source, gather, preprocessing_of
+from ghostify.warmstart.images import Source, batch_size, gather, preprocessing_of
 from ghostify.warmstart.norms import norms_take_statistics
 from ghostify.warmstart.reconstruct import (
     BLOCK_STEPS,
@@ -345,11 +345,6 @@ def _of_all(count: int) -> int:
     total = torch.tensor(count)
     sum_over_processes(total)
     return int(total)
-
-
-def batch_size(sample: torch.Tensor, most: int) -> int:
-    """Images at a time: fewer when they, or the maps that a segment gets, are large."""
-    return max(8, min(most, 2**22 // max(sample[0].numel(), 1)))
 
 
 @torch.no_grad()

@@ -209,3 +209,15 @@ def test_each_stage_gets_a_ratio_and_the_target_is_kept(monkeypatch: pytest.Monk
     )
     assert 0.65 < plan.report.after.macs / plan.report.before.macs <= 0.75
     assert {stage.name: stage.ratio for stage in plan.stages} == dict(plan.settings.ratio)
+
+
+def test_fits_and_judgements_see_images_from_all_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "ENOUGH", 10)
+    images = spooled(torch.arange(95.0).view(95, 1, 1, 1))
+    fitted, judged = (
+        set(torch.cat(list(p.batches(9))).flatten().tolist()) for p in stages._parts(images)
+    )
+    assert len(fitted) == len(judged) == 10
+    assert not fitted & judged
+    assert min(fitted | judged) < 5
+    assert max(fitted | judged) > 70

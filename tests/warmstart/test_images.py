@@ -85,3 +85,10 @@ def test_a_folder_without_images_is_refused_in_one_sentence(tmp_path: Path, kind
 def test_a_tensor_that_is_no_images_is_refused() -> None:
     with pytest.raises(CalibrationError, match="N, C, H, W"):
         gather(torch.zeros(4, 10), 4, 0, None)
+
+
+def test_images_that_lie_class_by_class_come_mixed() -> None:
+    by_class = torch.arange(4.0).repeat_interleave(25).view(100, 1, 1, 1)
+    found = torch.cat(list(gather(by_class, 100, 0, None).batches(100))).flatten()
+    assert sorted(found.tolist()) == by_class.flatten().tolist()
+    assert len(found[:25].unique()) == 4

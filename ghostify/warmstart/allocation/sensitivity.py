@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from ghostify.distributed import sum_over_processes
 from ghostify.graph.segments import Segment, split
 from ghostify.warmstart.c_ghost.views import Places, by_group, pick, rows_for
+from ghostify.warmstart.images import batch_size
 from ghostify.warmstart.least_squares.statistics import Looks, Sums, Window
 from ghostify.warmstart.spool import Spool
 
@@ -101,7 +102,7 @@ def looks_at(
         images: What it gets.
         seed: Of the places that are looked at.
     """
-    batch = max(8, min(128, 2**22 // max(next(images.batches(1)).numel(), 1)))
+    batch = batch_size(next(images.batches(1)), 128)
     segments = split(network, lambda name: name in kernels)
     given = images
     for segment in segments:

@@ -25,9 +25,10 @@ from ghostify.provenance import Provenance, remember
 from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.survey import Survey
 from ghostify.warmstart.allocation.budget import macs_of, unreachable
+from ghostify.warmstart.images import batch_size
 from ghostify.warmstart.reconstruct import outputs_apart
 from ghostify.warmstart.spool import Spool
-from ghostify.warmstart.start import WarmStartSettings, batch_size, warm_start_
+from ghostify.warmstart.start import WarmStartSettings, warm_start_
 
 RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75)
 """Ratios that a stage can get."""
@@ -157,11 +158,14 @@ def _distance(one: Choice, other: Choice) -> float:
 
 
 def _parts(images: Spool) -> tuple[Spool, Spool]:
-    """Images to fit to, and others to judge on; where there are too few, the same."""
-    rows = range(len(images))
-    fitted = _some(images, rows[:ENOUGH])
-    others = rows[ENOUGH : 2 * ENOUGH]
-    return fitted, _some(images, others) if len(others) >= ENOUGH // 4 else fitted
+    """Images to fit to, and others to judge on; where there are too few, the same.
+
+    From all over: a loader may give them class by class.
+    """
+    rows = range(0, len(images), max(1, len(images) // (2 * ENOUGH)))[: 2 * ENOUGH]
+    if len(rows) < ENOUGH:
+        return images, images
+    return _some(images, rows[::2]), _some(images, rows[1::2])
 
 
 def _some(images: Spool, rows: range) -> Spool:
