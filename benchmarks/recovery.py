@@ -201,6 +201,8 @@ def name_of(row: dict[str, Any]) -> str:
     if row["method"] in GHOSTS:
         ratio = row.get("ratio", 0.5)
         setting = "/".join(map(str, ratio.values())) if isinstance(ratio, dict) else str(ratio)
+        if row.get("chosen"):
+            setting = f"by stage, {setting}"
         if row["method"] == "c-ghost":
             setting = "s by layer" if row.get("chosen") else f"s={row['s']}"
         return f"{row['method']} {setting}, {row['start']}"
