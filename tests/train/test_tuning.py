@@ -249,11 +249,12 @@ def test_ctrl_c_ends_with_a_checkpoint_and_the_run_goes_on_from_there(tmp_path, 
         if row.step == 3:
             signal.raise_signal(signal.SIGINT)
 
+    handler = signal.getsignal(signal.SIGINT)
     first = finetune(
         pair[0], labelled, output=tmp_path / "o", progress=interrupt, log_steps=1, **asked
     )
     assert first.interrupted and first.steps == 3 and not same(first.model, wanted)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
     second = finetune(pair[0], labelled, output=tmp_path / "o", resume=True, **asked)
     assert not second.interrupted and same(second.model, wanted)
 
