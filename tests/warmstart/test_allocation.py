@@ -167,6 +167,14 @@ def test_what_makes_no_sense_is_said(options: dict, sentence: str) -> None:
         ghostify.plan(network(), **given)
 
 
+def test_the_least_target_that_is_named_can_be_given() -> None:
+    given = {"calibration": noise(8, 3, 12, 12), "input_size": (3, 12, 12)}
+    with pytest.raises(SettingsError) as refused:
+        ghostify.plan(network(), target_macs=0.05, **given)
+    least = float(str(refused.value).split("everywhere ")[1].split()[0])
+    assert ghostify.plan(network(), target_macs=least, **given).replaced
+
+
 tables = st.lists(
     st.dictionaries(st.sampled_from(stages.RATIOS), st.integers(1, 30), min_size=1),
     min_size=1, max_size=3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -70,9 +71,10 @@ def choose_within(
 
 def unreachable(target: float, least: int, total: int) -> SettingsError:
     """The error for a target that no choice leaves."""
+    part = math.ceil(1000 * least / max(total, 1)) / 1000  # up: what it names can be given
     return SettingsError(
-        f"target_macs={target} can't be reached: with most ghosts everywhere "
-        f"{least / max(total, 1):.3f} of the MACs are left; give at least that."
+        f"target_macs={target} can't be reached: with most ghosts everywhere {part} of the MACs "
+        "are left; give at least that."
     )
 
 
