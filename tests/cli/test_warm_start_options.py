@@ -38,12 +38,13 @@ def ghosts(network):
 @pytest.mark.parametrize("options", [("--dry-run",), ("-o", "out")])
 def test_a_target_of_macs_chooses_an_s_for_each_layer(run, images, options):
     outcome = run(
-        "convert", NET, "--calibration", images, "--target-macs", "0.6", "--json", "-", *options
+        "convert", NET, "--calibration", images, "--target-macs", "0.5", "--json", "-", *options
     )
     assert outcome.code == 0
     report = json.loads(outcome.out)
-    assert report["after"]["macs"] <= 0.6 * report["before"]["macs"]
-    assert len({layer.get("s") for layer in report["layers"]}) > 2  # of those that stay: None
+    assert report["after"]["macs"] <= 0.5 * report["before"]["macs"]
+    # s=2 everywhere leaves more.
+    assert 4 in {layer["s"] for layer in report["layers"]}
 
 
 def test_data_free_needs_no_images(run):
