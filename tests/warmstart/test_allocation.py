@@ -229,3 +229,10 @@ def test_fits_and_judgements_see_images_from_all_over(monkeypatch: pytest.Monkey
     assert not fitted & judged
     assert min(fitted | judged) < 5
     assert max(fitted | judged) > 70
+
+
+def test_more_stages_than_can_be_listed_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "MOST_STAGES", 2)
+    given = {"mode": "g-ghost", "target_macs": 0.75, "calibration": noise(8, 3, 32, 32)}
+    with pytest.raises(SettingsError, match="up to 2 stages, and there are 3"):
+        ghostify.plan("resnet20-cifar", **given)

@@ -39,7 +39,8 @@ def gradients(
     any other output for its product with a random one. Summed over places, the mean over images.
 
     Args:
-        network: In eval mode; its layers' outputs are ``(N, n, H, W)``.
+        network: In eval mode, and the caller's to change: its parameters are frozen. Its layers'
+            outputs are ``(N, n, H, W)``.
         names: The layers; those that have no part in the output are left out.
         images: What it gets.
         seed: Of what is drawn.

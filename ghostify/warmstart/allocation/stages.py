@@ -39,6 +39,9 @@ ENOUGH = 256
 TRIES = 12
 """Conversions that are tried at most."""
 
+MOST_STAGES = 7
+"""Stages beyond which the choices are too many to list: five to the power of their number."""
+
 Said = Callable[[str], None]
 Choice = tuple[float, ...]
 """A ratio for each stage."""
@@ -66,13 +69,19 @@ def choose_ratio(
         said: Told what is done now.
 
     Raises:
-        SettingsError: No choice of ratios leaves so little, or the settings have one already.
+        SettingsError: No choice of ratios leaves so little, the settings have one already, or the
+            stages are too many.
     """
     if settings.ratio != DEFAULT_RATIO:
         raise SettingsError(
             f"ratio={settings.ratio!r} given beside target_macs, which chooses it: leave ratio."
         )
     stages = [stage.name for stage in plan_g_ghost(look(), settings)[0].stages]
+    if len(stages) > MOST_STAGES:
+        raise SettingsError(
+            f"target_macs chooses ratios for up to {MOST_STAGES} stages, and there are "
+            f"{len(stages)}: name some with only, or give the ratio."
+        )
     total = macs_of(look().count)
     saved = [_saved(name, settings, total, look) for name in stages]
     choices = within(saved, math.ceil((1 - target_macs) * total))
