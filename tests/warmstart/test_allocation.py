@@ -236,3 +236,16 @@ def test_more_stages_than_can_be_listed_are_refused(monkeypatch: pytest.MonkeyPa
     given = {"mode": "g-ghost", "target_macs": 0.75, "calibration": noise(8, 3, 32, 32)}
     with pytest.raises(SettingsError, match="up to 2 stages, and there are 3"):
         ghostify.plan("resnet20-cifar", **given)
+
+
+def test_linear_layers_of_any_class_are_no_matter_of_the_choice() -> None:
+    class OwnLinear(nn.Linear):
+        pass
+
+    net = network()
+    net[9] = OwnLinear(16, 8)
+    plan = ghostify.plan(
+        net, target_macs=0.6, linear=True, calibration=noise(8, 3, 12, 12), input_size=(3, 12, 12)
+    )
+    assert "9" not in plan.settings.s
+    assert plan.report.after.macs <= 0.6 * plan.report.before.macs

@@ -64,18 +64,32 @@ def choose_s(
         )
     plans = [plan_c_ghost(look(), replace(settings, s=s)) for s in CHOICES]
     before = look().count
-    names = [item.name for item in plans[0][0].replaced if item.kind != "Linear"]
-    losses = _losses(network, plans, names, images, seed, said)
+    total = macs_of(before)
+    convolutions = [
+        item.name
+        for item in plans[0][0].replaced
+        if isinstance(network.get_submodule(item.name), nn.Conv2d)
+    ]
+    # What can't be reached is said before images are looked at: that may take minutes.
+    unjudged = {name: dict.fromkeys(CHOICES, 0.0) for name in convolutions}
+    choose_within(_options(unjudged, before, plans), total, target_macs)
+    losses = _losses(network, plans, convolutions, images, seed, said)
+    chosen = choose_within(_options(losses, before, plans), total, target_macs)
+    return replace(settings, s={**chosen, "*": DEFAULT_S})
+
+
+def _options(
+    losses: dict[str, dict[int, float]], before: Count, plans: Sequence[tuple[Plan, Count]]
+) -> dict[str, list[Option]]:
+    """What each layer can become: it stays, or has one of the plans' s."""
     total, own = macs_of(before), before.by_module()
     options = {name: [Option(1, total, 0.0)] for name in losses}
-    for s, (_, after) in zip(CHOICES, plans, strict=True):
-        costs = after.by_module()
-        for name, loss in losses.items():
-            if s in loss:
-                macs = total - (own[name].macs or 0) + (costs[name].macs or 0)
-                options[name].append(Option(s, macs, loss[s]))
-    chosen = choose_within(options, total, target_macs)
-    return replace(settings, s={**chosen, "*": DEFAULT_S})
+    for s, (plan, after) in zip(CHOICES, plans, strict=True):
+        costs, replaced = after.by_module(), {item.name for item in plan.replaced}
+        for name in losses.keys() & replaced:
+            macs = total - (own[name].macs or 0) + (costs[name].macs or 0)
+            options[name].append(Option(s, macs, losses[name][s]))
+    return options
 
 
 def _losses(
