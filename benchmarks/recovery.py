@@ -6,11 +6,12 @@
     python benchmarks/recovery.py --table docs/warmstart.md
 
 All but the last measure one row each and add it to a file of rows (JSON lines); the last writes the
-tables from that file between the markers of a Markdown page. Each row goes through four stages:
+tables from that file between the markers of a Markdown page. Networks are the trained ones of
+``--data``, or any with ``--model-args`` and ``--weights``. Each row goes through four stages:
 
 a. right after the conversion (or the pruning);
-b. ghost modules warm: fitted to the calibration images; all others: norm statistics re-estimated
-   on the same images;
+b. ghost modules warm: fitted to the calibration images, or to the weights alone (data-free); all
+   others: norm statistics re-estimated on the same images;
 c. the same number of small steps on these images without labels: warm ghosts by `reconstruct`, all
    others by distillation of the original's logits (and features, where there are some in common);
 d. the same distillation with labels for all.
@@ -76,10 +77,11 @@ def unpack(archive: Path, folder: Path) -> None:
             tar.extractall(folder, filter="data")
 
 
-def convert(network: nn.Module, method: str, options: argparse.Namespace) -> nn.Module:
+def convert(network: nn.Module, method: str, options: argparse.Namespace, **more: Any) -> nn.Module:
     if method == "g-ghost":
-        return ghostify.convert(network, mode="g-ghost", preset="cifar", ratio=ratio_of(options))
-    return ghostify.convert(network, mode="c-ghost", s=options.s)
+        ratio = ratio_of(options)
+        return ghostify.convert(network, mode="g-ghost", preset="cifar", ratio=ratio, **more)
+    return ghostify.convert(network, mode="c-ghost", s=options.s, **more)
 
 
 def ratio_of(options: argparse.Namespace) -> float | dict[str, float]:
@@ -112,8 +114,10 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """A row for each number of steps of stage d."""
     unpack(options.data / "cifar10-jpeg.tar.gz", options.folder)
     train, test = options.folder / "train", options.folder / "test"
-    weights = options.data / f"{options.network.removesuffix('-cifar')}-cifar10.safetensors"
-    network = ghostify.build(options.network, weights=weights).eval()
+    weights = options.weights
+    if weights is None:
+        weights = options.data / f"{options.network.removesuffix('-cifar')}-cifar10.safetensors"
+    network = ghostify.build(options.network, options.model_args, weights).eval()
     prepare = preprocessing_of(network, (3, 32, 32))
     spool = gather(train, options.images, options.seed, prepare)
     images = torch.cat(list(spool.batches(256)))
@@ -138,14 +142,18 @@ def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row:
         return _start_warm(network, options, images, row)
     if options.method in GHOSTS:
         made = convert(network, options.method, options)
-        _draw_new_parts(made, options.seed)
+        if options.start == "random":
+            _draw_new_parts(made, options.seed)
     else:
         limit = ghostify.report(convert(network, options.as_, options)).after.macs
         with row.timed("converted"):
             made = prune_to(network, options.method, limit, images)
     row.judge("converted", made)
     with row.timed("fitted"):
-        update_bn(images.split(256), made)
+        if options.start == "data-free":
+            made = convert(network, options.method, options, calibration="data-free")
+        else:
+            update_bn(images.split(256), made)
     row.judge("fitted", made)
     with row.timed("reconstructed"):
         done = ghostify.finetune(
@@ -243,9 +251,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--folder", type=Path, default=Path("cifar10"), help="unpacked here")
     parser.add_argument("--network", default="resnet20-cifar")
+    parser.add_argument("--model-args", type=json.loads, metavar="JSON")
+    parser.add_argument("--weights", type=Path, help="of the network, where --data has none")
     parser.add_argument("--method", choices=(*GHOSTS, "magnitude", "taylor"), default="c-ghost")
     parser.add_argument("--as", dest="as_", choices=GHOSTS, default="c-ghost")
-    parser.add_argument("--start", choices=("warm", "random", "-"), default="-")
+    parser.add_argument("--start", choices=("warm", "data-free", "random", "-"), default="-")
     parser.add_argument("--s", type=int, default=2)
     parser.add_argument("--ratio", nargs="+", default=["0.5"], metavar="X|STAGE=X")
     parser.add_argument("--chosen", action="store_true", help="s or ratio chosen for each")

@@ -32,13 +32,14 @@ class VGG(nn.Module):
 
     Args:
         num_classes: Number of classes.
+        width: Part of the channels that each layer has of the 64 to 512.
 
     Shape:
         - Input: ``(N, 3, 32, 32)``
         - Output: ``(N, num_classes)``
     """
 
-    def __init__(self, num_classes: int = 10) -> None:
+    def __init__(self, num_classes: int = 10, width: float = 1.0) -> None:
         super().__init__()
         self.default_cfg = _config(num_classes)
         layers: list[nn.Module] = []
@@ -47,13 +48,15 @@ class VGG(nn.Module):
             if isinstance(entry, str):
                 layers.append(nn.MaxPool2d(2))
                 continue
-            conv = nn.Conv2d(channels, entry, 3, padding=1, bias=False)
-            layers += [conv, nn.BatchNorm2d(entry), nn.ReLU(inplace=True)]
-            channels = entry
+            filters = round(width * entry)
+            conv = nn.Conv2d(channels, filters, 3, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(filters), nn.ReLU(inplace=True)]
+            channels = filters
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Sequential(
-            nn.Linear(512, 512), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(512, num_classes)
-        )
+            nn.Linear(channels, channels), nn.ReLU(inplace=True), nn.Dropout(),
+            nn.Linear(channels, num_classes),
+        )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores of images."""
@@ -142,4 +145,4 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "vgg16-cifar": VGG,
     **{f"resnet{depth}-cifar": partial(_resnet, depth) for depth in (20, 32, 44, 56, 110)},
 }
-"""The networks by name; each factory takes ``num_classes``."""
+"""The networks by name; each factory takes ``num_classes``, VGG's ``width`` too."""

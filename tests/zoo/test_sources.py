@@ -44,6 +44,14 @@ def test_vgg16_cifar_has_thirteen_convolutions_without_bias() -> None:
     assert len(convs) == 13 and all(conv.bias is None for conv in convs)
 
 
+def test_vgg16_cifar_of_a_quarter_width_has_a_quarter_of_the_channels() -> None:
+    full, quarter = (ghostify.build("vgg16-cifar", {"width": width}) for width in (1.0, 0.25))
+    for wide, thin in zip(full.modules(), quarter.modules(), strict=True):
+        if isinstance(wide, nn.Conv2d):
+            assert isinstance(thin, nn.Conv2d) and 4 * thin.out_channels == wide.out_channels
+    assert quarter(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
 @pytest.mark.parametrize("name", ["resnet20-cifar", "vgg16-cifar"])
 def test_cifar_networks_take_the_number_of_classes(name: str) -> None:
     model = ghostify.build(name, {"num_classes": 100})
