@@ -3,11 +3,10 @@
     python benchmarks/recovery.py --network resnet56-cifar --method c-ghost --s 2 --start warm
     python benchmarks/recovery.py --network resnet56-cifar --chosen --start warm
     python benchmarks/recovery.py --network resnet56-cifar --method taylor --as c-ghost --s 2
-    python benchmarks/recovery.py --table docs/warmstart.md
 
-All but the last measure one row each and add it to a file of rows (JSON lines); the last writes the
-tables from that file between the markers of a Markdown page. Networks are the trained ones of
-``--data``, or any with ``--model-args`` and ``--weights``. Each row goes through four stages:
+Each measures one row and adds it to a file of rows (JSON lines), of which `recovery_page.py` makes
+tables. Networks are the trained ones of ``--data``, or any with ``--model-args`` and ``--weights``.
+Each row goes through four stages:
 
 a. right after the conversion (or the pruning);
 b. ghost modules warm: fitted to the calibration images, or to the weights alone (data-free); all
@@ -17,6 +16,7 @@ c. the same number of small steps on these images without labels: warm ghosts by
 d. the same distillation with labels for all.
 
 Pruning is Torch-Pruning's, to at most the MACs of the conversion that ``--as`` and ``--s`` say.
+``--method original`` is the network itself, which stage d alone can change.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ from torch.optim.swa_utils import update_bn
 import ghostify
 from ghostify.warmstart.images import gather, preprocessing_of
 
-START, END = "<!-- recovery:start -->", "<!-- recovery:end -->"
-STAGES = ("converted", "fitted", "reconstructed", "distilled")
 GHOSTS = ("c-ghost", "g-ghost")
+METHODS = (*GHOSTS, "magnitude", "taylor", "original")
 
 
 class Row:
@@ -50,9 +49,10 @@ class Row:
     def __init__(self, options: argparse.Namespace, test: Path) -> None:
         self.test = test
         self.values: dict[str, Any] = {
-            "network": options.network, "method": options.method, "start": options.start,
-            "as": options.as_, "s": options.s, "chosen": options.chosen,
-            "ratio": ratio_of(options), "seed": options.seed, "images": options.images,
+            "network": options.network, "model args": options.model_args,
+            "method": options.method, "start": options.start, "as": options.as_,
+            "s": options.s, "chosen": options.chosen, "ratio": ratio_of(options),
+            "seed": options.seed, "images": options.images,
             "reconstruct steps": options.reconstruct_steps,
             "torch": torch.__version__, "cpu": platform.machine(),
         }  # fmt: skip
@@ -138,6 +138,10 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row: Row) -> nn.Module:
     """Stages a to c."""
+    if options.method == "original":
+        score = row.values["original"]
+        row.values |= {"converted": score, "fitted": score, "reconstructed": score}
+        return network
     if options.method in GHOSTS and options.start == "warm":
         return _start_warm(network, options, images, row)
     if options.method in GHOSTS:
@@ -205,47 +209,6 @@ def _count(row: Row, network: nn.Module, made: nn.Module) -> None:
         row.values[f"macs {name}"], row.values[f"params {name}"] = total.macs, total.params
 
 
-def name_of(row: dict[str, Any]) -> str:
-    if row["method"] in GHOSTS:
-        ratio = row.get("ratio", 0.5)
-        setting = "/".join(map(str, ratio.values())) if isinstance(ratio, dict) else str(ratio)
-        if row.get("chosen"):
-            setting = f"by stage, {setting}"
-        if row["method"] == "c-ghost":
-            setting = "s by layer" if row.get("chosen") else f"s={row['s']}"
-        return f"{row['method']} {setting}, {row['start']}"
-    return f"Torch-Pruning, {row['method']}"
-
-
-def goal_of(row: dict[str, Any]) -> tuple[str, str, int, int]:
-    method = row["method"] if row["method"] in GHOSTS else row["as"]
-    return row["network"], method, row["s"] if method == "c-ghost" else 0, row["steps"]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    titles = [
-        "network", "row", "MACs (fewer)", "params", "(a) converted", "(b) fitted",
-        "(c) no labels", "(d) distilled", "(d) steps", "b, s", "c, s", "d, s",
-    ]  # fmt: skip
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for goal in dict.fromkeys(goal_of(row) for row in rows):
-        group = [row for row in rows if goal_of(row) == goal]
-        best = {stage: max(row[stage] for row in group) for stage in STAGES}
-        lines += [_line(row, best) for row in sorted(group, key=lambda r: -r["distilled"])]
-    return "\n".join(lines)
-
-
-def _line(row: dict[str, Any], best: dict[str, float]) -> str:
-    scores = (f"**{row[k]:.2f}**" if row[k] == best[k] else f"{row[k]:.2f}" for k in STAGES)
-    cells = [
-        f"{row['network']}, {row['original']:.2f}", name_of(row),
-        f"{row['macs after'] / 1e6:.1f} M ({row['macs before'] / row['macs after']:.2f}x)",
-        f"{row['params after'] / 1e3:.0f} k", *scores, str(row["steps"]),
-        *(f"{row[f'{k} seconds']:.0f}" for k in STAGES[1:]),
-    ]  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -253,7 +216,7 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20-cifar")
     parser.add_argument("--model-args", type=json.loads, metavar="JSON")
     parser.add_argument("--weights", type=Path, help="of the network, where --data has none")
-    parser.add_argument("--method", choices=(*GHOSTS, "magnitude", "taylor"), default="c-ghost")
+    parser.add_argument("--method", choices=METHODS, default="c-ghost")
     parser.add_argument("--as", dest="as_", choices=GHOSTS, default="c-ghost")
     parser.add_argument("--start", choices=("warm", "data-free", "random", "-"), default="-")
     parser.add_argument("--s", type=int, default=2)
@@ -266,17 +229,10 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/recovery.jsonl"))
-    parser.add_argument("--table", type=Path)
     options = parser.parse_args()
-    if options.table is None:
-        for row in measure(options):
-            with options.rows.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-        return
-    rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
-    page = options.table.read_text()
-    before, rest = page.split(START)
-    options.table.write_text(f"{before}{START}\n{table(rows)}\n{END}{rest.split(END)[1]}")
+    for row in measure(options):
+        with options.rows.open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":
