@@ -234,7 +234,7 @@ class GGhostStage(Ordered):
         if not self.ghosts:
             return complicated
         out = torch.cat([complicated, self._make_ghosts(y1, features)], dim=1)
-        return out if self.order is None else out.index_select(1, self.order)
+        return out if self.order is None else self._select(out, self.order)
 
     def entering(self, y1: Tensor) -> Tensor:
         """What the thin path takes of Y1."""
@@ -273,7 +273,7 @@ class GGhostStage(Ordered):
 
     def _in_concat(self, y1: Tensor) -> Tensor:
         """Channels in the order of the concat."""
-        return y1 if self.order is None else y1.index_select(1, self.order.argsort())
+        return y1 if self.order is None else self._select(y1, self.order.argsort())
 
     def _make_ghosts(self, y1: Tensor, features: list[Tensor]) -> Tensor:
         ghosts = self.cheapened(y1)

@@ -225,9 +225,9 @@ class GhostConv2d(Ordered, _Ghost):
     def _in_order(self, intrinsic: Tensor, ghosts: Tensor) -> Tensor:
         assert self.order is not None
         if self.groups == 1:
-            return torch.cat([intrinsic, ghosts], dim=-3).index_select(-3, self.order)
+            return self._select(torch.cat([intrinsic, ghosts], dim=-3), self.order)
         parts = [maps.unflatten(-3, (self.groups, -1)) for maps in (intrinsic, ghosts)]
-        return torch.cat(parts, dim=-3).flatten(-4, -3).index_select(-3, self.order)
+        return self._select(torch.cat(parts, dim=-3).flatten(-4, -3), self.order)
 
     def set_order(self, order: Tensor | None) -> None:
         """Say where each output is found, where intrinsic maps and ghosts are not in their order.

@@ -23,6 +23,7 @@ from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
 from ghostify.warmstart.c_ghost.views import Feed
+from ghostify.warmstart.folding import fold_orders
 from ghostify.warmstart.g_ghost.stages import (
     StageSubject,
     find_stages,
@@ -113,7 +114,7 @@ def warm_start_(
     and the result's notes say what that is.
 
     Args:
-        converted: What `convert` returned for ``original``; only its weights change.
+        converted: What `convert` returned for ``original``, not fitted yet; only weights change.
         original: The trained network; it is not changed.
         calibration: Images without labels (see `gather`), or ``"data-free"``.
         settings: How.
@@ -182,6 +183,7 @@ class _Run:
             for subject in find_ghosts(segment, self.teacher, self.converted):
                 self.said(f"fitting {subject.name} from its weights")
                 self.fits.append(fit_without_data(subject))
+        fold_orders(self.segments, self.converted)
         self.notes.append("data-free: the errors are for white inputs, not for real images")
         return self._result(0)
 
@@ -208,6 +210,8 @@ class _Run:
             self.notes.append(
                 f"interrupted: {done}what was not reached is as the conversion left it"
             )
+        if not self.stages:
+            fold_orders(self.segments, self.converted)
         return self._result(_of_all(len(images)))
 
     def _fit_and_tune(self, images: Spool) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from ghostify.graph.channelwise import is_channelwise
 from ghostify.graph.trace import LAYERS
 from ghostify.nn.g_ghost import Entry
 from ghostify.warmstart.c_ghost.sequential import WIDEST
@@ -23,14 +22,6 @@ STEPS = 64
 
 ROUNDS = 8
 """Of the choice where the ghosts are made of the ghost channels alone."""
-
-CHANNELWISE = (
-    _BatchNorm, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Identity,
-    nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d,
-)  # fmt: skip
-CHANNELWISE_FUNCTIONS = frozenset(
-    {F.relu, F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish, torch.relu, "relu", "relu_"}
-)
 
 
 def worst_explained(moments: Moments, taps: int, complicated: int, entry: Entry) -> Tensor:
@@ -207,16 +198,9 @@ def _reader(node: fx.Node, block: nn.Module) -> fx.Node | None:
         layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
         if type(layer) is nn.Conv2d and layer.groups == 1:
             return node
-        if not (node.target in CHANNELWISE_FUNCTIONS or _is_channelwise(layer)):
+        if not is_channelwise(node, layer):
             return None
     return None
-
-
-def _is_channelwise(layer: nn.Module | None) -> bool:
-    """Whether each channel that a layer gives comes of the one at its place."""
-    if isinstance(layer, nn.Conv2d):
-        return layer.groups == layer.in_channels == layer.out_channels
-    return isinstance(layer, CHANNELWISE)
 
 
 def _ends_block(node: fx.Node, block: nn.Module) -> bool:
