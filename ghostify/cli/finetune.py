@@ -52,7 +52,7 @@ def finetune(
     clip: Annotated[Real, _number("Largest norm of the gradient (5; 0: any).", "X")] = None,
     temperature: Annotated[Real, _number("Of the distillation (4).", "X")] = None,
     kd: Annotated[Real, _number("Weight of the teacher's logits (1).", "X")] = None,
-    features: Annotated[Real, _number("Weight of its features (30).", "X")] = None,
+    features: Annotated[Real, _number("Weight of its features at first (30).", "X")] = None,
     ce: Annotated[Real, _number("Weight of the labels (0.1; 1 without a teacher).", "X")] = None,
     label_smoothing: Annotated[Real, _number("Of the labels (0).", "X")] = None,
     norms: Annotated[

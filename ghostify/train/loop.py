@@ -25,7 +25,7 @@ from ghostify.train.features import Observed, Point
 from ghostify.train.images import DataError, Recipe
 from ghostify.train.interrupts import Interrupts
 from ghostify.train.journal import Journal
-from ghostify.train.losses import Losses, distillation, feature_difference
+from ghostify.train.losses import Losses, Weights, distillation, feature_difference, weights_at
 from ghostify.train.meter import Meter
 from ghostify.train.norms import GlobalNorms, set_mode
 from ghostify.train.optimize import make_average, make_optimizer, rate_at
@@ -168,12 +168,13 @@ class Run:
         """Do the steps that are left; whether it was stopped before the last."""
         chosen = self.job.settings
         set_mode(self.job.student, self.job.exceptions, chosen.norms == "frozen")
-        meter = Meter(self.mean, chosen)
+        meter = Meter(self.mean)
         batches = self.job.pool.batches(self._parts(), chosen.seed, chosen.augment)
         saved = time.monotonic()
         with Interrupts() as asked:
             while self.step < self.total:
-                meter.add(self._do_step(batches))
+                weights = weights_at(self.step, self.total, chosen)
+                meter.add(self._do_step(batches, weights), weights)
                 self.step += 1
                 validated = self._validate_if_due(meter)
                 if validated is not None or self.step % chosen.log_steps == 0 or self._is_last():
@@ -213,7 +214,7 @@ class Run:
                 cut = slice(share * self.size // shares, (share + 1) * self.size // shares)
                 yield Part(epoch, place, batch[cut], (share, shares))
 
-    def _do_step(self, batches: Iterator[Batch]) -> Losses:
+    def _do_step(self, batches: Iterator[Batch], weights: Weights) -> Losses:
         chosen, fabric = self.job.settings, self.fabric
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.total, chosen)
@@ -225,7 +226,7 @@ class Run:
             is_part = turn + 1 < chosen.accumulate
             with fabric.no_backward_sync(self.wrapped, enabled=is_part):
                 losses = self._losses(batch)
-                fabric.backward(losses.total(chosen) / chosen.accumulate)
+                fabric.backward(losses.total(weights) / chosen.accumulate)
             shown.append(losses.detach())
         if chosen.clip:
             fabric.clip_gradients(

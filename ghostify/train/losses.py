@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,25 @@ from ghostify.train.settings import FinetuneSettings
 
 NAMES = ("ce", "kd", "features")
 
+Weights = Mapping[str, float]
+
 Reduce = Callable[[Tensor], Tensor]
 """The mean of a tensor over all processes."""
+
+
+def weights_at(step: int, total: int, settings: FinetuneSettings) -> Weights:
+    """The weights of the losses at a step; that of the features falls to zero.
+
+    At first, features tell each layer what it should do, which is most of what few steps reach. In
+    the long run what a cheaper network does best is not what the original does on the way.
+
+    Example:
+        >>> chosen = FinetuneSettings(kd=1.0, ce=0.1, features=30.0)
+        >>> weights_at(0, 100, chosen)["features"], weights_at(90, 100, chosen)["features"]
+        (30.0, 3.0)
+    """
+    fixed = {name: getattr(settings, name) or 0.0 for name in NAMES}
+    return fixed | {"features": settings.features * (total - step) / total}
 
 
 def distillation(made: Tensor, wanted: Tensor, temperature: float) -> Tensor:
@@ -63,9 +80,9 @@ class Losses:
     kd: Tensor | None
     features: Tensor | None
 
-    def total(self, settings: FinetuneSettings) -> Tensor:
+    def total(self, weights: Weights) -> Tensor:
         """Their weighted sum."""
-        parts = [(getattr(self, name), getattr(settings, name)) for name in NAMES]
+        parts = [(getattr(self, name), weights[name]) for name in NAMES]
         return torch.stack([part * weight for part, weight in parts if part is not None]).sum()
 
     def detach(self) -> Losses:

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from ghostify.train.accuracy import Evaluation
-from ghostify.train.losses import NAMES, Losses, Reduce
+from ghostify.train.losses import NAMES, Losses, Reduce, Weights
 from ghostify.train.result import Row
-from ghostify.train.settings import FinetuneSettings
 
 
 class Meter:
@@ -18,11 +17,10 @@ class Meter:
 
     Args:
         reduce: The mean of a tensor over all processes.
-        settings: For the weights of the losses.
     """
 
-    def __init__(self, reduce: Reduce, settings: FinetuneSettings) -> None:
-        self._reduce, self._settings = reduce, settings
+    def __init__(self, reduce: Reduce) -> None:
+        self._reduce = reduce
         self._reset()
 
     def _reset(self) -> None:
@@ -33,10 +31,10 @@ class Meter:
         """Leave some seconds out."""
         self._paused += seconds
 
-    def add(self, losses: Losses) -> None:
-        """Add a step."""
+    def add(self, losses: Losses, weights: Weights) -> None:
+        """Add a step, whose losses had these weights."""
         values = {name: getattr(losses, name) for name in NAMES}
-        for name, value in {"loss": losses.total(self._settings), **values}.items():
+        for name, value in {"loss": losses.total(weights), **values}.items():
             if value is not None:
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._count += 1

@@ -37,7 +37,8 @@ class FinetuneSettings:
         channels_last: Whether images and kernels lie in memory with the channels last.
         temperature: Of the distillation's softmax.
         kd: Weight of the distillation of logits.
-        features: Weight of the distillation of features at the converted places.
+        features: Weight of the distillation of features at the converted places, at first; it falls
+            evenly to zero.
         ce: Weight of the cross-entropy with the labels; where not given, 0.1 beside a teacher and 1
             without one.
         label_smoothing: Of the cross-entropy.

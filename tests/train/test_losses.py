@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 
-from ghostify.train.losses import Losses, distillation, feature_difference
+from ghostify.train.losses import Losses, distillation, feature_difference, weights_at
 from ghostify.train.settings import FinetuneSettings
 from ghostify.warmstart.reconstruct import difference
 
@@ -35,10 +37,19 @@ def test_features_differ_as_a_warm_start_measures_it():
 
 
 def test_the_total_weighs_the_parts_that_there_are():
-    chosen = FinetuneSettings(ce=2.0, kd=3.0, features=5.0)
+    chosen = {"ce": 2.0, "kd": 3.0, "features": 5.0}
     one = torch.tensor(1.0)
     assert float(Losses(one, None, one).total(chosen)) == 7.0
     assert float(Losses(one, one, one).total(chosen)) == 10.0
+
+
+def test_the_weight_of_features_falls_to_zero_and_the_others_stay():
+    chosen = FinetuneSettings(ce=2.0, kd=3.0, features=5.0)
+    weights = [weights_at(step, 50, chosen) for step in range(51)]
+    features = [each["features"] for each in weights]
+    assert features[0] == 5.0 and features[-1] == 0.0
+    assert all(a > b for a, b in pairwise(features))
+    assert all(each["ce"] == 2.0 and each["kd"] == 3.0 for each in weights)
 
 
 def test_the_mean_of_losses_is_that_of_each_part():
