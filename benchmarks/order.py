@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
-import time
+from functools import partial
+from statistics import median
 
 import torch
-from torch import Tensor, nn
+from measure import alternating_seconds, one_core
+from torch import nn
 
 import ghostify
 from ghostify.graph.segments import split
@@ -40,18 +41,6 @@ def states_of(network: nn.Module) -> dict[str, nn.Module]:
     return {"original": network, "no order": plain, "all orders": ordered, "folded": folded}
 
 
-@torch.no_grad()
-def seconds(networks: dict[str, nn.Module], x: Tensor, rounds: int) -> dict[str, float]:
-    """Median CPU time of each network."""
-    times: dict[str, list[float]] = {name: [] for name in networks}
-    for _ in range(rounds):
-        for name, network in networks.items():
-            start = time.process_time()
-            network(x)
-            times[name].append(time.process_time() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--network", default="resnet50")
@@ -59,12 +48,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(1)
+    one_core()
     networks = states_of(ghostify.build(options.network).eval())
     for name, memory_format in FORMATS.items():
         moved = {k: n.to(memory_format=memory_format) for k, n in networks.items()}
         x = torch.randn(1, 3, options.size, options.size).contiguous(memory_format=memory_format)
-        found = seconds(moved, x, options.rounds)
+        works = [partial(network, x) for network in moved.values()]
+        with torch.no_grad():
+            times = map(median, alternating_seconds(works, options.rounds))
+        found = dict(zip(moved, times, strict=True))
         ratios = {k: f"{v / found['no order']:.2f}" for k, v in found.items()}
         print(f"{name}: no order {1000 * found['no order']:.0f} ms; as its multiple: {ratios}")
 

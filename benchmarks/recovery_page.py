@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-START, END = "<!-- recovery:start -->", "<!-- recovery:end -->"
+from tables import Table, write_between
+
 GHOSTS = ("c-ghost", "g-ghost")
 EARLY = {"converted": "(a) converted", "fitted": "(b) fitted", "reconstructed": "(c) no labels"}
 TIMED = ("chosen", "fitted", "reconstructed", "distilled")
@@ -83,7 +84,7 @@ class Line:
         yield str(self.seeds)
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[Row]) -> Table:
     """A table for one goal, best lines first."""
     lines = [Line(group) for group in grouped(rows, setting_of)]
     columns: list[str | int] = [*EARLY, *sorted({row["steps"] for row in rows})]
@@ -93,8 +94,8 @@ def table(rows: list[Row]) -> str:
     titles = ["", "MACs (fewer)", "params"]
     titles += [EARLY[c] if isinstance(c, str) else f"(d) {c:,} steps" for c in columns]
     titles += ["s: choice / b / c / d", "seeds"]
-    head = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    return "\n".join(head + ["| " + " | ".join(x.cells(columns, best)) + " |" for x in lines])
+    cells = tuple(tuple(line.cells(columns, best)) for line in lines)
+    return Table(title(rows[0]), tuple(titles), cells)
 
 
 def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> Iterable[list[Row]]:
@@ -125,7 +126,7 @@ def network_of(row: Row) -> str:
 
 def title(row: Row) -> str:
     what = f"C-Ghost s={row['s']}" if kind_of(row) == "c-ghost" else "G-Ghost 0.5"
-    return f"**{network_of(row)}, {row['original']:.2f} %: the MACs of {what}**"
+    return f"{network_of(row)}, {row['original']:.2f} %: the MACs of {what}"
 
 
 def main() -> None:
@@ -134,10 +135,8 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/recovery.jsonl"))
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
-    parts = [f"{title(group[0])}\n\n{table(group)}" for group in grouped(rows, goal_of)]
-    before, rest = options.page.read_text().split(START)
-    made = "\n\n".join([START, *parts, END])
-    options.page.write_text(before + made + rest.split(END)[1])
+    tables = [table(group) for group in grouped(rows, goal_of)]
+    write_between(options.page, "recovery", [each.to_markdown() for each in tables])
 
 
 if __name__ == "__main__":

@@ -37,10 +37,15 @@ class VGG(nn.Module):
     Shape:
         - Input: ``(N, 3, 32, 32)``
         - Output: ``(N, num_classes)``
+
+    Raises:
+        ValueError: ``width`` leaves no channel.
     """
 
     def __init__(self, num_classes: int = 10, width: float = 1.0) -> None:
         super().__init__()
+        if round(width * min(entry for entry in _VGG16 if isinstance(entry, int))) < 1:
+            raise ValueError(f"width={width} leaves no channel: give a part of the width, as 0.25")
         self.default_cfg = _config(num_classes)
         layers: list[nn.Module] = []
         channels = 3

@@ -43,11 +43,12 @@ def fold_orders(segments: Iterable[Segment], network: nn.Module) -> int:
     Returns:
         How many were folded.
     """
-    return sum(_fold_segment(segment, network) for segment in segments)
+    segments = list(segments)
+    once = _called_once(segments, network)
+    return sum(_fold_segment(segment, once) for segment in segments)
 
 
-def _fold_segment(segment: Segment, network: nn.Module) -> int:
-    once = _called_once(segment, network)
+def _fold_segment(segment: Segment, once: dict[fx.Node, nn.Module]) -> int:
     count = 0
     for node in segment.nodes:
         ghost = once.get(node)
@@ -59,16 +60,13 @@ def _fold_segment(segment: Segment, network: nn.Module) -> int:
     return count
 
 
-def _called_once(segment: Segment, network: nn.Module) -> dict[fx.Node, nn.Module]:
-    """The modules that a segment calls, without those whose tensors serve somewhere else too."""
-    if not segment.nodes:
-        return {}
+def _called_once(segments: Iterable[Segment], network: nn.Module) -> dict[fx.Node, nn.Module]:
+    """The modules that the graph calls, without those whose tensors serve somewhere else too."""
     modules = dict(network.named_modules())
-    calls = {
-        node: modules.get(str(node.target))
-        for node in segment.nodes[0].graph.nodes
-        if node.op == "call_module"
-    }
+    graphs = {node.graph for segment in segments for node in segment.nodes[:1]}
+    nodes = (node for graph in graphs for node in graph.nodes if node.op == "call_module")
+    found = ((node, modules.get(str(node.target))) for node in nodes)
+    calls = {node: module for node, module in found if module is not None}
     times = Counter(map(id, calls.values()))
     owners = Counter(id(p) for m in network.modules() for p in m._parameters.values())
 
@@ -77,8 +75,7 @@ def _called_once(segment: Segment, network: nn.Module) -> dict[fx.Node, nn.Modul
         is_called_again = times[id(module)] > 1 and bool(parameters)
         return is_called_again or any(owners[id(p)] > 1 for p in parameters)
 
-    inside = ((node, calls.get(node)) for node in segment.nodes)
-    return {node: m for node, m in inside if m is not None and not is_shared(m)}
+    return {node: module for node, module in calls.items() if not is_shared(module)}
 
 
 def _is_permuted(ghost: GhostConv2d) -> bool:
@@ -114,7 +111,7 @@ def _neighbours(
 
 
 def _is_plain_conv(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
-    return type(layer) is nn.Conv2d and _is_open(layer)
+    return isinstance(layer, nn.Conv2d) and _is_open(layer)
 
 
 def _is_open(layer: nn.Module) -> bool:

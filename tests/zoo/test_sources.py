@@ -52,6 +52,12 @@ def test_vgg16_cifar_of_a_quarter_width_has_a_quarter_of_the_channels() -> None:
     assert quarter(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.parametrize("width", [0, -1, 0.001])
+def test_a_width_that_leaves_no_channel_is_refused(width: float) -> None:
+    with pytest.raises(ModelError, match="leaves no channel"):
+        ghostify.build("vgg16-cifar", {"width": width})
+
+
 @pytest.mark.parametrize("name", ["resnet20-cifar", "vgg16-cifar"])
 def test_cifar_networks_take_the_number_of_classes(name: str) -> None:
     model = ghostify.build(name, {"num_classes": 100})
