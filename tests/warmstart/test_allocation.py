@@ -1,6 +1,6 @@
 """An s for each layer: the best choice within a budget, of losses that are true of the network."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -120,6 +120,19 @@ def test_the_target_is_kept_and_layers_that_matter_less_give_more() -> None:
     assert plan.report.after.macs <= 0.5 * plan.report.before.macs
     assert plan.settings.s["5"] == 4
     assert plan.settings.s["2"] < 4
+
+
+@pytest.mark.parametrize(("s", "largest"), [(2, 4), (3, 4), (4, 8)])
+def test_no_layer_gets_more_than_twice_what_would_do_for_all(s: int, largest: int) -> None:
+    torch.manual_seed(0)
+    widths = (3, 64, 64, 64, 64)
+    layers = [nn.Conv2d(n, m, 3, padding=1) for n, m in pairwise(widths)]
+    net, x = nn.Sequential(*layers).eval(), noise(32, 3, 12, 12)
+    for_all = ghostify.report(ghostify.convert(net, s=s, input_size=(3, 12, 12)))
+    target = for_all.after.macs / for_all.before.macs
+    plan = ghostify.plan(net, target_macs=target, calibration=x, input_size=(3, 12, 12))
+    assert plan.report.after.macs <= for_all.after.macs
+    assert max(plan.settings.s.values()) == largest
 
 
 def test_a_plan_is_what_a_conversion_follows() -> None:
