@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils import _pytree as pytree
 
 from ghostify.graph.chains import depends_on_input
 from ghostify.graph.failure import describe_error
@@ -24,28 +23,12 @@ from ghostify.nn.carving import cut_vector
 from ghostify.passes.rescaling import ALWAYS_RESCALED, rescaled_arguments
 from ghostify.passes.scaling import Arriving, NotScalable, Widths, scaler_for
 from ghostify.passes.thin import ThinRecipe
+from ghostify.passes.values import Value, alike, changed_dim, concatenated_ids, ids_of
 
 SHORTCUT = "shortcut_projection"
 """Name of the projection that a thin block gets where its shortcut's width doesn't fit."""
 
 _ADDITIONS = frozenset({operator.add, operator.iadd, torch.add, "add", "add_"})
-
-
-@dataclass
-class Value:
-    """A node's value in the original block and in the thin one.
-
-    Attributes:
-        original: In the original, on the meta device.
-        thin: In the thin block.
-        ids: Which of the original's channels those of the thin value are; None where not known.
-        is_direct: Whether it comes from the block's input through no layer.
-    """
-
-    original: Any
-    thin: Any
-    ids: Tensor | None = None
-    is_direct: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +125,7 @@ class _Replay:
             raise NotScalable("its code must change, and a trace would freeze its training mode")
         if self.recipe.is_edited and frozen_tensors(self.graph.nodes):
             raise NotScalable("its code must change, and a trace would freeze a tensor it makes")
-        self.recipe.out_ids = _ids_of(value)
+        self.recipe.out_ids = ids_of(value)
 
     def _value(self, node: fx.Node) -> Value:
         if node.op == "call_module":
@@ -185,7 +168,7 @@ class _Replay:
         value = self.values[source]
         scaler = scaler_for(layer)
         assert scaler is not None
-        dim = _changed_dim(value, scaler.dim(layer, value.original))
+        dim = changed_dim(value, scaler.dim(layer, value.original))
         channels = value.thin.shape[dim]
         ids = value.ids if value.ids is not None and len(value.ids) == channels else None
         arriving = Arriving(
@@ -252,7 +235,7 @@ class _Replay:
     def _project(self, node: fx.Node, direct: fx.Node, wanted: Value) -> None:
         value = self.values[direct]
         name = SHORTCUT if not self.recipe.shortcuts else f"{SHORTCUT}_{len(self.recipe.shortcuts)}"
-        arriving, leaving = _ids_of(value), _ids_of(wanted)
+        arriving, leaving = ids_of(value), ids_of(wanted)
         self.recipe.shortcuts[name] = (arriving, leaving)
         self.recipe.is_edited = True
         with self.graph.inserting_before(node):
@@ -269,7 +252,7 @@ class _Replay:
         if node.target not in ALWAYS_RESCALED:
             try:
                 thin = self._apply(node, node.args, node.kwargs)
-                if _alike(thin, self.originals[node]):
+                if alike(thin, self.originals[node]):
                     return thin
             except NotScalable:
                 raise
@@ -284,7 +267,7 @@ class _Replay:
                 thin = self._apply(node, args, kwargs)
             except Exception:
                 continue
-            if _alike(thin, self.originals[node]):
+            if alike(thin, self.originals[node]):
                 if (args, kwargs) != (node.args, node.kwargs):
                     node.args, node.kwargs = args, kwargs
                     self.recipe.is_edited = True
@@ -333,7 +316,7 @@ class _Replay:
                 dims = [d for d, n in enumerate(value.original.shape) if n == size]
                 changed = [d for d in dims if value.thin.shape[d] != size]
                 if changed:
-                    ids = _ids_of(value, changed[0])
+                    ids = ids_of(value, changed[0])
                     return ids if int(ids.max()) < size else torch.arange(len(ids))
         return None
 
@@ -342,48 +325,12 @@ class _Replay:
         if not isinstance(thin, Tensor):
             return None
         if node.target in (torch.cat, torch.concat):
-            return _concatenated(node, self.values)
+            return concatenated_ids(node, self.values)
         for value in inputs:
             same = isinstance(value.thin, Tensor) and value.ids is not None
             if same and value.thin.shape[1:2] == thin.shape[1:2]:
                 return value.ids
         return None
-
-
-def _concatenated(node: fx.Node, values: dict[fx.Node, Value]) -> Tensor | None:
-    found, offset = [], 0
-    parts: Any = node.args[0]
-    for part in parts:
-        value = values.get(part)
-        if value is None or value.original.ndim < 2:
-            return None
-        found.append(_ids_of(value) + offset)
-        offset += value.original.shape[1]
-    return torch.cat(found)
-
-
-def _ids_of(value: Value, dim: int = 1) -> Tensor:
-    channels = value.thin.shape[dim]
-    known = value.ids is not None and len(value.ids) == channels
-    return value.ids if known and value.ids is not None else torch.arange(channels)
-
-
-def _changed_dim(value: Value, default: int) -> int:
-    """The dimension in which the thin value is thinner."""
-    pairs = enumerate(zip(value.original.shape, value.thin.shape, strict=True))
-    changed = [dim for dim, (size, thin) in pairs if size != thin]
-    return changed[0] if len(changed) == 1 else default
-
-
-def _alike(thin: Any, original: Any) -> bool:
-    """Whether two values have the same form: as many tensors, with as many dimensions."""
-    thins, originals = pytree.tree_leaves(thin), pytree.tree_leaves(original)
-    if len(thins) != len(originals):
-        return False
-    return all(
-        type(a) is type(b) and (not isinstance(a, Tensor) or a.ndim == b.ndim)
-        for a, b in zip(thins, originals, strict=True)
-    )
 
 
 def layers_inside(graph: fx.Graph, block: nn.Module) -> set[fx.Node]:

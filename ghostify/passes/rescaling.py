@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, fx
+
+from ghostify.passes.values import Value
 
 ALWAYS_RESCALED = frozenset(
     {
@@ -23,17 +25,10 @@ ALWAYS_RESCALED = frozenset(
 """Ops that run on thin maps with the original's numbers too, and then take the wrong part."""
 
 
-class Scaled(Protocol):
-    """A value of the original and of the thin block."""
-
-    original: Any
-    thin: Any
-
-
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def rescaled_arguments(node: fx.Node, values: Mapping[fx.Node, Scaled]) -> Iterator[_Arguments]:
+def rescaled_arguments(node: fx.Node, values: Mapping[fx.Node, Value]) -> Iterator[_Arguments]:
     """Arguments to try for a node that doesn't work on thin maps.
 
     Its whole numbers scaled as the channels of its input are; or widths read off a thin map as the
@@ -52,7 +47,7 @@ def _put(arguments: Any, node: fx.Node, number: int) -> Any:
     return fx.node.map_arg(arguments, lambda other: number if other is node else other)
 
 
-def _scaled(node: fx.Node, values: Mapping[fx.Node, Scaled]) -> Iterator[_Arguments]:
+def _scaled(node: fx.Node, values: Mapping[fx.Node, Value]) -> Iterator[_Arguments]:
     """Arguments with whole numbers scaled.
 
     First as they are where its input did not change; else with all numbers along the channels
@@ -106,14 +101,14 @@ def _scale(number: Any, ratio: tuple[int, int]) -> Any:
     return number
 
 
-def _changed(value: Scaled) -> list[int]:
+def _changed(value: Value) -> list[int]:
     if not isinstance(value.original, Tensor):
         return []
     pairs = enumerate(zip(value.original.shape, value.thin.shape, strict=True))
     return [dim for dim, (size, thin) in pairs if size != thin]
 
 
-def _ratio(value: Scaled | None) -> tuple[int, int] | None:
+def _ratio(value: Value | None) -> tuple[int, int] | None:
     """Thin and original number of channels, where they differ."""
     changed = _changed(value) if value is not None else []
     if value is None or len(changed) != 1:

@@ -111,6 +111,14 @@ def check_number(option: str, value: Any, above: float, below: float) -> None:
         raise SettingsError(f"{option}={value!r} makes no sense: give a number {bounds}.")
 
 
+def check_not_negative(option: str, value: Any, below: float) -> None:
+    """Raise `SettingsError` unless the value is a number of 0 or more, below a bound."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < below:
+        bounds = "of 0 or more" + ("" if math.isinf(below) else f" and below {below}")
+        raise SettingsError(f"{option}={value!r} makes no sense: give a number {bounds}.")
+
+
 def check_whole(option: str, value: Any, at_least: int) -> None:
     """Raise `SettingsError` unless the value is a whole number of ``at_least`` or more."""
     if isinstance(value, bool) or not isinstance(value, int) or value < at_least:

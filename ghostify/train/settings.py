@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from ghostify.errors import SettingsError
-from ghostify.settings.base import check_choice, check_number, check_whole
+from ghostify.settings.base import check_choice, check_not_negative, check_number, check_whole
 
 Optimizer = Literal["sgd", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -104,11 +104,11 @@ class FinetuneSettings:
         for name in ("temperature", "checkpoint_minutes"):
             check_number(name, getattr(self, name), 0, math.inf)
         for name in ("kd", "features", "weight_decay", "clip"):
-            _check_from_zero(name, getattr(self, name), math.inf)
+            check_not_negative(name, getattr(self, name), math.inf)
         if self.ce is not None:
-            _check_from_zero("ce", self.ce, math.inf)
+            check_not_negative("ce", self.ce, math.inf)
         for name in ("momentum", "warmup", "ema", "label_smoothing"):
-            _check_from_zero(name, getattr(self, name), 1)
+            check_not_negative(name, getattr(self, name), 1)
         check_choice("optimizer", self.optimizer, tuple(RATES))
         check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
         check_choice("norms", self.norms, ("batch", "frozen"))
@@ -146,8 +146,3 @@ _INDIFFERENT = (
     "workers", "log_steps", "validate_steps", "val_samples", "checkpoint_steps",
     "checkpoint_minutes",
 )  # fmt: skip
-
-
-def _check_from_zero(option: str, value: Any, below: float) -> None:
-    if value != 0 or isinstance(value, bool):
-        check_number(option, value, 0, below)
