@@ -32,10 +32,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        """What it is called in the table, with the sign of an older row."""
-        return f"{self._name()} {self.first.get('note', '')}".rstrip()
-
-    def _name(self) -> str:
+        """What it is called in the table."""
         row = self.first
         if row["method"] == "original":
             return "the original itself"
