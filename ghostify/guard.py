@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ghostify.cost.report import Report
 from ghostify.errors import SettingsError
+from ghostify.settings.base import is_number
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Bounds:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
+            if value is not None and not (is_number(value) and math.isfinite(value) and value > 0):
                 raise SettingsError(
                     f"{field.name}={value} makes no sense: give a finite number above 0."
                 )
@@ -93,10 +94,6 @@ def check(report: Report, bounds: Bounds) -> tuple[Verdict, ...]:
     if not given:
         raise SettingsError(f"No bound is given: give one of {', '.join(measured)}.")
     return tuple(Verdict(name, limit, measured[name]) for name, limit in given.items())
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shown(value: float) -> str:

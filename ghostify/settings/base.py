@@ -103,18 +103,21 @@ def numbers(option: str, value: Any) -> list[Any]:
     return list(value.values())
 
 
+def is_number(value: object) -> bool:
+    """Whether a value is a whole or real number (True and False are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_number(option: str, value: Any, above: float, below: float) -> None:
     """Raise `SettingsError` unless the value is a number between two bounds."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not above < value < below:  # NaN fails every comparison
+    if not is_number(value) or not above < value < below:  # NaN fails every comparison
         bounds = f"above {above}" if math.isinf(below) else f"between {above} and {below}"
         raise SettingsError(f"{option}={value!r} makes no sense: give a number {bounds}.")
 
 
 def check_not_negative(option: str, value: Any, below: float) -> None:
     """Raise `SettingsError` unless the value is a number of 0 or more, below a bound."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < below:
+    if not is_number(value) or not 0 <= value < below:
         bounds = "of 0 or more" + ("" if math.isinf(below) else f" and below {below}")
         raise SettingsError(f"{option}={value!r} makes no sense: give a number {bounds}.")
 

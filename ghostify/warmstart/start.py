@@ -19,6 +19,7 @@ from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.provenance import provenance_of
+from ghostify.settings.base import check_not_negative, check_whole
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
@@ -86,16 +87,9 @@ class WarmStartSettings:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
-            raise SettingsError(
-                f"calibration_samples={self.samples!r} makes no sense: give 1 or more."
-            )
-        if self.minutes is not None and not (
-            isinstance(self.minutes, int | float) and 0 <= self.minutes < math.inf
-        ):
-            raise SettingsError(
-                f"reconstruct_minutes={self.minutes!r} makes no sense: give 0 or more."
-            )
+        check_whole("calibration_samples", self.samples, 1)
+        if self.minutes is not None:
+            check_not_negative("reconstruct_minutes", self.minutes, math.inf)
 
 
 def warm_start_(
