@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 import ghostify
-from ghostify.warmstart.images import gather, preprocessing_of
+from ghostify.data.calibration import gather, preprocessing_of
 
 GHOSTS = ("c-ghost", "g-ghost")
 METHODS = (*GHOSTS, "magnitude", "taylor", "original")

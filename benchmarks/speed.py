@@ -22,7 +22,7 @@ from tables import Table, write_between
 from torch import nn
 
 import ghostify
-from ghostify.zoo.cifar import ResNet
+from ghostify.models.cifar import ResNet
 
 IMAGE = (1, 3, 224, 224)
 

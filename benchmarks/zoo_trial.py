@@ -22,7 +22,7 @@ from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import candidate_inputs
 from ghostify.graph.shadow import shadow
-from ghostify.provenance import provenance_of
+from ghostify.saving.history import provenance_of
 
 LAYERS = (_ConvNd, nn.Linear)
 SMALL = (64, 96, 128)

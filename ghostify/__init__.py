@@ -18,14 +18,15 @@ from ghostify._version import __version__
 if TYPE_CHECKING:
     from ghostify.analysis import Analysis, analyze
     from ghostify.api import build, convert, convert_, find_stages, load, plan, report, save
-    from ghostify.cost import Cost, Count, Report, count
+    from ghostify.cost import Cost, Count, count
     from ghostify.errors import GhostifyError
-    from ghostify.guard import Bounds, check
     from ghostify.nn import GGhostStage, GhostConv2d, GhostLinear
     from ghostify.passes import CGhostPass
     from ghostify.plans import Plan
+    from ghostify.reports import Report
+    from ghostify.reports.bounds import Bounds, check
+    from ghostify.reports.stage_table import StageTable
     from ghostify.settings import CGGhost, CGhost, GGhost
-    from ghostify.stage_table import StageTable
     from ghostify.train import Evaluation, Finetuned, FinetuneSettings, evaluate, finetune
     from ghostify.verification import verify
     from ghostify.zoo import list_models
@@ -37,7 +38,7 @@ _torchvision_guard.install()
 # whatever else needs no network) does not wait for torch.
 _HOMES = {
     "Analysis": "ghostify.analysis",
-    "Bounds": "ghostify.guard",
+    "Bounds": "ghostify.reports.bounds",
     "CGGhost": "ghostify.settings",
     "CGhost": "ghostify.settings",
     "CGhostPass": "ghostify.passes",
@@ -52,11 +53,11 @@ _HOMES = {
     "GhostLinear": "ghostify.nn",
     "GhostifyError": "ghostify.errors",
     "Plan": "ghostify.plans",
-    "Report": "ghostify.cost",
-    "StageTable": "ghostify.stage_table",
+    "Report": "ghostify.reports",
+    "StageTable": "ghostify.reports.stage_table",
     "analyze": "ghostify.analysis",
     "build": "ghostify.api",
-    "check": "ghostify.guard",
+    "check": "ghostify.reports.bounds",
     "convert": "ghostify.api",
     "convert_": "ghostify.api",
     "count": "ghostify.cost",

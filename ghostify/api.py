@@ -11,24 +11,24 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from ghostify import io, zoo
+from ghostify import saving, zoo
 from ghostify.calibrated import Calibrated
-from ghostify.compare import compare, describe
 from ghostify.cost.counting import count as count_costs
 from ghostify.cost.figures import Count
-from ghostify.cost.report import Report
 from ghostify.errors import ModelError, SavedFolderError, SettingsError
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.cg_ghost import plan_cg_ghost
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite, rewrite_
+from ghostify.passes.survey import Survey, survey
 from ghostify.plans import Plan
-from ghostify.provenance import Provenance, Source, provenance_of, remember, remember_source
-from ghostify.recipes import SavedFolder
+from ghostify.reports.compare import compare, describe
+from ghostify.reports.conversion import Report
+from ghostify.reports.stage_table import StageTable, tabulate_stages
+from ghostify.saving.history import Provenance, Source, provenance_of, remember, remember_source
+from ghostify.saving.recipe import SavedFolder
 from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
-from ghostify.stage_table import StageTable, tabulate_stages
-from ghostify.survey import Survey, survey
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Planner = Callable[[Survey, Any], tuple[Plan, Count]]
@@ -205,7 +205,7 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
     """
     known = provenance_of(model)
     given = Source(source) if isinstance(source, str) else source
-    return io.save(model, Path(directory), replace(known, source=given or known.source))
+    return saving.save(model, Path(directory), replace(known, source=given or known.source))
 
 
 def load(
@@ -228,9 +228,9 @@ def load(
         SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
         ModelError: The network can't take an image of ``input_size``.
     """
-    folder = io.read(Path(directory))
+    folder = saving.read(Path(directory))
     original = _original(folder, trust) if model is None else model
-    network = io.restore(folder, original)
+    network = saving.restore(folder, original)
     plans = folder.provenance.plans
     if plans:
         before, after = _recount(folder, original, network, input_size)

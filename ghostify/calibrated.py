@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import nn
 
 from ghostify.errors import SettingsError
-from ghostify.provenance import provenance_of, remember
+from ghostify.passes.survey import Survey
+from ghostify.saving.history import provenance_of, remember
 from ghostify.settings import CGhost, GGhost, Settings
 from ghostify.settings.base import check_number
-from ghostify.survey import Survey
 
 if TYPE_CHECKING:
     from ghostify.warmstart import WarmStartSettings
@@ -36,7 +36,7 @@ class Calibrated:
     """The options of a conversion that are about calibration images.
 
     Attributes:
-        calibration: The images, or what they are in (see `ghostify.warmstart.images.gather`), or
+        calibration: The images, or what they are in (see `ghostify.data.calibration.gather`), or
             ``"data-free"``.
         settings: How the warm start is made.
         target_macs: Part of the MACs to leave at most; None where s is given.
@@ -86,9 +86,9 @@ class Calibrated:
         """
         if self.target_macs is None:
             return settings, self
+        from ghostify.data.calibration import gather, preprocessing_of
         from ghostify.warmstart.allocation.layers import choose_s
         from ghostify.warmstart.allocation.stages import choose_ratio
-        from ghostify.warmstart.images import gather, preprocessing_of
 
         chosen, prepare = self.settings, None
         if not isinstance(settings, CGhost | GGhost):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostify.cost.report import Report
 from ghostify.errors import GhostifyError
+from ghostify.reports.conversion import Report
 from ghostify.settings import Settings, settings_from_dict
 
 

@@ -24,7 +24,7 @@ from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.shadow import shadow
 from ghostify.nn import GhostConv2d, GhostLinear
-from ghostify.provenance import provenance_of, remember
+from ghostify.saving.history import provenance_of, remember
 
 TOLERANCE = 1e-3
 """How far a compiled or exported network's outputs may be from the eager ones, of their largest."""

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.zoo.cifar import IMAGENET_MEAN, IMAGENET_STD
+from ghostify.models.cifar import IMAGENET_MEAN, IMAGENET_STD
 
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",

@@ -17,12 +17,12 @@ import yaml
 from typer.main import get_command
 
 import ghostify
-from ghostify import io as folders
-from ghostify import recipes
+from ghostify import saving as folders
 from ghostify.cli import app
 from ghostify.cli.check import SCHEMA as CHECK_SCHEMA
-from ghostify.cost.report import SCHEMA as REPORT_SCHEMA
-from ghostify.guard import Bounds
+from ghostify.reports.bounds import Bounds
+from ghostify.reports.conversion import SCHEMA as REPORT_SCHEMA
+from ghostify.saving import recipe as recipes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

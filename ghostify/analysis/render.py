@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ghostify.analysis.result import Analysis, BlockRedundancy, LayerRedundancy, Pair
-from ghostify.cost.tables import NAME_WIDTH, markdown_table
+from ghostify.reports.tables import NAME_WIDTH, markdown_table
 
 Rows = list[list[str]]
 ALIKE = "most alike"

@@ -72,14 +72,14 @@ def open_model(
     input_size: tuple[int, ...] | None = None,
 ) -> nn.Module:
     """The network that MODEL names: built, or loaded from a saved folder."""
-    from ghostify import api, io
+    from ghostify import api, saving
 
-    if not model or not io.is_saved(Path(model)):
+    if not model or not saving.is_saved(Path(model)):
         try:
             return api.build(model, parse_model_args(model_args), weights)
         except ModelError:
             if model and Path(model).is_dir():
-                io.read(Path(model))  # says what the folder lacks
+                saving.read(Path(model))  # says what the folder lacks
             raise
     if weights is not None or model_args is not None:
         raise SettingsError(

@@ -17,7 +17,7 @@ from ghostify.errors import GhostifyWarning, SettingsError
 from ghostify.files import check_target, write_text
 
 if TYPE_CHECKING:
-    from ghostify.cost.report import Order, Report
+    from ghostify.reports.conversion import Order, Report
 
 
 INTERRUPTED = 130
@@ -56,7 +56,7 @@ def prints_to_stderr() -> Iterator[None]:
 
 def print_report(report: Report, order: Order = "savings", longest: int | None = 20) -> None:
     """A report, on stdout."""
-    from ghostify.cost.render import TerminalReport
+    from ghostify.reports.render import TerminalReport
 
     print_plain(TerminalReport(report, order, longest))
 

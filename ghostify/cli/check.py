@@ -14,8 +14,8 @@ from ghostify.cli._terminal import prints_to_stderr, warn_in_a_line
 from ghostify.errors import SettingsError
 
 if TYPE_CHECKING:
-    from ghostify.cost.report import Report
-    from ghostify.guard import Verdict
+    from ghostify.reports.bounds import Verdict
+    from ghostify.reports.conversion import Report
     from ghostify.settings import Settings
 
 SCHEMA = "ghostify.check/1"
@@ -48,7 +48,7 @@ def check(
     ghostify check resnet50 --s 2 --min-params-ratio 1.8 --max-macs 2.2e9
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
-    from ghostify.guard import Bounds, check
+    from ghostify.reports.bounds import Bounds, check
 
     bounds = Bounds(min_params_ratio, min_macs_ratio, min_acts_ratio, max_params, max_macs)
     with prints_to_stderr():
@@ -67,7 +67,7 @@ def _report(
     trust: bool,
 ) -> Report:
     from ghostify import api
-    from ghostify.provenance import provenance_of
+    from ghostify.saving.history import provenance_of
 
     size = given.parse_input_size(input_size)
     network = given.open_model(model, model_args, None, trust, size)

@@ -65,7 +65,7 @@ def convert(
     torchrun --nproc-per-node 2 -m ghostify convert resnet50 --calibration images/ -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
-    from ghostify import api, io
+    from ghostify import api, saving
 
     warm = given.gather_warm_start(
         calibration, calibration_samples, reconstruct, minutes, seed, target_macs
@@ -73,7 +73,7 @@ def convert(
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)
     if output is not None:
-        io.check_target(output)
+        saving.check_target(output)
     with one_speaks() as first, prints_to_stderr(), Steps(3, quiet or not first) as step:
         if warm:
             join_others()

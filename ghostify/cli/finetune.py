@@ -96,7 +96,7 @@ def finetune(
     torchrun --nproc-per-node 2 -m ghostify finetune out --data images --epochs 5 -o tuned
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
-    from ghostify import io, train
+    from ghostify import saving, train
     from ghostify.train.board import Board
 
     options = {
@@ -115,7 +115,7 @@ def finetune(
             **{name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
         )
         size = given.parse_input_size(input_size)
-        io.check_target(output)
+        saving.check_target(output)
         student = given.open_model(model, model_args, None, trust)
         taught = _open_teacher(student, model, teacher, teacher_weights, trust)
         with Board(quiet or not first) as board:
@@ -140,14 +140,18 @@ def _open_teacher(
     student: nn.Module, model: str, teacher: str | None, weights: str | None, trust: bool
 ) -> nn.Module | None:
     """``--teacher`` and ``--teacher-weights``; None where neither is given."""
-    from ghostify import io, zoo
-    from ghostify.provenance import provenance_of
+    from ghostify import saving, zoo
+    from ghostify.saving.history import provenance_of
 
     if teacher is None and weights is None:
         return None
     source = provenance_of(student).source
     if teacher is not None:
-        if weights is None and not io.is_saved(Path(teacher)) and not zoo.runs_user_code(teacher):
+        if (
+            weights is None
+            and not saving.is_saved(Path(teacher))
+            and not zoo.runs_user_code(teacher)
+        ):
             raise ModelError(
                 f"The teacher {teacher!r} would have random weights: give --teacher-weights."
             )

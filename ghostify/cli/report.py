@@ -47,7 +47,7 @@ def report(
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api
-    from ghostify.provenance import provenance_of
+    from ghostify.saving.history import provenance_of
 
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)

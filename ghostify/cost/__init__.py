@@ -1,16 +1,13 @@
-"""What a network costs: counting ops, the paper's equations, the report."""
+"""What a network costs: counting ops, the paper's equations."""
 
 from ghostify.cost.counting import count
 from ghostify.cost.figures import Cost, Count, LayerCount
-from ghostify.cost.report import Report, Row
 from ghostify.cost.theory import approximate_ratio, compression_ratio, speedup_ratio
 
 __all__ = [
     "Cost",
     "Count",
     "LayerCount",
-    "Report",
-    "Row",
     "approximate_ratio",
     "compression_ratio",
     "count",

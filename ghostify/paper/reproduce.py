@@ -17,11 +17,11 @@ from rich.text import Text
 from ghostify import api
 from ghostify.cost.counting import count
 from ghostify.cost.figures import Cost
-from ghostify.cost.report import Report
-from ghostify.cost.tables import NARROW, Column, cells, markdown_table, terminal_table, times
 from ghostify.errors import SettingsError
 from ghostify.paper.rows import Match, PaperRow, PaperTable, Quantity
 from ghostify.paper.tables import TABLES
+from ghostify.reports.conversion import Report
+from ghostify.reports.tables import NARROW, Column, cells, markdown_table, terminal_table, times
 from ghostify.zoo.sources import TIMM
 
 SCHEMA = "ghostify.reproduction/1"

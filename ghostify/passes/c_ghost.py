@@ -14,11 +14,11 @@ from ghostify.graph.trace import weights_read_directly
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 from ghostify.passes.rules import Candidate, Layer, reason_to_keep
 from ghostify.passes.surgery import rewrite_, swap_
+from ghostify.passes.survey import Survey
 from ghostify.passes.trial import find_offenders
 from ghostify.plans import Kept, Plan, Replacement
-from ghostify.selection import check_something_is_left, select, value_for
 from ghostify.settings import DEFAULT_D, DEFAULT_S, CGhost
-from ghostify.survey import Survey
+from ghostify.settings.selectors import check_something_is_left, select, value_for
 
 
 def plan_c_ghost(

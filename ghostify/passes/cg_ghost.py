@@ -9,11 +9,11 @@ from ghostify.cost.figures import Count
 from ghostify.errors import SettingsError
 from ghostify.passes.c_ghost import layers_of, plan_c_ghost
 from ghostify.passes.g_ghost import find_stages, first_blocks, plan_g_ghost
+from ghostify.passes.survey import Survey, survey_again
 from ghostify.plans import Plan
-from ghostify.selection import Selector, matches
 from ghostify.settings import CGGhost, CGhost, GGhost
 from ghostify.settings.base import selectors
-from ghostify.survey import Survey, survey_again
+from ghostify.settings.selectors import Selector, matches
 
 
 def plan_cg_ghost(survey: Survey, settings: CGGhost) -> tuple[Plan, Count]:

@@ -11,9 +11,9 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.surgery import build_ghosts
+from ghostify.passes.survey import survey
 from ghostify.plans import Plan
 from ghostify.settings import CGhost
-from ghostify.survey import survey
 
 
 class CGhostPass(PassBase):

@@ -15,7 +15,6 @@ from ghostify.cost.ratios import saved
 from ghostify.graph.failure import describe_error
 from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
 from ghostify.passes.placing import find_place
-from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import (
     block_modules,
     build_stage,
@@ -24,11 +23,12 @@ from ghostify.passes.stage_build import (
     thin_recipes,
 )
 from ghostify.passes.stage_surgery import Changes, put_in, take_out
+from ghostify.passes.survey import Survey
 from ghostify.passes.trial import same_end
 from ghostify.plans import Kept, Plan, StageRebuild
-from ghostify.selection import check_something_is_left, select_stages, value_for
 from ghostify.settings import DEFAULT_RATIO, GGhost
-from ghostify.survey import Survey
+from ghostify.settings.selectors import check_something_is_left, select_stages, value_for
+from ghostify.thinning.scaling import NotScalable
 
 STAGE = "stage"
 # Where thin widths don't work out (odd halves, shuffles), rounder ones may; where they don't either

@@ -12,11 +12,11 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.trace import frozen_tensors, trace_graph
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
-from ghostify.passes.replay import Wanted, replay
-from ghostify.passes.scaling import NotScalable, Widths
-from ghostify.passes.thin import ThinRecipe, build
 from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
+from ghostify.thinning.replay import Wanted, replay
+from ghostify.thinning.scaling import NotScalable, Widths
+from ghostify.thinning.thin import ThinRecipe, build
 
 
 def block_modules(

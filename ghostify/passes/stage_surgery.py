@@ -11,10 +11,10 @@ from torch import nn
 from ghostify.errors import GhostifyError
 from ghostify.graph.shadow import memo_for_copy, shadow
 from ghostify.nn.start import move_hooks
-from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import block_modules, build_stage, thin_recipes
 from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
+from ghostify.thinning.scaling import NotScalable
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Changes = list[tuple[nn.Module, str, nn.Module]]

@@ -13,7 +13,7 @@ import yaml
 from typing_extensions import Self
 
 from ghostify.errors import SettingsError, nearest
-from ghostify.selection import Selector
+from ghostify.settings.selectors import Selector
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import ClassVar, get_args
 
 from ghostify.errors import SettingsError
 from ghostify.nn.ghost import BiasMode, InitMode, check_s_d
-from ghostify.selection import Selector
 from ghostify.settings.base import Settings, check_choice, numbers, selectors
+from ghostify.settings.selectors import Selector
 
 DEFAULT_S = 2
 DEFAULT_D = 3

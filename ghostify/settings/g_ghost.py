@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 from ghostify.nn.g_ghost import Cheap, Entry, MixFrom
-from ghostify.selection import Selector
 from ghostify.settings.base import (
     Settings,
     check_choice,
@@ -18,6 +17,7 @@ from ghostify.settings.base import (
     numbers,
     selectors,
 )
+from ghostify.settings.selectors import Selector
 
 DEFAULT_RATIO = 0.5
 

@@ -1,8 +1,8 @@
 """Tuning converted networks by distillation and labels, and measuring their accuracy."""
 
+from ghostify.data.images import DataError
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.evaluation import evaluate
-from ghostify.train.images import DataError
 from ghostify.train.result import Finetuned, Row
 from ghostify.train.settings import FinetuneSettings
 from ghostify.train.tuning import finetune

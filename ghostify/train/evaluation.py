@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ghostify.data.chance import permutation
+from ghostify.data.images import DataError, Recipe
+from ghostify.data.inputs import recipe_of
+from ghostify.data.pools import LoaderPool, Part, Pool
+from ghostify.data.sources import Data, held_out, open_pool
 from ghostify.errors import SettingsError
 from ghostify.train.accuracy import Evaluation, Share
-from ghostify.train.chance import permutation
-from ghostify.train.data import LoaderPool, Part, Pool
 from ghostify.train.engine import combine, open_engine
 from ghostify.train.features import logits_of
-from ghostify.train.images import DataError, Recipe
-from ghostify.train.inputs import recipe_of
-from ghostify.train.sources import Data, held_out, open_pool
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -19,7 +19,7 @@ from ghostify.nn.g_ghost import GGhostStage
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
-from ghostify.provenance import provenance_of
+from ghostify.saving.history import provenance_of
 
 Side = Literal["input", "output"]
 

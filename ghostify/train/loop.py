@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ghostify.data.chance import derive, permutation
+from ghostify.data.images import DataError, Recipe
+from ghostify.data.pools import Batch, LoaderPool, Part, Pool
 from ghostify.errors import SettingsError
 from ghostify.train import checkpoint
 from ghostify.train.accuracy import Evaluation
-from ghostify.train.chance import derive, permutation
-from ghostify.train.data import Batch, LoaderPool, Part, Pool
 from ghostify.train.engine import combine
 from ghostify.train.evaluation import check_classes, measure
 from ghostify.train.features import Observed, Point
-from ghostify.train.images import DataError, Recipe
 from ghostify.train.interrupts import Interrupts
 from ghostify.train.journal import Journal
 from ghostify.train.losses import Losses, Weights, distillation, feature_difference, weights_at

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghostify import io
+from ghostify import saving
+from ghostify.data.images import DataError, Recipe
+from ghostify.data.inputs import recipe_of
+from ghostify.data.pools import Pool
+from ghostify.data.sources import Data, open_pool, split_folder
 from ghostify.errors import ModelError, SettingsError, first_line, nearest
-from ghostify.provenance import provenance_of
+from ghostify.saving.history import provenance_of
 from ghostify.train import checkpoint
-from ghostify.train.data import Pool
 from ghostify.train.engine import open_engine
 from ghostify.train.evaluation import check_classes
 from ghostify.train.features import Point, agreeing, find_points, logits_of
-from ghostify.train.images import DataError, Recipe
-from ghostify.train.inputs import recipe_of
 from ghostify.train.journal import Journal
 from ghostify.train.loop import Job, Run, Told
 from ghostify.train.result import Finetuned
 from ghostify.train.settings import FinetuneSettings
-from ghostify.train.sources import Data, open_pool, split_folder
 
 
 def finetune(
@@ -119,7 +119,7 @@ def finetune(
     run.observed.release()
     result = _hand_over(run.network, student)
     if target is not None and fabric.is_global_zero and not interrupted:
-        io.save(result, target, provenance_of(student))
+        saving.save(result, target, provenance_of(student))
     fabric.barrier()
     return Finetuned(
         result, chosen, run.step, run.total, losses, tuple(p.name for p in points), run.last,
@@ -150,7 +150,7 @@ def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
         if resume:
             raise SettingsError("resume needs the folder of the run: give output.")
         return None
-    io.check_target(output)
+    saving.check_target(output)
     path = checkpoint.path_in(output)
     if not path.is_file():
         return None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from ghostify.data.spool import Spool
 from ghostify.distributed import (
     average_gradients,
     processes,
@@ -26,7 +27,6 @@ from ghostify.distributed import (
 )
 from ghostify.graph.segments import Segment
 from ghostify.warmstart.c_ghost.views import Feed
-from ghostify.warmstart.spool import Spool
 
 BLOCK_STEPS, NETWORK_STEPS = 100, 1500
 BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2

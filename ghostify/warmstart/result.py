@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ghostify.provenance import Start
+from ghostify.saving.history import Start
 
 POOR = 0.5
 """Relative error from which a layer's ghosts are said not to explain the original."""

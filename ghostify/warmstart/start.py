@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ghostify.data.calibration import Source, batch_size, gather, preprocessing_of
+from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
-from ghostify.provenance import provenance_of
+from ghostify.saving.history import provenance_of
 from ghostify.settings.base import check_not_negative, check_whole
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
@@ -32,7 +34,6 @@ from ghostify.warmstart.g_ghost.stages import (
     outputs_of,
     tune_stage,
 )
-from ghostify.warmstart.images import Source, batch_size, gather, preprocessing_of
 from ghostify.warmstart.norms import norms_take_statistics
 from ghostify.warmstart.reconstruct import (
     BLOCK_STEPS,
@@ -44,7 +45,6 @@ from ghostify.warmstart.reconstruct import (
     tune_network,
 )
 from ghostify.warmstart.result import LayerFit, WarmStart
-from ghostify.warmstart.spool import Spool
 
 DATA_FREE = "data-free"
 """In place of calibration images: fit from the weights and the norms' statistics alone."""

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ghostify
+from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
 from ghostify.warmstart.allocation import stages
 from ghostify.warmstart.allocation.budget import Option, allocate
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
-from ghostify.warmstart.spool import Spool
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ghostify.warmstart.fit.statistics import Moments
 from ghostify.warmstart.g_ghost.channels import eliminate, worst_explained
-from ghostify.warmstart.least_squares.statistics import Moments
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ghostify.data.spool import Spool
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
 from ghostify.warmstart.g_ghost.mixing import Views, fit_ghosts, write_mix
 from ghostify.warmstart.g_ghost.thin import BlockPair, Flow, find_sums, refit
-from ghostify.warmstart.spool import Spool
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

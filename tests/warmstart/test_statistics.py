@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ghostify.warmstart.least_squares.fit import solve
-from ghostify.warmstart.least_squares.statistics import Looks, Moments, Window, places
-from ghostify.warmstart.spool import Spool
+from ghostify.data.spool import Spool
+from ghostify.warmstart.fit.ridge import solve
+from ghostify.warmstart.fit.statistics import Looks, Moments, Window, places
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:

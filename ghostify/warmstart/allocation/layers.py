@@ -15,17 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.cost.figures import Count
+from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
 from ghostify.passes.c_ghost import plan_c_ghost
+from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
 from ghostify.settings import DEFAULT_S, CGhost
-from ghostify.survey import Survey
 from ghostify.warmstart.allocation.budget import Option, choose_within, macs_of
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
-from ghostify.warmstart.least_squares.fit import explain
-from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.fit.ridge import explain
 
 CHOICES = (2, 4, 8, 16)
 """Values of s that a layer can get, beside staying as it is."""

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ghostify.data.calibration import batch_size
+from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.graph.segments import Segment, split
 from ghostify.warmstart.c_ghost.views import Places, by_group, pick, rows_for
-from ghostify.warmstart.images import batch_size
-from ghostify.warmstart.least_squares.statistics import Looks, Sums, Window
-from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.fit.statistics import Looks, Sums, Window
 
 LARGEST = 2**26
 """Sums that are kept at a time, in numbers (of eight bytes)."""

@@ -16,18 +16,18 @@ from itertools import product
 import torch
 from torch import nn
 
+from ghostify.data.calibration import batch_size
+from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
+from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
-from ghostify.provenance import Provenance, remember
+from ghostify.saving.history import Provenance, remember
 from ghostify.settings import DEFAULT_RATIO, GGhost
-from ghostify.survey import Survey
 from ghostify.warmstart.allocation.budget import macs_of, unreachable
-from ghostify.warmstart.images import batch_size
 from ghostify.warmstart.reconstruct import outputs_apart
-from ghostify.warmstart.spool import Spool
 from ghostify.warmstart.start import WarmStartSettings, warm_start_
 
 RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75)

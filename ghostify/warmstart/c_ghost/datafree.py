@@ -9,7 +9,7 @@ from torch import Tensor
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
 from ghostify.warmstart.c_ghost.subjects import GhostSubject
-from ghostify.warmstart.least_squares.fit import choose, explain
+from ghostify.warmstart.fit.ridge import choose, explain
 from ghostify.warmstart.result import LayerFit
 
 

@@ -15,8 +15,8 @@ from ghostify.nn.start import carve
 from ghostify.warmstart.c_ghost.pairing import Pairing, pair
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, PlainSubject, Subject
 from ghostify.warmstart.c_ghost.views import Feed, Views, by_group, pick, rows_for
-from ghostify.warmstart.least_squares.fit import choose, explain, solve
-from ghostify.warmstart.least_squares.statistics import Looks, Moments, Sums, Window
+from ghostify.warmstart.fit.ridge import choose, explain, solve
+from ghostify.warmstart.fit.statistics import Looks, Moments, Sums, Window
 from ghostify.warmstart.result import LayerFit
 
 RIDGE = 1e-2

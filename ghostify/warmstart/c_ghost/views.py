@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ghostify.data.spool import Spool
 from ghostify.distributed import processes
 from ghostify.graph.segments import Segment
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject
-from ghostify.warmstart.least_squares.statistics import Window, places
-from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.fit.statistics import Window, places
 
 AFFORDABLE = 25_000_000_000
 """Multiply-accumulates that the sums of one fit may take: well under a second of one core."""

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, fx, nn
 
+from ghostify.data.spool import Spool
 from ghostify.graph.channelwise import is_channelwise
 from ghostify.graph.trace import LAYERS
 from ghostify.nn.g_ghost import Entry
 from ghostify.warmstart.c_ghost.sequential import WIDEST
 from ghostify.warmstart.c_ghost.views import rows_for
+from ghostify.warmstart.fit.statistics import Moments, Window, places
 from ghostify.warmstart.g_ghost.thin import values_of
-from ghostify.warmstart.least_squares.statistics import Moments, Window, places
-from ghostify.warmstart.spool import Spool
 
 RIDGE = 1e-3
 STEPS = 64

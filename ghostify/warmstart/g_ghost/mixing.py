@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
 from ghostify.warmstart.c_ghost.sequential import WIDEST
-from ghostify.warmstart.least_squares.statistics import Moments, Window, places
-from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.fit.statistics import Moments, Window, places
 
 RIDGE = 1e-3
 MIX_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)

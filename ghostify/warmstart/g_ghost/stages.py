@@ -12,20 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ghostify.data.spool import Spool
 from ghostify.graph.shadow import shadow
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage
-from ghostify.passes.replay import layers_inside
-from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import Choice, block_modules, middle, thin_recipes
-from ghostify.passes.thin import ThinRecipe, build
 from ghostify.plans import StageRebuild
-from ghostify.provenance import provenance_of
+from ghostify.saving.history import provenance_of
 from ghostify.settings import CGGhost, GGhost
+from ghostify.thinning.replay import layers_inside
+from ghostify.thinning.scaling import NotScalable
+from ghostify.thinning.thin import ThinRecipe, build
+from ghostify.warmstart.fit.statistics import Moments, Window, places
 from ghostify.warmstart.g_ghost.channels import keep_inside, worst_explained
 from ghostify.warmstart.g_ghost.mixing import ROWS, Views, fit_ghosts
 from ghostify.warmstart.g_ghost.thin import BlockPair, Flow, refit
-from ghostify.warmstart.least_squares.statistics import Moments, Window, places
 from ghostify.warmstart.reconstruct import (
     BLOCK_RATE,
     Budget,
@@ -35,7 +36,6 @@ from ghostify.warmstart.reconstruct import (
     improve,
 )
 from ghostify.warmstart.result import LayerFit
-from ghostify.warmstart.spool import Spool
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ghostify.data.spool import Spool
 from ghostify.graph.propagate import evaluate
 from ghostify.nn.carving import Cut
 from ghostify.warmstart.c_ghost.sequential import ADDITIONS, WIDEST
 from ghostify.warmstart.c_ghost.subjects import norm_after
 from ghostify.warmstart.c_ghost.views import rows_for
-from ghostify.warmstart.least_squares.fit import solve
-from ghostify.warmstart.least_squares.statistics import Moments, Window, places
-from ghostify.warmstart.spool import Spool
+from ghostify.warmstart.fit.ridge import solve
+from ghostify.warmstart.fit.statistics import Moments, Window, places
 
 RIDGE = 1e-3
 LEAST_SCALE = 1e-3

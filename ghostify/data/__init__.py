@@ -1,0 +1,1 @@
+"""From files, tensors, data sets and loaders to what a network takes."""

@@ -1,0 +1,324 @@
+"""Training and test images from a folder, tensors, a data set or a loader, as batches."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ghostify.data.chance import derive, draws
+from ghostify.data.images import TRIES, DataError, Recipe, open_image, shift_and_mirror
+
+IN_MEMORY = 2**30
+"""Bytes up to which decoded images are kept."""
+
+Batch = tuple[Tensor, Tensor | None]
+"""Images ``(N, C, H, W)`` and their labels ``(N,)``, where there are any."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one forward pass.
+
+    Attributes:
+        epoch: Number of the pass over the data; None in an evaluation, which varies nothing.
+        place: Number of the batch within the epoch.
+        indices: Of the images.
+        share: Which of how many equal parts of the batch this is.
+    """
+
+    epoch: int | None
+    place: int
+    indices: list[int]
+    share: tuple[int, int] = (0, 1)
+
+
+class Pool(ABC):
+    """Images by index.
+
+    Attributes:
+        labelled: Whether they have labels.
+        classes: Names of the classes, where they are known.
+        batch_size: That of a loader, which decides it itself; None elsewhere.
+    """
+
+    labelled: bool
+    classes: tuple[str, ...] | None = None
+    batch_size: int | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    def checksum(self) -> str:
+        """Something that other images would hardly have; empty where nothing can be told."""
+        return ""
+
+    def known_labels(self) -> Tensor:
+        """The labels that are known without reading images."""
+        return torch.empty(0, dtype=torch.long)
+
+    @abstractmethod
+    def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
+        """The images of each part, varied by ``(key, epoch, index)`` where that is wanted."""
+
+
+class TensorPool(Pool):
+    """Images in memory: pixels of 0 to 255 as bytes, or what is ready for the network."""
+
+    def __init__(self, images: Tensor, labels: Tensor | None) -> None:
+        self.images, self.labels = images, labels
+        self.labelled = labels is not None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def known_labels(self) -> Tensor:
+        """All, where there are any."""
+        return super().known_labels() if self.labels is None else self.labels
+
+    def checksum(self) -> str:
+        """Of some of the images, and all labels."""
+        some = self.images[:: max(1, len(self) // 64)].cpu().contiguous().view(-1)
+        found = hashlib.sha256(some.view(torch.uint8).numpy().tobytes())
+        if self.labels is not None:
+            found.update(self.labels.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()[:16]
+
+    def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
+        """The images of each part."""
+        for part in parts:
+            images = self.images[part.indices]
+            if augment and part.epoch is not None:
+                images = shift_and_mirror(images, (key, part.epoch), part.indices)
+            yield images, None if self.labels is None else self.labels[part.indices]
+
+
+class ItemPool(Pool):
+    """Items ``(image, label)`` by index: files, or a data set's.
+
+    An image that is pixels (of PIL) is brought to the network's size, normalised and varied; a
+    tensor is taken as it is. Small images are decoded once and kept, as long as they fit.
+
+    Args:
+        items: Has ``__len__`` and ``__getitem__``.
+        recipe: How images become the network's input.
+        workers: Processes that read items, where they are not kept.
+        classes: Names of the classes.
+    """
+
+    def __init__(
+        self, items: Any, recipe: Recipe, workers: int, classes: tuple[str, ...] | None = None
+    ) -> None:
+        self.items, self.recipe, self.workers, self.classes = items, recipe, workers, classes
+        with _fixed_chance(0):
+            image, label = _split(items[0])
+        self.labelled = label is not None
+        self.is_pixels = isinstance(image, Image.Image)
+        self.shifts = self.is_pixels and recipe.is_small
+        fits = len(items) * int(np.prod(recipe.prepare.size)) <= IN_MEMORY
+        self.store = _Store(self) if self.shifts and fits else None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def checksum(self) -> str:
+        """Of the names of files."""
+        return self.items.checksum() if isinstance(self.items, Files) else ""
+
+    def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
+        """The images of each part."""
+        if self.store is not None:
+            read: Iterator[tuple[Part, Batch]] = ((p, self.store.take(p.indices)) for p in parts)
+        else:
+            read = self._read(parts, key, augment)
+        for part, (images, labels) in read:
+            if self.shifts and augment and part.epoch is not None:
+                yield shift_and_mirror(images, (key, part.epoch), part.indices), labels
+            else:
+                yield images, labels
+
+    def _read(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[tuple[Part, Batch]]:
+        asked: list[Part] = []
+
+        def remember() -> Iterator[list[tuple[int | None, int]]]:
+            for part in parts:
+                asked.append(part)
+                yield [(part.epoch, index) for index in part.indices]
+
+        loader: DataLoader[Any] = DataLoader(
+            _Addressed(self, key, augment),
+            batch_sampler=remember(),
+            num_workers=self.workers,
+            collate_fn=_stack,
+            generator=torch.Generator(),  # the caller's own would be drawn from else
+        )
+        for batch in loader:
+            yield asked.pop(0), batch
+
+    def item(self, index: int, key: tuple[int, ...] | None) -> tuple[Tensor, int | None]:
+        """One image, cropped at random where a key says how and it is large."""
+        try:
+            image, label = _split(self.items[index])
+        except (DataError, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            raise DataError(
+                f"Item {index} of the data can't be read ({type(error).__name__}: {error}): "
+                "leave it out."
+            ) from error
+        if isinstance(image, Image.Image):
+            if key is None or self.shifts:
+                image = self.recipe.fit(image)
+            else:
+                image = self.recipe.crop_at_random(image, draws(key, [index], 4 * TRIES + 1)[0])
+        if not isinstance(image, Tensor) or image.ndim != 3:
+            raise DataError(
+                f"Item {index} of the data begins with {_describe(image)}, and no image: give a "
+                "data set of PIL images, or of tensors (C, H, W) that are ready for the network."
+            )
+        return image, None if label is None else int(label)
+
+
+class _Store:
+    """Decoded images, filled as they are asked for."""
+
+    def __init__(self, pool: ItemPool) -> None:
+        self.pool = pool
+        self.images = torch.empty(len(pool), *pool.recipe.prepare.size, dtype=torch.uint8)
+        self.labels = torch.zeros(len(pool), dtype=torch.long)
+        self.known = np.zeros(len(pool), dtype=bool)
+
+    def take(self, indices: list[int]) -> Batch:
+        for index in indices:
+            if not self.known[index]:
+                self.images[index], label = self.pool.item(index, None)
+                self.labels[index] = 0 if label is None else label
+                self.known[index] = True
+        return self.images[indices], self.labels[indices] if self.pool.labelled else None
+
+
+class _Addressed(Dataset[Any]):
+    """Items by ``(epoch, index)``, the chance in them fixed by these alone."""
+
+    def __init__(self, pool: ItemPool, key: int, augment: bool) -> None:
+        self.pool, self.key, self.augment = pool, key, augment
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def __getitem__(self, address: tuple[int | None, int]) -> tuple[Tensor, int | None]:
+        epoch, index = address
+        key = (self.key, -1 if epoch is None else epoch)
+        if self.pool.is_pixels:
+            return self.pool.item(index, key if self.augment and epoch is not None else None)
+        with _fixed_chance(derive(*key, index)):
+            return self.pool.item(index, None)
+
+
+@contextmanager
+def _fixed_chance(seed: int) -> Iterator[None]:
+    """Inside, the three sources of chance that a transform may use begin from a seed."""
+    states = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+
+
+class LoaderPool(Pool):
+    """A caller's loader: its batches are the batches, and each process takes its share of them."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+        with _fixed_chance(0):
+            images, labels = _split(next(iter(loader)))
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            raise DataError(
+                f"The loader's batches begin with {_describe(images)}, and no images: give one "
+                "that makes tensors (N, C, H, W), ready for the network."
+            )
+        self.labelled, self.batch_size = labels is not None, len(images)
+
+    def __len__(self) -> int:
+        return len(self.loader) * (self.batch_size or 1)
+
+    def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
+        """The images of each part; what comes before the first one's place is passed over."""
+        epoch: int | None = -1
+        place, batch = -1, None
+        for part in parts:
+            seed = (key, -1 if part.epoch is None else part.epoch)
+            if part.epoch != epoch or place < 0 or part.place < place:
+                epoch, place = part.epoch, -1
+                with _fixed_chance(derive(*seed)):
+                    stream = iter(self.loader)
+            while place < part.place:
+                place += 1
+                with _fixed_chance(derive(*seed, place)):
+                    batch = _split(next(stream))
+            assert batch is not None
+            rank, shares = part.share
+            yield tuple(None if x is None else x[_share(len(x), rank, shares)] for x in batch)  # type: ignore[misc]
+
+
+def _share(count: int, rank: int, shares: int) -> slice:
+    return slice(rank * count // shares, (rank + 1) * count // shares)
+
+
+def _split(item: Any) -> tuple[Any, Any]:
+    """Image and label of an item, or images and labels of a batch; None where there are none."""
+    if isinstance(item, Mapping):
+        image = next((item[k] for k in ("image", "images", "pixel_values") if k in item), None)
+        return image, next((item[k] for k in ("label", "labels") if k in item), None)
+    if isinstance(item, tuple | list):
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    return f"a {type(value).__name__}"
+
+
+def _stack(items: list[tuple[Tensor, int | None]]) -> Batch:
+    images, labels = zip(*items, strict=True)
+    if len({image.shape for image in images}) > 1:
+        raise DataError("Images of several sizes are in one batch: give them one size.")
+    known = None if labels[0] is None else torch.tensor(labels)
+    return torch.stack(images), known
+
+
+class Files:
+    """Image files and the numbers of their classes; opened when asked for."""
+
+    def __init__(self, paths: list[Path], labels: list[int] | None) -> None:
+        self.paths, self.labels = paths, labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def checksum(self) -> str:
+        """Of the files' names and the names of their folders."""
+        names = "\n".join(f"{path.parent.name}/{path.name}" for path in self.paths)
+        return hashlib.sha256(names.encode()).hexdigest()[:16]
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int | None]:
+        label = None if self.labels is None else self.labels[index]
+        return open_image(self.paths[index]), label

@@ -1,0 +1,82 @@
+"""How a network came about: its source and what was done to it, kept with the network itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from ghostify.plans import Plan
+from ghostify.reports.conversion import Report
+
+_ATTRIBUTE = "_ghostify"
+
+
+@dataclass(frozen=True)
+class Source:
+    """What builds the original network.
+
+    Attributes:
+        name: A model name, ``package.module:factory`` or ``file.py:factory``.
+        model_args: Keyword arguments for it.
+    """
+
+    name: str
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a warm start came to.
+
+    Attributes:
+        errors: What the ghosts of each layer leave unexplained, as a part of the variance.
+        notes: What was done, in sentences.
+    """
+
+    errors: Mapping[str, float]
+    notes: tuple[str, ...]
+
+    def annotate(self, report: Report) -> Report:
+        """The report with each layer's error, and what was done in its notes."""
+        rows = tuple(replace(row, error=self.errors.get(row.name)) for row in report.rows)
+        return replace(report, rows=rows, notes=(*report.notes, *self.notes))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """A network's history.
+
+    Attributes:
+        source: What built the original; None where it is not known.
+        plans: The conversions that were applied, in order.
+        report: What the last conversion saved.
+        start: What the warm start of the last conversion came to, where it had one.
+    """
+
+    source: Source | None = None
+    plans: tuple[Plan, ...] = ()
+    report: Report | None = None
+    start: Start | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Provenance:
+        # It never changes, and a copy of a network has its history; copying rows would cost time.
+        return self
+
+
+def provenance_of(model: nn.Module) -> Provenance:
+    """What is known of a network's history; empty for one that ghostify has not met."""
+    found = model.__dict__.get(_ATTRIBUTE)
+    return found if isinstance(found, Provenance) else Provenance()
+
+
+def remember(model: nn.Module, provenance: Provenance) -> None:
+    """Attach a history to a network; it goes along with deepcopy and pickle."""
+    model.__dict__[_ATTRIBUTE] = provenance
+
+
+def remember_source(model: nn.Module, source: Source) -> None:
+    """Attach what built a network."""
+    remember(model, replace(provenance_of(model), source=source))

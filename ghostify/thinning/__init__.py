@@ -1,0 +1,1 @@
+"""Thin blocks: a block with fewer channels, from its graph."""

@@ -1,0 +1,73 @@
+"""Thin blocks: what makes a block thin, as data, and the block that is cut accordingly.
+
+Where it can, the thin block is a copy of the original module, of its own class, with thin layers in
+place; where its code must change (a projection in the shortcut, a width written into the code) it
+is a graph module.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ghostify.nn.carving import Cut, cut_vector
+from ghostify.nn.g_ghost import projection
+from ghostify.thinning.scaling import scaler_for
+
+
+@dataclass
+class ThinRecipe:
+    """What makes a block thin.
+
+    Attributes:
+        graph: The block's graph, edited where its code must change.
+        cuts: What each layer keeps, by its name in the block.
+        vectors: Which entries of a parameter or buffer that the code reads itself stay.
+        shortcuts: Projections to add: name -> (channels that arrive, channels that leave).
+        is_edited: Whether the graph differs from the block's own code.
+        out_ids: Which of the original's channels come out.
+    """
+
+    graph: fx.Graph
+    cuts: dict[str, Cut] = field(default_factory=dict)
+    vectors: dict[str, Tensor] = field(default_factory=dict)
+    shortcuts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    is_edited: bool = False
+    out_ids: Tensor | None = None
+
+
+def build(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
+    """The thin block, cut from ``block``, which is not changed.
+
+    Args:
+        block: The real block, or its shadow.
+        recipe: What `ghostify.thinning.replay.replay` found.
+    """
+    memo = {id(old): new for old, new in _thin_parts(block, recipe)}
+    thin = copy.deepcopy(block, memo)
+    if not recipe.is_edited:
+        return thin
+    for name, (arriving, leaving) in recipe.shortcuts.items():
+        example = next(p for p in block.parameters() if p.dtype.is_floating_point)
+        thin.add_module(name, projection(arriving, leaving, like=example))
+    module = fx.GraphModule(thin, recipe.graph, class_name=type(block).__name__)
+    module.train(block.training)
+    return module
+
+
+def _thin_parts(block: nn.Module, recipe: ThinRecipe) -> Iterator[tuple[Any, Any]]:
+    for name, cut in recipe.cuts.items():
+        layer = block.get_submodule(name)
+        scaler = scaler_for(layer)
+        assert scaler is not None
+        yield layer, scaler.make(layer, cut)
+    for name, kept in recipe.vectors.items():
+        tensor = operator.attrgetter(name)(block)
+        part = cut_vector(tensor, tensor.numel(), kept)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        yield tensor, nn.Parameter(part, tensor.requires_grad) if is_parameter else part

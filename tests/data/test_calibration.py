@@ -1,0 +1,94 @@
+"""Calibration images are the same, whatever they come from."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import ghostify
+from ghostify.data.calibration import CalibrationError, gather, preprocessing_of
+from ghostify.data.spool import Spool
+
+SIZE = (3, 16, 16)
+PLAIN = preprocessing_of(nn.Identity(), SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def content(spool: Spool) -> Tensor:
+    return torch.cat(list(spool.batches(100)))
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    drawn = torch.randint(0, 256, (12, *SIZE), generator=torch.Generator().manual_seed(0))
+    return drawn.to(torch.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pixels: Tensor) -> Path:
+    for index, image in enumerate(pixels):
+        path = tmp_path / "images" / f"class{index // 6}" / f"{index:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+    return tmp_path / "images"
+
+
+def test_folder_tensor_and_data_set_give_the_same_images(folder: Path, pixels: Tensor) -> None:
+    ready = pixels.float() / 255
+    labels = torch.zeros(12)
+    taken = [
+        content(gather(source, 5, 3, PLAIN))
+        for source in (folder, str(folder), ready, TensorDataset(ready, labels))
+    ]
+    assert all(torch.equal(one, taken[0]) for one in taken)
+
+
+def test_a_loader_gives_its_first_images_without_labels(pixels: Tensor) -> None:
+    ready = pixels.float() / 255
+    loader = DataLoader(TensorDataset(ready, torch.zeros(12)), batch_size=4)
+    assert torch.equal(content(gather(loader, 6, 0, None)), ready[:6])
+
+
+def test_normalisation_is_the_one_the_network_names() -> None:
+    prepare = preprocessing_of(ghostify.build("resnet20-cifar"), (3, 32, 32))
+    assert prepare.mean == (0.485, 0.456, 0.406)
+    assert not prepare.assumed
+
+
+def test_normalisation_is_said_to_be_assumed_where_no_network_names_one() -> None:
+    assert preprocessing_of(nn.Identity(), SIZE).assumed
+
+
+def test_another_seed_chooses_other_images(pixels: Tensor) -> None:
+    ready = pixels.float()
+    assert not torch.equal(content(gather(ready, 5, 0, None)), content(gather(ready, 5, 1, None)))
+
+
+def test_an_image_of_another_shape_is_brought_to_size(tmp_path: Path) -> None:
+    Image.new("L", (40, 20)).save(tmp_path / "grey.png")
+    assert content(gather(tmp_path, 1, 0, PLAIN)).shape == (1, *SIZE)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "broken"])
+def test_a_folder_without_images_is_refused_in_one_sentence(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "images"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "broken":
+        (folder / "a.jpg").write_text("no image")
+    with pytest.raises(CalibrationError, match=r"images|image|folder"):
+        gather(folder, 4, 0, PLAIN)
+
+
+def test_a_tensor_that_is_no_images_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="N, C, H, W"):
+        gather(torch.zeros(4, 10), 4, 0, None)
+
+
+def test_images_that_lie_class_by_class_come_mixed() -> None:
+    by_class = torch.arange(4.0).repeat_interleave(25).view(100, 1, 1, 1)
+    found = torch.cat(list(gather(by_class, 100, 0, None).batches(100))).flatten()
+    assert sorted(found.tolist()) == by_class.flatten().tolist()
+    assert len(found[:25].unique()) == 4
