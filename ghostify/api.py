@@ -20,7 +20,7 @@ from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.cg_ghost import plan_cg_ghost
 from ghostify.passes.g_ghost import plan_g_ghost
-from ghostify.passes.surgery import rewrite, rewrite_
+from ghostify.passes.surgery import rewrite, rewrite_, rewritten
 from ghostify.passes.survey import Survey, survey
 from ghostify.plans import Plan
 from ghostify.reports.compare import compare, describe
@@ -103,8 +103,8 @@ def find_stages(
     """
     network = _network(model)
     chosen = _settings(settings, GGhost.mode if settings is None else CGhost.mode, options)
-    stages = chosen.g if isinstance(chosen, CGGhost) else chosen
-    if not isinstance(stages, GGhost):
+    stages = chosen.stages
+    if stages is None:
         raise SettingsError(f"mode={chosen.mode!r} knows no stages: give mode='g-ghost'.")
     return tabulate_stages(name_of(network), survey(network, example_inputs, input_size), stages)
 
@@ -331,8 +331,8 @@ def _follow(
     if options:
         raise SettingsError(f"{', '.join(options)} given beside a plan: the plan says it all.")
     found = survey(model, *inputs)
-    rewrite_(found.hollow, settings)
-    after = found.run.again(found.hollow).count()
+    with rewritten(found.hollow, settings):
+        after = found.run.again(found.hollow).count()
     report = compare(name_of(model), [settings], found.count, after)
     return replace(settings, report=report), images
 
@@ -345,12 +345,9 @@ def _decide(
     inputs = options.pop("example_inputs", None), options.pop("input_size", None)
     chosen = _settings(settings, options.pop("mode", CGhost.mode), options)
 
-    def look() -> Survey:
-        return survey(network, *inputs)
-
+    found = survey(network, *inputs)
     if images is not None:
-        chosen, images = images.choose(network, chosen, look)
-    found = look()
+        chosen, images = images.choose(network, chosen, found)
     decided, after = PLANNERS[type(chosen)](found, chosen)
     report = compare(name_of(network), [decided], found.count, after)
     return replace(decided, report=report), images

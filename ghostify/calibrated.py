@@ -76,7 +76,7 @@ class Calibrated:
         return cls(calibration, WarmStartSettings(**given), target, said or silent)
 
     def choose(
-        self, network: nn.Module, settings: Settings, look: Callable[[], Survey]
+        self, network: nn.Module, settings: Settings, survey: Survey
     ) -> tuple[Settings, Calibrated]:
         """Settings with an s or ratio for each part, where a target is given; and images read.
 
@@ -98,11 +98,11 @@ class Calibrated:
             )
         is_folder = isinstance(self.calibration, str | Path)
         if is_folder:
-            size = image_size(look().count.inputs)
+            size = image_size(survey.count.inputs)
             prepare = preprocessing_of(network, size, chosen.mean, chosen.std)
         self.said("reading calibration images")
         images = gather(self.calibration, chosen.samples, chosen.seed, prepare)
-        given = (images, self.target_macs, look)
+        given = (images, self.target_macs, survey)
         options: dict[str, Any] = {"seed": chosen.seed, "said": self.said}
         found: Settings
         if isinstance(settings, CGhost):

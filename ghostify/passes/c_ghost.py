@@ -13,9 +13,9 @@ from ghostify.cost.figures import Count
 from ghostify.graph.trace import weights_read_directly
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 from ghostify.passes.rules import Candidate, Layer, reason_to_keep
-from ghostify.passes.surgery import rewrite_, swap_
+from ghostify.passes.surgery import build_ghosts
 from ghostify.passes.survey import Survey
-from ghostify.passes.trial import find_offenders
+from ghostify.passes.trial import try_ghosts
 from ghostify.plans import Kept, Plan, Replacement
 from ghostify.settings import DEFAULT_D, DEFAULT_S, CGhost
 from ghostify.settings.selectors import check_something_is_left, select, value_for
@@ -26,8 +26,8 @@ def plan_c_ghost(
 ) -> tuple[Plan, Count]:
     """Decide what becomes a ghost module, and count the network that results.
 
-    The decision is tried on the survey's shadow (which is rewritten): what doesn't run there is
-    left as it is.
+    The decision is tried on the survey's shadow: what doesn't run there is left as it is. The
+    survey itself stays as it was.
 
     Args:
         survey: The network.
@@ -159,24 +159,10 @@ def _replacement(candidate: Candidate) -> Replacement:
 
 
 def _try(survey: Survey, plan: Plan) -> tuple[Plan, Count]:
-    """Rewrite the shadow and run it; layers that break it are put back and kept."""
-    hollow, before = survey.hollow, survey.run
-    layers = {item.name: hollow.get_submodule(item.name) for item in plan.replaced}
-    rewrite_(hollow, plan)
-    while True:
-        run = before.again(hollow)
-        offenders = find_offenders(hollow, before, run, layers)
-        if not offenders:
-            return plan, run.count()
-        for name in offenders:
-            swap_(hollow, hollow.get_submodule(name), layers.pop(name))
-        plan = _without(plan, offenders)
-
-
-def _without(plan: Plan, offenders: dict[str, str]) -> Plan:
-    gone = [item for item in plan.replaced if item.name in offenders]
-    return replace(
-        plan,
-        replaced=tuple(item for item in plan.replaced if item.name not in offenders),
-        kept=plan.kept + tuple(Kept(i.name, i.kind, offenders[i.name]) for i in gone),
-    )
+    """Try a plan on the survey's shadow; layers that break it are kept."""
+    items = {item.name: item for item in plan.replaced}
+    pairs = dict(zip(items, build_ghosts(survey.hollow, plan), strict=True))
+    offenders, count = try_ghosts(survey, pairs)
+    kept = (Kept(name, items[name].kind, reason) for name, reason in offenders.items())
+    works = tuple(item for name, item in items.items() if name not in offenders)
+    return replace(plan, replaced=works, kept=(*plan.kept, *kept)), count

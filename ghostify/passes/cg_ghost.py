@@ -8,7 +8,7 @@ from itertools import chain
 from ghostify.cost.figures import Count
 from ghostify.errors import SettingsError
 from ghostify.passes.c_ghost import layers_of, plan_c_ghost
-from ghostify.passes.g_ghost import find_stages, first_blocks, plan_g_ghost
+from ghostify.passes.g_ghost import find_stages, first_blocks, rebuilt
 from ghostify.passes.survey import Survey, survey_again
 from ghostify.plans import Plan
 from ghostify.settings import CGGhost, CGhost, GGhost
@@ -28,16 +28,16 @@ def plan_cg_ghost(survey: Survey, settings: CGGhost) -> tuple[Plan, Count]:
         SettingsError: A selector matches neither.
     """
     g, c = _share_keep(survey, settings)
-    stages, _ = plan_g_ghost(survey, g)
-    places = [stage.place for stage in stages.stages]
-    rest = survey_again(survey)
-    left = {n: m for n, m in layers_of(rest.hollow) if not n.startswith(tuple(places) or "\0")}
-    kept = selectors("keep", c.keep)
-    keep = tuple(selector for selector in kept if matches(selector, left, rest.ends))
-    layers, count = plan_c_ghost(rest, replace(c, keep=keep), places)
-    assert isinstance(stages.settings, GGhost)
-    assert isinstance(layers.settings, CGhost)
-    both = CGGhost(stages.settings, layers.settings)
+    with rebuilt(survey, g) as (stages, _):
+        places = [stage.place for stage in stages.stages]
+        rest = survey_again(survey)
+        left = {n: m for n, m in layers_of(rest.hollow) if not n.startswith(tuple(places) or "\0")}
+        kept = selectors("keep", c.keep)
+        keep = tuple(selector for selector in kept if matches(selector, left, rest.ends))
+        layers, count = plan_c_ghost(rest, replace(c, keep=keep), places)
+    g_resolved, c_resolved = stages.settings.stages, layers.settings.layers
+    assert g_resolved is not None and c_resolved is not None
+    both = CGGhost(g_resolved, c_resolved)
     return replace(stages, settings=both, replaced=layers.replaced, kept=layers.kept), count
 
 

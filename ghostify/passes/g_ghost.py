@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
@@ -14,6 +15,7 @@ from ghostify.cost.figures import Cost, Count, add_costs
 from ghostify.cost.ratios import saved
 from ghostify.graph.failure import describe_error
 from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
+from ghostify.nn.swap import Undo
 from ghostify.passes.placing import find_place
 from ghostify.passes.stage_build import (
     block_modules,
@@ -22,7 +24,7 @@ from ghostify.passes.stage_build import (
     complicated_channels,
     thin_recipes,
 )
-from ghostify.passes.stage_surgery import Changes, put_in, take_out
+from ghostify.passes.stage_surgery import put_in
 from ghostify.passes.survey import Survey
 from ghostify.passes.trial import same_end
 from ghostify.plans import Kept, Plan, StageRebuild
@@ -39,8 +41,8 @@ _ROUNDER = (1, 2, 4, 8)
 def plan_g_ghost(survey: Survey, settings: GGhost) -> tuple[Plan, Count]:
     """Decide which stages are rebuilt, and count the network that results.
 
-    The decision is tried on the survey's shadow (which is rewritten): what doesn't run there is
-    left as it is.
+    The decision is tried on the survey's shadow: what doesn't run there is left as it is. The
+    survey itself stays as it was.
 
     Returns:
         The plan, and the costs of the converted network.
@@ -48,6 +50,13 @@ def plan_g_ghost(survey: Survey, settings: GGhost) -> tuple[Plan, Count]:
     Raises:
         SettingsError: A selector matches no stage.
     """
+    with rebuilt(survey, settings) as (plan, count):
+        return plan, count
+
+
+@contextmanager
+def rebuilt(survey: Survey, settings: GGhost) -> Iterator[tuple[Plan, Count]]:
+    """`plan_g_ghost`; inside, the survey's shadow has the stages that were decided on."""
     finding = find_stages(survey, settings.min_blocks)
     wanted, resolved = _choose(finding, survey, settings)
     kept = [Kept(left.name, STAGE, left.reason) for left in finding.left]
@@ -65,15 +74,13 @@ def plan_g_ghost(survey: Survey, settings: GGhost) -> tuple[Plan, Count]:
             planned.append(rebuild)
             built[rebuild.name] = module
     untraced = tuple(f"{s.module or 'the network'}: {s.where}" for s in survey.tracing.stops)
-    works, broken, count = _Trial(survey, built).run(planned)
-    plan = Plan(
-        settings=resolved,
-        replaced=(),
-        untraced=untraced,
-        stages=works,
-        kept_stages=(*kept, *broken),
-    )
-    return plan, count
+    trial = _Trial(survey, built)
+    try:
+        works, broken, count = trial.run(planned)
+        kept_stages = (*kept, *broken)
+        yield Plan(resolved, (), untraced=untraced, stages=works, kept_stages=kept_stages), count
+    finally:
+        trial.clear()
 
 
 def _choose(finding: Finding, survey: Survey, settings: GGhost) -> tuple[set[str], GGhost]:
@@ -190,7 +197,7 @@ class _Trial:
 
     survey: Survey
     built: Mapping[str, nn.Module]
-    changes: list[Changes] = field(default_factory=list)
+    changes: list[Undo] = field(default_factory=list)
 
     def run(
         self, planned: Sequence[StageRebuild]
@@ -205,7 +212,7 @@ class _Trial:
         for item in works:
             if item not in saving:
                 broken.append(Kept(item.name, STAGE, "the new stage would cost as much or more"))
-        self._clear()
+        self.clear()
         works, also_broken, run = self._keep_those_that_run(saving)
         return tuple(works), [*broken, *also_broken], run.count()
 
@@ -217,7 +224,7 @@ class _Trial:
         run = self._forward()
         if same_end(self.survey.run, run):
             return list(planned), [], run
-        self._clear()
+        self.clear()
         return self._one_by_one(planned)
 
     def _one_by_one(
@@ -231,16 +238,17 @@ class _Trial:
             if same_end(self.survey.run, run):
                 works.append(item)
                 continue
-            take_out(self.changes.pop())
+            self.changes.pop()()
             broken.append(Kept(item.name, STAGE, _failure(run)))
         return works, broken, self._forward()
 
     def _put_in(self, item: StageRebuild) -> None:
         self.changes.append(put_in(self.survey.hollow, item, self.built[item.name]))
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take all of them out again."""
         while self.changes:
-            take_out(self.changes.pop())
+            self.changes.pop()()
 
     def _forward(self) -> Run:
         return self.survey.run.again(self.survey.hollow)

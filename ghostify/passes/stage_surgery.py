@@ -11,14 +11,13 @@ from torch import nn
 from ghostify.errors import GhostifyError
 from ghostify.graph.shadow import memo_for_copy, shadow
 from ghostify.nn.start import move_hooks
+from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.stage_build import block_modules, build_stage, thin_recipes
 from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
 from ghostify.thinning.scaling import NotScalable
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-Changes = list[tuple[nn.Module, str, nn.Module]]
-"""What was changed: parent, key, the module that was there."""
 
 
 def rebuild_stages(model: ModuleT, stages: tuple[StageRebuild, ...], settings: GGhost) -> ModuleT:
@@ -43,35 +42,24 @@ def rebuild_stages(model: ModuleT, stages: tuple[StageRebuild, ...], settings: G
     return copy.deepcopy(model, memo | placed)
 
 
-def rebuild_stages_(model: ModuleT, stages: tuple[StageRebuild, ...], settings: GGhost) -> ModuleT:
-    """`rebuild_stages` in place; nothing is changed unless all of it can be."""
+def rebuild_stages_(
+    model: nn.Module, stages: tuple[StageRebuild, ...], settings: GGhost
+) -> list[Undo]:
+    """`rebuild_stages` in place; nothing is changed unless all of it can be.
+
+    Returns:
+        What undoes it, to be called from the last to the first.
+    """
     hollow = shadow(model).eval()
     built = [_build(_blocks(model, hollow, i), hollow, i, settings) for i in stages]
-    for item, stage in zip(stages, built, strict=True):
-        put_in(model, item, stage)
-    return model
+    return [put_in(model, item, stage) for item, stage in zip(stages, built, strict=True)]
 
 
-def put_in(model: nn.Module, item: StageRebuild, stage: nn.Module) -> Changes:
-    """Put a stage into its place, in place; returns what `take_out` undoes."""
-    new = _replacements(model, item, stage)
-    inside = set(stage.modules())
-    changes: Changes = []
-    for parent in list(model.modules()):
-        for key, child in parent._modules.items():
-            if child is not None and child in new and parent not in inside:
-                changes.append((parent, key, child))
+def put_in(model: nn.Module, item: StageRebuild, stage: nn.Module) -> Undo:
+    """Put a stage into its place, in place; returns what takes it out again."""
     if _is_container(item):
         move_hooks(model.get_submodule(item.place), stage)
-    for parent, key, child in changes:
-        parent._modules[key] = new[child]
-    return changes
-
-
-def take_out(changes: Changes) -> None:
-    """Undo `put_in`."""
-    for parent, key, child in changes:
-        parent._modules[key] = child
+    return replace_modules(model, _replacements(model, item, stage))
 
 
 def _is_container(item: StageRebuild) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -12,10 +13,11 @@ from torch import nn
 from ghostify.errors import GhostifyError
 from ghostify.graph.shadow import memo_for_copy
 from ghostify.nn.start import move_hooks
+from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.rules import Layer, layer_shape, make_ghost
 from ghostify.passes.stage_surgery import rebuild_stages, rebuild_stages_
 from ghostify.plans import Plan, Replacement
-from ghostify.settings import CGGhost, CGhost, GGhost
+from ghostify.settings import GGhost
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -32,7 +34,8 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
     if plan.stages:
         stages = _stage_settings(plan)
         converted = rebuild_stages(model, plan.stages, stages)
-        return _put_in_(converted, build_ghosts(converted, plan))
+        _put_in(converted, build_ghosts(converted, plan))
+        return converted
     ghosts = build_ghosts(model, plan)
     memo = memo_for_copy(model) | {id(layer): ghost for layer, ghost in ghosts}
     converted = copy.deepcopy(model, memo)
@@ -43,36 +46,45 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
 
 def rewrite_(model: ModuleT, plan: Plan) -> ModuleT:
     """`rewrite` in place; returns ``model``. Nothing is changed unless all of it can be."""
-    ghosts = build_ghosts(model, plan)  # before the stages: what is wrong must show by then
-    if plan.stages:
-        rebuild_stages_(model, plan.stages, _stage_settings(plan))
-    return _put_in_(model, ghosts)
-
-
-def _put_in_(model: ModuleT, pairs: Iterable[tuple[nn.Module, nn.Module]]) -> ModuleT:
-    """Put ghost modules into their layers' places."""
-    ghosts = dict(pairs)
-    for parent in list(model.modules()):
-        for key, child in parent._modules.items():
-            if child is not None and child in ghosts:
-                parent._modules[key] = ghosts[child]
-    for layer, ghost in ghosts.items():
-        move_hooks(layer, ghost)
+    _rewrite(model, plan)
     return model
 
 
-def swap_(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a module into the place (or places) of another."""
-    for parent in list(model.modules()):
-        for key, child in parent._modules.items():
-            if child is old:
-                parent._modules[key] = new
+@contextmanager
+def rewritten(model: nn.Module, plan: Plan) -> Iterator[None]:
+    """Inside, a network is rewritten in place; afterwards it is as it was."""
+    undo = _rewrite(model, plan)
+    try:
+        yield
+    finally:
+        undo()
+
+
+def _rewrite(model: nn.Module, plan: Plan) -> Undo:
+    ghosts = build_ghosts(model, plan)  # before the stages: what is wrong must show by then
+    changes: list[Undo] = []
+    if plan.stages:
+        changes += rebuild_stages_(model, plan.stages, _stage_settings(plan))
+    changes.append(_put_in(model, ghosts))
+
+    def undo() -> None:
+        for change in reversed(changes):
+            change()
+
+    return undo
+
+
+def _put_in(model: nn.Module, pairs: Sequence[tuple[nn.Module, nn.Module]]) -> Undo:
+    """Put ghost modules into their layers' places, with their hooks."""
+    for layer, ghost in pairs:
+        move_hooks(layer, ghost)
+    return replace_modules(model, dict(pairs))
 
 
 def build_ghosts(model: nn.Module, plan: Plan) -> list[tuple[nn.Module, nn.Module]]:
     """Each layer of the plan and its ghost module; ``model`` is only read."""
-    settings = plan.settings.c if isinstance(plan.settings, CGGhost) else plan.settings
-    if not isinstance(settings, CGhost):
+    settings = plan.settings.layers
+    if settings is None:
         return []
     pairs: list[tuple[nn.Module, nn.Module]] = []
     for index, item in enumerate(plan.replaced):
@@ -84,8 +96,8 @@ def build_ghosts(model: nn.Module, plan: Plan) -> list[tuple[nn.Module, nn.Modul
 
 
 def _stage_settings(plan: Plan) -> GGhost:
-    settings = plan.settings.g if isinstance(plan.settings, CGGhost) else plan.settings
-    assert isinstance(settings, GGhost)
+    settings = plan.settings.stages
+    assert settings is not None, "a plan of stages has settings of stages"
     return settings
 
 

@@ -7,13 +7,17 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import yaml
 from typing_extensions import Self
 
 from ghostify.errors import SettingsError, nearest
 from ghostify.settings.selectors import Selector
+
+if TYPE_CHECKING:
+    from ghostify.settings.c_ghost import CGhost
+    from ghostify.settings.g_ghost import GGhost
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,16 @@ class Settings:
 
     mode: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @property
+    def layers(self) -> CGhost | None:
+        """How single layers are converted; None where none are."""
+        return None
+
+    @property
+    def stages(self) -> GGhost | None:
+        """How stages are rebuilt; None where none are."""
+        return None
 
     @classmethod
     def option_names(cls) -> list[str]:

@@ -72,3 +72,8 @@ class CGhost(Settings):
             raise SettingsError(f"seed={self.seed!r} makes no sense: give a whole number.")
         check_choice("bias_mode", self.bias_mode, get_args(BiasMode))
         check_choice("init", self.init, get_args(InitMode))
+
+    @property
+    def layers(self) -> CGhost:
+        """These settings."""
+        return self

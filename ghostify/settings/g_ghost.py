@@ -93,6 +93,11 @@ class GGhost(Settings):
         ):  # fmt: skip
             check_choice(option, getattr(self, option), get_args(kind))
 
+    @property
+    def stages(self) -> GGhost:
+        """These settings."""
+        return self
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> GGhost:
         """The settings of one of the paper's families of experiments.

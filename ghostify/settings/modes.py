@@ -36,6 +36,16 @@ class CGGhost(Settings):
     g: GGhost = field(default_factory=GGhost)
     c: CGhost = field(default_factory=CGhost)
 
+    @property
+    def layers(self) -> CGhost:
+        """Those of the layers outside rebuilt stages."""
+        return self.c
+
+    @property
+    def stages(self) -> GGhost:
+        """Those of the stages."""
+        return self.g
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `settings_from_dict` turns back into equal settings."""
         return {"mode": self.mode, "g": self.g.to_dict(), "c": self.c.to_dict()}

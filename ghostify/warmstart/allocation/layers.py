@@ -41,7 +41,7 @@ def choose_s(
     settings: CGhost,
     images: Spool,
     target_macs: float,
-    look: Callable[[], Survey],
+    survey: Survey,
     *,
     seed: int = 0,
     said: Said = lambda _: None,
@@ -53,7 +53,7 @@ def choose_s(
         settings: Which layers, and how; its s is what is chosen.
         images: Calibration images.
         target_macs: Part of the MACs to leave at most.
-        look: Surveys the network, anew at each call.
+        survey: Of the network.
         seed: Of the labels that are drawn, and the places that are looked at.
         said: Told what is done now.
 
@@ -64,9 +64,9 @@ def choose_s(
         raise SettingsError(
             f"s={settings.s!r} given beside target_macs, which chooses it: leave s."
         )
-    before = look().count
+    before = survey.count
     total = macs_of(before)
-    plans = _plans(settings, total, target_macs, look)
+    plans = _plans(settings, total, target_macs, survey)
     convolutions = [
         item.name
         for item in plans[CHOICES[0]][0].replaced
@@ -80,7 +80,7 @@ def choose_s(
     return replace(settings, s={**chosen, "*": DEFAULT_S})
 
 
-def _plans(settings: CGhost, total: int, target: float, look: Callable[[], Survey]) -> Planned:
+def _plans(settings: CGhost, total: int, target: float, survey: Survey) -> Planned:
     """What there is to choose from: up to twice the least s that would do for all layers.
 
     What a layer loses is judged alone, and a very large s loses more than that says, because no
@@ -89,11 +89,11 @@ def _plans(settings: CGhost, total: int, target: float, look: Callable[[], Surve
     """
     found: dict[int, tuple[Plan, Count]] = {}
     for s in range(CHOICES[0], CHOICES[-1] + 1):
-        found[s] = plan_c_ghost(look(), replace(settings, s=s))
+        found[s] = plan_c_ghost(survey, replace(settings, s=s))
         if macs_of(found[s][1]) / total <= target:
             break
     some = [s for s in CHOICES if s <= 2 * max(found)]
-    return {s: found.get(s) or plan_c_ghost(look(), replace(settings, s=s)) for s in some}
+    return {s: found.get(s) or plan_c_ghost(survey, replace(settings, s=s)) for s in some}
 
 
 def _options(

@@ -52,7 +52,7 @@ def choose_ratio(
     settings: GGhost,
     images: Spool,
     target_macs: float,
-    look: Callable[[], Survey],
+    survey: Survey,
     *,
     seed: int = 0,
     said: Said = lambda _: None,
@@ -64,7 +64,7 @@ def choose_ratio(
         settings: Which stages, and how; its ratio is what is chosen.
         images: Calibration images.
         target_macs: Part of the MACs to leave at most.
-        look: Surveys the network, anew at each call.
+        survey: Of the network.
         seed: Of the fits.
         said: Told what is done now.
 
@@ -76,14 +76,14 @@ def choose_ratio(
         raise SettingsError(
             f"ratio={settings.ratio!r} given beside target_macs, which chooses it: leave ratio."
         )
-    stages = [stage.name for stage in plan_g_ghost(look(), settings)[0].stages]
+    stages = [stage.name for stage in plan_g_ghost(survey, settings)[0].stages]
     if len(stages) > MOST_STAGES:
         raise SettingsError(
             f"target_macs chooses ratios for up to {MOST_STAGES} stages, and there are "
             f"{len(stages)}: name some with only, or give the ratio."
         )
-    total = macs_of(look().count)
-    saved = [_saved(name, settings, total, look) for name in stages]
+    total = macs_of(survey.count)
+    saved = [_saved(name, settings, total, survey) for name in stages]
     choices = within(saved, math.ceil((1 - target_macs) * total))
     if not choices:
         raise unreachable(target_macs, total - sum(max(some.values()) for some in saved), total)
@@ -92,7 +92,7 @@ def choose_ratio(
     def loss(choice: Choice) -> float:
         shown = ", ".join(f"{n} {ratio:.3g}" for n, ratio in zip(stages, choice, strict=True))
         said(f"trying ghosts of {shown}")
-        plan, _ = plan_g_ghost(look(), _with(settings, stages, choice))
+        plan, _ = plan_g_ghost(survey, _with(settings, stages, choice))
         return _loss(network, plan, fitted, judged, seed)
 
     return _with(settings, stages, climb(choices, loss))
@@ -102,11 +102,11 @@ def _with(settings: GGhost, stages: Sequence[str], choice: Choice) -> GGhost:
     return replace(settings, ratio=dict(zip(stages, choice, strict=True)))
 
 
-def _saved(name: str, settings: GGhost, total: int, look: Callable[[], Survey]) -> dict[float, int]:
+def _saved(name: str, settings: GGhost, total: int, survey: Survey) -> dict[float, int]:
     """MACs that a stage saves with each ratio; those with which it can't be rebuilt left out."""
     saved = {}
     for ratio in RATIOS:
-        plan, after = plan_g_ghost(look(), replace(settings, keep=(), only=(name,), ratio=ratio))
+        plan, after = plan_g_ghost(survey, replace(settings, keep=(), only=(name,), ratio=ratio))
         if plan.stages:
             saved[ratio] = total - macs_of(after)
     return saved

@@ -19,7 +19,7 @@ from ghostify.nn.g_ghost import GGhostStage
 from ghostify.passes.stage_build import Choice, block_modules, middle, thin_recipes
 from ghostify.plans import StageRebuild
 from ghostify.saving.history import provenance_of
-from ghostify.settings import CGGhost, GGhost
+from ghostify.settings import GGhost
 from ghostify.thinning.replay import layers_inside
 from ghostify.thinning.scaling import NotScalable
 from ghostify.thinning.thin import ThinRecipe, build
@@ -69,9 +69,8 @@ def find_stages(
     """The stages that can be fitted: those whose blocks are modules."""
     if not rebuilt:
         return
-    settings = provenance_of(converted).plans[-1].settings
-    settings = settings.g if isinstance(settings, CGGhost) else settings
-    assert isinstance(settings, GGhost)
+    settings = provenance_of(converted).plans[-1].settings.stages
+    assert settings is not None
     hollow = shadow(original).eval()
     for item in rebuilt:
         if item.functions is not None:
