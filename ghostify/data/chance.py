@@ -1,15 +1,10 @@
-"""Chance that follows from numbers alone: the same for any order of asking, and any process."""
+"""Random numbers that follow from their key alone: the same in any order and in any process."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-
-Words = NDArray[np.uint64]
-
-_STEP = np.uint64(0x9E3779B97F4A7C15)
-_FACTORS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def draws(key: tuple[int, ...], indices: list[int], count: int) -> NDArray[np.float64]:
@@ -28,15 +23,14 @@ def draws(key: tuple[int, ...], indices: list[int], count: int) -> NDArray[np.fl
         >>> bool((together[1] == draws((0, 1), [4], 2)[0]).all())
         True
     """
-    words = _mix(_fold(key) + np.array(indices, dtype=np.uint64) * _STEP)
-    places = np.arange(1, count + 1, dtype=np.uint64) * _STEP
-    whole = _mix(words[:, None] + places) >> np.uint64(11)
-    return whole.astype(np.float64) * 2.0**-53
+    rows = [np.random.default_rng(_entropy(*key, index)).random(count) for index in indices]
+    return np.array(rows).reshape(len(indices), count)
 
 
 def derive(*key: int) -> int:
     """A seed that depends on some numbers."""
-    return int(_fold(key)[0] >> np.uint64(1))
+    state = np.random.SeedSequence(_entropy(*key)).generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
 
 
 def permutation(count: int, *key: int) -> list[int]:
@@ -46,15 +40,6 @@ def permutation(count: int, *key: int) -> list[int]:
     return order
 
 
-def _fold(key: tuple[int, ...]) -> Words:
-    word = np.zeros(1, dtype=np.uint64)
-    for part in key:
-        word = _mix(word + np.array([part % 2**64], dtype=np.uint64) + _STEP)
-    return word
-
-
-def _mix(words: Words) -> Words:
-    """The finaliser of SplitMix64 (Steele et al., 2014)."""
-    words = (words ^ (words >> np.uint64(30))) * _FACTORS[0]
-    words = (words ^ (words >> np.uint64(27))) * _FACTORS[1]
-    return words ^ (words >> np.uint64(31))
+def _entropy(*key: int) -> list[int]:
+    """NumPy's seeds are not negative."""
+    return [part % 2**64 for part in key]

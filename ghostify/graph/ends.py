@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from torch import fx, nn
 
 from ghostify.graph.trace import LAYERS, Region, Tracing
-
-
-@dataclass(frozen=True)
-class Ends:
-    """Names of the layers at both ends.
-
-    Attributes:
-        stem: The layers that the input reaches through no other layer.
-        head: The layers that reach the output through no other layer.
-    """
-
-    stem: frozenset[str]
-    head: frozenset[str]
+from ghostify.settings.selectors import Ends
 
 
 def find_ends(tracing: Tracing, model: nn.Module, called: list[str]) -> Ends:

@@ -12,10 +12,11 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from ghostify.cost.counting import Run, run_first
 from ghostify.cost.figures import Count
-from ghostify.graph.ends import Ends, find_ends
+from ghostify.graph.ends import find_ends
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.shadow import shadow
 from ghostify.graph.trace import LAYERS, Tracing, trace
+from ghostify.settings.selectors import Ends
 
 
 @dataclass(frozen=True)

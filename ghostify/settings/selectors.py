@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import nn
 
 from ghostify.errors import SettingsError, nearest
-from ghostify.graph.ends import Ends
 
 N = TypeVar("N", int, float)
 Predicate = Callable[[str, nn.Module], bool]
 Selector = str | Predicate
 """A module's name (all layers inside it), a glob pattern, ``"stem"``, ``"head"``, a predicate."""
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Names of the layers at both ends.
+
+    Attributes:
+        stem: The layers that the input reaches through no other layer.
+        head: The layers that reach the output through no other layer.
+    """
+
+    stem: frozenset[str]
+    head: frozenset[str]
 
 
 def select(

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.graph.ends import Ends, find_ends
+from ghostify.graph.ends import find_ends
 from ghostify.graph.trace import LAYERS, trace, weights_read_directly
+from ghostify.settings.selectors import Ends
 
 
 def called(tracing_of: nn.Module) -> list[str]:

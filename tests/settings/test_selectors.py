@@ -9,8 +9,7 @@ from torch import nn
 
 import ghostify
 from ghostify.errors import SettingsError
-from ghostify.graph.ends import Ends
-from ghostify.settings.selectors import select, value_for
+from ghostify.settings.selectors import Ends, select, value_for
 
 NAMES = ["stem", "layer1.0.conv1", "layer1.0.conv2", "layer10.0.conv1", "head.conv", "fc"]
 LAYERS = {name: nn.Conv2d(1, 1, 1) for name in NAMES}
