@@ -29,6 +29,7 @@ from ghostify.recipes import SavedFolder
 from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
 from ghostify.stage_table import StageTable, tabulate_stages
 from ghostify.survey import Survey, survey
+from ghostify.untrusted import UntrustedError, check_source
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Planner = Callable[[Survey, Any], tuple[Plan, Count]]
@@ -220,7 +221,8 @@ def load(
     Args:
         directory: What `save` wrote.
         model: The original network, where no name builds it; it is not changed.
-        trust: Whether to import and call the ``module:factory`` that the folder names.
+        trust: Whether to import and call the ``module:factory`` that the folder names, with any
+            arguments; without it, no more than a known architecture is built.
         input_size: ``(C, H, W)`` of the image that its `report` is for; if not given, what the
             costs were counted for when it was saved.
 
@@ -270,7 +272,14 @@ def _original(folder: SavedFolder, trust: bool) -> nn.Module:
             "trust=True (--trust) to run it, or the network itself, load(..., model=original)."
         )
     try:
+        if not trust:
+            check_source(source)
         return build(source.name, source.model_args)
+    except UntrustedError as error:
+        raise SavedFolderError(
+            f"{directory} asks for more than a known architecture ({error}): give trust=True "
+            "(--trust) if you trust it, or the original network, load(..., model=original)."
+        ) from error
     except ModelError as error:
         raise SavedFolderError(
             f"The original network of {directory} can't be built. {error}"

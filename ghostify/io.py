@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from ghostify.errors import GhostifyError, SavedFolderError, first_line
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
+from ghostify.plain_data import read_text, read_yaml
 from ghostify.provenance import Provenance, provenance_of, remember
 from ghostify.recipes import SavedFolder
 
@@ -66,7 +66,7 @@ def read(directory: Path) -> SavedFolder:
             "give a folder that ghostify saved."
         )
     try:
-        recipe = yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
+        recipe = read_yaml(read_text(directory / RECIPE))
         recipes.check_format(directory, recipe["format"])
         return recipes.parse(directory, recipe)
     except SavedFolderError:
@@ -75,7 +75,7 @@ def read(directory: Path) -> SavedFolder:
         raise SavedFolderError(
             f"{directory / RECIPE} is damaged, or from another ghostify than {__version__}. {error}"
         ) from error
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         raise SavedFolderError(
             f"{directory / RECIPE} is damaged ({type(error).__name__}: {first_line(error)}): "
             "save the network again."

@@ -17,6 +17,8 @@ from ghostify.errors import SettingsError
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """What a caller may give: one tensor, the positional arguments, or the keyword arguments."""
 
+NO_TENSOR = "no tensor"
+"""What `Inputs` of no tensors are called."""
 DEFAULT_SIZE = 224
 DEFAULT_CHANNELS = (3, 1)
 # Tried in turn when a network can't take 224 x 224 and its own configuration names no size.
@@ -43,7 +45,7 @@ class Inputs:
             for leaf in pytree.tree_leaves((self.args, dict(self.kwargs)))
             if isinstance(leaf, Tensor)
         ]
-        return ", ".join(shapes) or "no tensor"
+        return ", ".join(shapes) or NO_TENSOR
 
 
 def candidate_inputs(
