@@ -17,7 +17,7 @@ from ghostify.compare import compare, describe
 from ghostify.cost.counting import count as count_costs
 from ghostify.cost.figures import Count
 from ghostify.cost.report import Report
-from ghostify.errors import ModelError, SavedFolderError, SettingsError
+from ghostify.errors import ModelError, SavedFolderError, SettingsError, shown
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.cg_ghost import plan_cg_ghost
@@ -252,7 +252,7 @@ def _network(model: nn.Module | str) -> nn.Module:
     network = build(model) if isinstance(model, str) else model
     if not isinstance(network, nn.Module):
         raise ModelError(
-            f"{network!r} is no torch.nn.Module and no name of one: give a network, or a name "
+            f"{shown(network)} is no torch.nn.Module and no name of one: give a network, or a name "
             "that ghostify.list_models() has."
         )
     return network

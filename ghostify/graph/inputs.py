@@ -119,9 +119,17 @@ def _image(sizes: Sequence[int], dtype: torch.dtype, images: int, assumed: bool 
 def _required_arguments(model: nn.Module) -> int:
     """How many images ``forward`` can't do without: two for a pair, as in optical flow."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = forward_parameters(model).values()
     required = [p for p in parameters if p.kind in positional and p.default is p.empty]
     return max(1, len(required))
+
+
+def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a network's forward; none where it tells none (traced by TorchScript)."""
+    try:
+        return inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

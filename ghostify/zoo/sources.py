@@ -204,6 +204,8 @@ def _import_module(name: str) -> Any:
                 f"{name!r} can't be imported ({error}): give a module that Python finds from here, "
                 "or file.py:factory."
             ) from error
+        except SystemExit as error:
+            raise ModelError(f"{name!r} can't be imported: SystemExit: {error}.") from error
 
 
 def _import_file(path: Path) -> Any:
