@@ -35,8 +35,9 @@ def folder(original, tmp_path_factory):
 
 def places(value, path=()):
     """The path to each value inside nested data."""
-    items = value.items() if isinstance(value, dict) else enumerate(value or ())
-    for key, item in items if isinstance(value, dict | list) else ():
+    if isinstance(value, list):
+        value = dict(enumerate(value))
+    for key, item in value.items() if isinstance(value, dict) else ():
         yield (*path, key)
         yield from places(item, (*path, key))
 
