@@ -15,7 +15,7 @@ from ghostify import saving, zoo
 from ghostify.calibrated import Calibrated
 from ghostify.cost.counting import count as count_costs
 from ghostify.cost.figures import Count
-from ghostify.errors import ModelError, SavedFolderError, SettingsError
+from ghostify.errors import ModelError, SavedFolderError, SettingsError, shown
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.cg_ghost import plan_cg_ghost
@@ -28,6 +28,7 @@ from ghostify.reports.conversion import Report
 from ghostify.reports.stage_table import StageTable, tabulate_stages
 from ghostify.saving.history import Provenance, Source, provenance_of, remember, remember_source
 from ghostify.saving.recipe import SavedFolder
+from ghostify.saving.untrusted import UntrustedError, check_source
 from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -220,7 +221,8 @@ def load(
     Args:
         directory: What `save` wrote.
         model: The original network, where no name builds it; it is not changed.
-        trust: Whether to import and call the ``module:factory`` that the folder names.
+        trust: Whether to import and call the ``module:factory`` that the folder names, with any
+            arguments; without it, no more than a known architecture is built.
         input_size: ``(C, H, W)`` of the image that its `report` is for; if not given, what the
             costs were counted for when it was saved.
 
@@ -250,7 +252,7 @@ def _network(model: nn.Module | str) -> nn.Module:
     network = build(model) if isinstance(model, str) else model
     if not isinstance(network, nn.Module):
         raise ModelError(
-            f"{network!r} is no torch.nn.Module and no name of one: give a network, or a name "
+            f"{shown(network)} is no torch.nn.Module and no name of one: give a network, or a name "
             "that ghostify.list_models() has."
         )
     return network
@@ -270,7 +272,14 @@ def _original(folder: SavedFolder, trust: bool) -> nn.Module:
             "trust=True (--trust) to run it, or the network itself, load(..., model=original)."
         )
     try:
+        if not trust:
+            check_source(source)
         return build(source.name, source.model_args)
+    except UntrustedError as error:
+        raise SavedFolderError(
+            f"{directory} asks for more than a known architecture ({error}): give trust=True "
+            "(--trust) if you trust it, or the original network, load(..., model=original)."
+        ) from error
     except ModelError as error:
         raise SavedFolderError(
             f"The original network of {directory} can't be built. {error}"

@@ -35,6 +35,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0]
 
 
+def shown(value: object, longest: int = 80) -> str:
+    """A value as Python writes it, cut off where it is long; for values that come from outside."""
+    try:
+        text = repr(value)
+    except Exception:  # a number of 5,000 digits, a list inside itself a thousand times
+        text = f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """`` (did you mean a, b?)`` for the known words like ``word``; empty when there are none."""
     close = difflib.get_close_matches(word, list(known), n=count, cutoff=0.5)

@@ -14,13 +14,16 @@ from ghostify.settings import CGhost
 
 text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=9)
 counts = st.integers(1, 10**6)
+odd = st.integers(0, 127).map(lambda half: 2 * half + 1)
+# An s is no more than the outputs, and a layer is replaced once.
 replacements = st.builds(
-    Replacement, text, text, counts, counts, counts, counts, st.tuples(counts, counts)
+    lambda name, kind, s, d, i, more, kernel: Replacement(name, kind, s, d, i, s + more, kernel),
+    *(text, text, counts, odd, counts, counts, st.tuples(counts, counts)),
 )
 plans = st.builds(
     Plan,
     settings=st.builds(CGhost, s=counts, keep=st.lists(text.filter(bool), max_size=2)),
-    replaced=st.lists(replacements, max_size=3).map(tuple),
+    replaced=st.lists(replacements, max_size=3, unique_by=lambda row: row.name).map(tuple),
     kept=st.lists(st.builds(Kept, text, text, text), max_size=3).map(tuple),
     untraced=st.lists(text, max_size=2).map(tuple),
 )

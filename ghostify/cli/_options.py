@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,9 +92,11 @@ def open_model(
 
 def parse_model_args(text: str | None) -> dict[str, Any]:
     """``--model-args``."""
+    from ghostify.plain_data import UnreadableError, read_json
+
     try:
-        arguments = json.loads(text) if text else {}
-    except json.JSONDecodeError as error:
+        arguments = read_json(text) if text else {}
+    except UnreadableError as error:
         raise ModelError(
             f"--model-args is no JSON ({error}): give it as '{{\"a\": 1}}'."
         ) from error

@@ -174,12 +174,13 @@ def _parse_numbers(
 
 
 def _read_settings(file: Path) -> Settings:
+    from ghostify.plain_data import UnreadableError, read_text
     from ghostify.settings import settings_from_yaml
 
     try:
-        return settings_from_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML too
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        return settings_from_yaml(read_text(file))  # JSON is YAML too
+    except (OSError, UnreadableError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise SettingsError(
             f"--settings {file} can't be read ({reason}): give a file of YAML or JSON."
         ) from error

@@ -17,6 +17,8 @@ from ghostify.errors import SettingsError
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """What a caller may give: one tensor, the positional arguments, or the keyword arguments."""
 
+NO_TENSOR = "no tensor"
+"""What `Inputs` of no tensors are called."""
 DEFAULT_SIZE = 224
 DEFAULT_CHANNELS = (3, 1)
 # Tried in turn when a network can't take 224 x 224 and its own configuration names no size.
@@ -43,7 +45,7 @@ class Inputs:
             for leaf in pytree.tree_leaves((self.args, dict(self.kwargs)))
             if isinstance(leaf, Tensor)
         ]
-        return ", ".join(shapes) or "no tensor"
+        return ", ".join(shapes) or NO_TENSOR
 
 
 def candidate_inputs(
@@ -117,9 +119,17 @@ def _image(sizes: Sequence[int], dtype: torch.dtype, images: int, assumed: bool 
 def _required_arguments(model: nn.Module) -> int:
     """How many images ``forward`` can't do without: two for a pair, as in optical flow."""
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = forward_parameters(model).values()
     required = [p for p in parameters if p.kind in positional and p.default is p.empty]
     return max(1, len(required))
+
+
+def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a network's forward; none where it tells none (traced by TorchScript)."""
+    try:
+        return inspect.signature(model.forward).parameters
+    except (TypeError, ValueError):
+        return {}
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

@@ -30,8 +30,13 @@ def shadow(model: ModuleT) -> ModuleT:
     lists as the function, and the caller's must not fill with tensors that have no data.
 
     Raises:
-        ModelError: The model can't be copied.
+        ModelError: The model can't be copied, or is none.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"A {type(model).__name__} is no torch.nn.Module: give the network itself "
+            "(of an exported program, the one that was exported)."
+        )
     hollow = _copy(
         model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False)
     )

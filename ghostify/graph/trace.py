@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.failure import describe_error
+from ghostify.graph.inputs import forward_parameters
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 
 LAYERS = (_ConvNd, nn.Linear, GhostConv2d, GhostLinear)
@@ -166,7 +167,7 @@ def _defaults(module: nn.Module, given: frozenset[str]) -> dict[str, Any]:
     """The optional arguments that stay at their defaults (a proxy would never be None)."""
     return {
         p.name: p.default
-        for p in inspect.signature(module.forward).parameters.values()
+        for p in forward_parameters(module).values()
         if p.default is not inspect.Parameter.empty and p.name not in given
     }
 

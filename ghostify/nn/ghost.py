@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ghostify.errors import SettingsError
+from ghostify.errors import SettingsError, shown
 from ghostify.nn.order import Ordered
 from ghostify.nn.start import carve, draw, project
 
@@ -27,12 +27,18 @@ def intrinsic_channels(out_channels: int, s: int) -> int:
     return -(-out_channels // s)
 
 
+MOST_D = 255
+"""The largest kernel of a cheap operation: as large as a map, four times the largest in use."""
+
+
 def check_s_d(s: int, d: int) -> None:
-    """Raise `SettingsError` unless s is a whole number >= 1 and d an odd one."""
-    if isinstance(s, bool) or not isinstance(s, int) or s < 1:
-        raise SettingsError(f"s={s!r} makes no sense: give a whole number of 1 or more.")
-    if isinstance(d, bool) or not isinstance(d, int) or d < 1 or d % 2 == 0:
-        raise SettingsError(f"d={d!r} makes no sense: give an odd whole number (1, 3, 5, ...).")
+    """Raise `SettingsError` unless s is a whole number >= 1 and d an odd one up to `MOST_D`."""
+    if isinstance(s, bool) or not isinstance(s, int) or not 1 <= s < 2**63:
+        raise SettingsError(f"s={shown(s)} makes no sense: give a whole number of 1 or more.")
+    if isinstance(d, bool) or not isinstance(d, int) or not 1 <= d <= MOST_D or d % 2 == 0:
+        raise SettingsError(
+            f"d={shown(d)} makes no sense: give an odd whole number (1, 3, 5, ..., {MOST_D})."
+        )
 
 
 class _Ghost(nn.Module):

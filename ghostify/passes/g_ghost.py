@@ -121,9 +121,25 @@ def find_stages(survey: Survey, min_blocks: int) -> Finding:
             survey.arguments_of(region.name),
             min_blocks,
         )
-        stages += found.stages
         left += found.left
+        for stage in found.stages:
+            reason = _reason_to_leave(stage, survey.lazy)
+            if reason is None:
+                stages.append(stage)
+            else:
+                left.append(NoStage(stage.name, len(stage.blocks), reason))
     return Finding(tuple(stages), fold_equal(left))
+
+
+def _reason_to_leave(stage: Stage, lazy: frozenset[str]) -> str | None:
+    """Why the blocks of a stage can't be rebuilt, whatever the settings; None where they can."""
+    if not all(block.modules for block in stage.blocks):
+        return "a block of it has no module of its own"
+    for block in stage.blocks:
+        names = tuple(map(stage.region.qualify, block.modules))
+        if any(name in names or name.startswith(tuple(f"{n}." for n in names)) for name in lazy):
+            return "lazy: its shapes are unknown before a first forward pass"
+    return None
 
 
 def _plan_stage(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from ghostify.cost.counting import Run, run_first
 from ghostify.cost.figures import Count
+from ghostify.errors import ModelError
 from ghostify.graph.ends import find_ends
-from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
+from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs, forward_parameters
 from ghostify.graph.shadow import shadow
 from ghostify.graph.trace import LAYERS, Tracing, trace
 from ghostify.settings.selectors import Ends
@@ -42,7 +43,7 @@ class Survey:
     def arguments_of(self, region: str) -> tuple[Any, ...]:
         """What a part of the network was called with; worked out where it was not reached."""
         if not region:
-            names = inspect.signature(self.hollow.forward).parameters
+            names = forward_parameters(self.hollow)
             keywords = self.run.inputs.kwargs
             return (*self.run.inputs.args, *(keywords[n] for n in names if n in keywords))
         called_with = self.run.entered.get(self.run.hollow.get_submodule(region))
@@ -59,8 +60,14 @@ def survey(
     """Look at a network: run its shadow, trace it, find its ends.
 
     Raises:
-        ModelError: The network can't be copied, or can't take the inputs that were given.
+        ModelError: The network can't be copied, or can't take the inputs that were given; or it is
+            a program of TorchScript, whose parts are no modules any more.
     """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            "Scripted and traced modules (torch.jit) can't be rewritten: "
+            "give the original module, and script or trace what comes out."
+        )
     hollow = shadow(model).eval()
     lazy = frozenset(n for n, m in hollow.named_modules() if isinstance(m, LazyModuleMixin))
     run = run_first(hollow, candidate_inputs(model, example_inputs, input_size))
@@ -82,5 +89,5 @@ def _look(hollow: nn.Module, run: Run, lazy: frozenset[str]) -> Survey:
 
 def _given(model: nn.Module, inputs: Inputs) -> frozenset[str]:
     """Names of the arguments of ``model.forward`` that the inputs fill."""
-    names = list(inspect.signature(model.forward).parameters)
+    names = list(forward_parameters(model))
     return frozenset(names[: len(inputs.args)]) | frozenset(inputs.kwargs)

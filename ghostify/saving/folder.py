@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ghostify._version import __version__
-from ghostify.errors import GhostifyError, SavedFolderError, first_line
+from ghostify.errors import GhostifyError, SavedFolderError, first_line, shown
+from ghostify.graph.failure import describe_error
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
+from ghostify.plain_data import read_text, read_yaml
 from ghostify.saving import recipe as recipes
 from ghostify.saving.history import Provenance, provenance_of, remember
 from ghostify.saving.recipe import SavedFolder
@@ -66,7 +67,7 @@ def read(directory: Path) -> SavedFolder:
             "give a folder that ghostify saved."
         )
     try:
-        recipe = yaml.safe_load((directory / RECIPE).read_text(encoding="utf-8"))
+        recipe = read_yaml(read_text(directory / RECIPE))
         recipes.check_format(directory, recipe["format"])
         return recipes.parse(directory, recipe)
     except SavedFolderError:
@@ -75,7 +76,7 @@ def read(directory: Path) -> SavedFolder:
         raise SavedFolderError(
             f"{directory / RECIPE} is damaged, or from another ghostify than {__version__}. {error}"
         ) from error
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         raise SavedFolderError(
             f"{directory / RECIPE} is damaged ({type(error).__name__}: {first_line(error)}): "
             "save the network again."
@@ -105,6 +106,17 @@ def restore(folder: SavedFolder, original: nn.Module) -> nn.Module:
             network = rewrite(network, plan)
     except GhostifyError as error:
         raise SavedFolderError(f"{folder.directory} doesn't fit this network. {error}") from error
+    except Exception as error:  # a plan that fits no network breaks the rewriting in any way
+        raise SavedFolderError(
+            f"{folder.directory} doesn't fit this network ({describe_error(error)}): "
+            "give the original it was made from."
+        ) from error
+    unknown = set(folder.exceptions) - {name for name, _ in network.named_modules()}
+    if unknown:
+        raise SavedFolderError(
+            f"{folder.directory} names the mode of {shown(min(unknown))}, which this network "
+            "doesn't have: give the original it was made from."
+        )
     if folder.dtype is not None:
         network.to(folder.dtype)
     if folder.channels_last:
@@ -210,12 +222,13 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) 
     make_room_for_order(network, state)
     own = network.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    odd = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    odd = [key for key in own.keys() & state.keys() if not _fits(state[key], own[key])]
     wrong = [*missing, *unexpected, *odd]
     if wrong:
         raise SavedFolderError(
             f"{folder.directory} doesn't fit this network: {len(wrong)} keys are missing, too many "
-            f"or of another shape ({', '.join(wrong[:3])}): give the original it was made from."
+            f"or of another shape or kind ({', '.join(wrong[:3])}): "
+            "give the original it was made from."
         )
     for key, tensor in own.items():
         # Through .data: a tied parameter stays one, and takes the type that was saved.
@@ -224,6 +237,12 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) 
             tensor.copy_(saved)
         else:
             _set_data(network, key, saved)
+
+
+def _fits(saved: Tensor, own: Tensor) -> bool:
+    """Whether a saved tensor has the shape, and the kind of numbers, of the network's own."""
+    is_real = saved.is_floating_point() and own.is_floating_point()
+    return saved.shape == own.shape and (is_real or saved.dtype == own.dtype)
 
 
 def _set_data(network: nn.Module, key: str, value: Tensor) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +15,25 @@ import torch
 import yaml
 from torch import nn
 
+from ghostify import zoo
 from ghostify._version import __version__
-from ghostify.errors import SavedFolderError
+from ghostify.errors import GhostifyWarning, SavedFolderError, shown
+from ghostify.graph.inputs import NO_TENSOR
+from ghostify.plain_data import check_extent
 from ghostify.plans import Plan
 from ghostify.saving.history import Provenance, Source, Start
+from ghostify.saving.untrusted import UntrustedError, check_source
+from ghostify.settings.base import is_number
 
 FORMAT = "ghostify.recipe/1"
 """Name and version of the recipe; the number goes up when a key changes its meaning or goes."""
+MOST_CONVERSIONS = 100
+MOST_LETTERS = 250
+MOST_INPUTS = 2**30
+"""The most numbers in the inputs that costs are counted for: no image, and no batch, is larger."""
+_SHAPES = re.compile(
+    r"(\d{1,10}(x\d{1,10}){0,15})?(, (\d{1,10}(x\d{1,10}){0,15})?){0,99}", re.ASCII
+)
 
 
 @dataclass(frozen=True)
@@ -49,21 +64,22 @@ class SavedFolder:
 
 
 def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
-    """All that the recipe says but for the weights' name, as plain data."""
-    source = provenance.source
+    """All that the recipe says but for the weights' name, as plain data.
+
+    Raises:
+        ValueError: The data is such that `parse` would refuse it.
+    """
     report = provenance.report
     recipe = {
         "format": FORMAT,
         "versions": {"ghostify": __version__, "torch": str(torch.__version__)},
-        "source": None
-        if source is None
-        else {"name": source.name, "model_args": dict(source.model_args)},
+        "source": _describe_source(provenance.source),
         "weights": {},
         "training": model.training,
         "exceptions": [n for n, m in model.named_modules() if m.training != model.training],
         "dtype": _common_dtype(model),
         "channels_last": _is_channels_last(model),
-        "inputs": report.inputs if report is not None else None,
+        "inputs": report.inputs if report is not None and _is_readable(report.inputs) else None,
         "conversions": [plan.to_dict() for plan in provenance.plans],
     }
     if provenance.start is not None:
@@ -71,6 +87,8 @@ def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
         recipe["warm_start"] = {"errors": errors, "notes": list(provenance.start.notes)}
     # Through JSON: whatever is no plain data (in model_args, say) must not reach the file.
     plain: dict[str, Any] = json.loads(json.dumps(recipe))
+    check_extent(plain)
+    parse(Path(), {**plain, "weights": {"file": "model.safetensors", "sha256": 64 * "0"}})
     return plain
 
 
@@ -84,21 +102,19 @@ def check_format(directory: Path, found: Any) -> None:
     """Raise unless this ghostify reads the format."""
     if found != FORMAT:
         raise SavedFolderError(
-            f"{directory} has the format {found!r}, and this ghostify ({__version__}) reads "
+            f"{directory} has the format {shown(found)}, and this ghostify ({__version__}) reads "
             f"{FORMAT!r}: use the ghostify that saved it."
         )
 
 
 def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
     """What a recipe says; raises what comes of it where it is damaged."""
-    weights, dtype = recipe["weights"], recipe["dtype"]
-    if Path(weights["file"]).name != weights["file"]:
-        raise ValueError(f"weights file {weights['file']!r} is not inside the folder")
-    if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise ValueError(f"{dtype!r} is no dtype")
+    weights = _mapping("weights", recipe["weights"])
+    if not isinstance(recipe["conversions"], list) or len(recipe["conversions"]) > MOST_CONVERSIONS:
+        raise ValueError(f"conversions is no list of at most {MOST_CONVERSIONS} plans")
     for key in ("training", "channels_last"):
         if not isinstance(recipe[key], bool):
-            raise TypeError(f"{key} is {recipe[key]!r}, not true or false")
+            raise TypeError(f"{key} is {shown(recipe[key])}, not true or false")
     provenance = Provenance(
         source=_parse_source(recipe["source"]),
         plans=tuple(Plan.from_dict(plan) for plan in recipe["conversions"]),
@@ -107,36 +123,110 @@ def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
     return SavedFolder(
         directory=directory,
         provenance=provenance,
-        weights=directory / weights["file"],
-        sha256=weights["sha256"],
+        weights=directory / _file_name(weights["file"]),
+        sha256=_checksum(weights["sha256"]),
         training=recipe["training"],
-        exceptions=tuple(recipe["exceptions"]),
-        dtype=getattr(torch, dtype) if dtype is not None else None,
+        exceptions=_texts("exceptions", recipe["exceptions"]),
+        dtype=_dtype(recipe["dtype"]),
         channels_last=recipe["channels_last"],
         input_shapes=_input_shapes(recipe["inputs"]),
     )
 
 
-def _parse_source(source: Mapping[str, Any] | None) -> Source | None:
+def _mapping(key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping) or any(not isinstance(name, str) for name in value):
+        raise TypeError(f"{key} is {shown(value)}, and no mapping of names")
+    return value
+
+
+def _texts(key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or any(not isinstance(item, str) for item in value):
+        raise TypeError(f"{key} is {shown(value)}, and no list of texts")
+    return tuple(value)
+
+
+def _file_name(name: Any) -> str:
+    """The name of a weights file, which names no other place and no other kind of file."""
+    if not isinstance(name, str) or Path(name).name != name or "\0" in name:
+        raise ValueError(f"weights file {shown(name)} is not inside the folder")
+    if not name.endswith(".safetensors") or len(name) > MOST_LETTERS:
+        raise ValueError(f"weights file {shown(name)} has no name of a .safetensors file")
+    return name
+
+
+def _checksum(text: Any) -> str:
+    if not isinstance(text, str) or not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError(f"sha256 is {shown(text)}, and no checksum")
+    return text
+
+
+def _dtype(name: Any) -> torch.dtype | None:
+    if name is None:
+        return None
+    found = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise ValueError(f"{shown(name)} is no dtype of floating-point numbers")
+    return found
+
+
+def _describe_source(source: Source | None) -> dict[str, Any] | None:
+    """What builds the original; its trained weights are in the folder, and not fetched again."""
     if source is None:
         return None
-    name, model_args = source["name"], source["model_args"]
-    if not isinstance(name, str) or not isinstance(model_args, Mapping):
-        raise TypeError(f"{name!r} with {model_args!r} is no name with arguments")
+    given = dict(source.model_args)
+    kept = zoo.without_weights(source.name, given)
+    try:
+        check_source(Source(source.name, kept))
+    except UntrustedError as error:
+        if not zoo.runs_user_code(source.name):
+            warnings.warn(
+                f"What builds this network can't be told without trust ({error}): "
+                "load it with load(folder, model=original), or with trust=True.",
+                GhostifyWarning,
+                stacklevel=2,
+            )
+    return {"name": source.name, "model_args": kept}
+
+
+def _parse_source(source: Any) -> Source | None:
+    if source is None:
+        return None
+    found = _mapping("source", source)
+    name, model_args = found["name"], _mapping("model_args", found["model_args"])
+    if not isinstance(name, str) or len(name) > MOST_LETTERS:
+        raise TypeError(f"{shown(name)} is no name of a network")
     return Source(name, model_args)
 
 
-def _parse_start(start: Mapping[str, Any] | None) -> Start | None:
+def _parse_start(start: Any) -> Start | None:
     if start is None:
         return None
-    errors = {str(name): float(error) for name, error in start["errors"].items()}
-    return Start(errors, tuple(str(note) for note in start["notes"]))
+    found = _mapping("warm_start", start)
+    errors = _mapping("errors", found["errors"])
+    if not all(is_number(error) and math.isfinite(error) for error in errors.values()):
+        raise TypeError(f"errors is {shown(errors)}, and no mapping of names to numbers")
+    return Start({k: float(v) for k, v in errors.items()}, _texts("notes", found["notes"]))
 
 
-def _input_shapes(inputs: str | None) -> tuple[tuple[int, ...], ...]:
-    """``1x3x32x32, 1x10`` as ``((1, 3, 32, 32), (1, 10))``."""
-    shapes = inputs.split(", ") if inputs and inputs[0].isdecimal() else []
-    return tuple(tuple(int(size) for size in shape.split("x")) for shape in shapes)
+def _is_readable(inputs: str) -> bool:
+    try:
+        return inputs == NO_TENSOR or bool(_input_shapes(inputs))
+    except ValueError:
+        return False
+
+
+def _input_shapes(inputs: Any) -> tuple[tuple[int, ...], ...]:
+    """``1x3x32x32, 1x10`` as ``((1, 3, 32, 32), (1, 10))``; a number has the shape ``()``."""
+    if inputs is None or inputs == NO_TENSOR:
+        return ()
+    if not isinstance(inputs, str) or not _SHAPES.fullmatch(inputs):
+        raise ValueError(f"inputs is {shown(inputs)}, and not like 1x3x224x224")
+    shapes = tuple(
+        tuple(int(size) for size in shape.split("x") if size) for shape in inputs.split(", ")
+    )
+    if sum(math.prod(shape) for shape in shapes) > MOST_INPUTS:
+        raise ValueError(f"inputs is {shown(inputs)}, more than {MOST_INPUTS:,} numbers")
+    return shapes
 
 
 def _common_dtype(model: nn.Module) -> str | None:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import yaml
 from typing_extensions import Self
 
-from ghostify.errors import SettingsError, nearest
+from ghostify.errors import SettingsError, nearest, shown
 from ghostify.settings.selectors import Selector
 
 if TYPE_CHECKING:
     from ghostify.settings.c_ghost import CGhost
     from ghostify.settings.g_ghost import GGhost
+
+LARGEST = 2**63 - 1
+"""The largest whole number that PyTorch takes, as a size or as a seed."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ def _plain(name: str, value: Any) -> Any:
 
 def find_preset(kind: type[Settings], name: Any) -> Mapping[str, Any]:
     """The options that a preset stands for."""
-    if name not in kind.presets:
+    if not isinstance(name, str) or name not in kind.presets:
         raise SettingsError(
-            f"preset={name!r} is no preset{nearest(str(name), kind.presets)}: "
+            f"preset={shown(name)} is no preset{nearest(str(name), kind.presets)}: "
             f"give one of {', '.join(kind.presets)}."
         )
     return kind.presets[name]
@@ -92,12 +95,12 @@ def find_preset(kind: type[Settings], name: Any) -> Mapping[str, Any]:
 
 def selectors(option: str, value: Any) -> tuple[Selector, ...]:
     """One selector or several as a tuple, each checked to be one."""
-    is_several = isinstance(value, Iterable) and not isinstance(value, str)
+    is_several = isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     found = tuple(value) if is_several else (value,)
     for selector in found:
         if not callable(selector) and not (isinstance(selector, str) and selector):
             raise SettingsError(
-                f"{option}={selector!r} makes no sense: give a module name, a glob pattern, "
+                f"{option}={shown(selector)} makes no sense: give a module name, a glob pattern, "
                 '"stem", "head" or a predicate (name, module) -> bool.'
             )
     return found
@@ -112,7 +115,7 @@ def numbers(option: str, value: Any) -> list[Any]:
     for pattern in value:
         if not isinstance(pattern, str):
             raise SettingsError(
-                f"The pattern {pattern!r} of {option} is no text: quote it, as '{pattern}'."
+                f"The pattern {shown(pattern)} of {option} is no text: quote it, as '{pattern}'."
             )
     return list(value.values())
 
@@ -126,25 +129,44 @@ def check_number(option: str, value: Any, above: float, below: float) -> None:
     """Raise `SettingsError` unless the value is a number between two bounds."""
     if not is_number(value) or not above < value < below:  # NaN fails every comparison
         bounds = f"above {above}" if math.isinf(below) else f"between {above} and {below}"
-        raise SettingsError(f"{option}={value!r} makes no sense: give a number {bounds}.")
+        raise SettingsError(f"{option}={shown(value)} makes no sense: give a number {bounds}.")
 
 
 def check_not_negative(option: str, value: Any, below: float) -> None:
     """Raise `SettingsError` unless the value is a number of 0 or more, below a bound."""
     if not is_number(value) or not 0 <= value < below:
         bounds = "of 0 or more" + ("" if math.isinf(below) else f" and below {below}")
-        raise SettingsError(f"{option}={value!r} makes no sense: give a number {bounds}.")
+        raise SettingsError(f"{option}={shown(value)} makes no sense: give a number {bounds}.")
 
 
-def check_whole(option: str, value: Any, at_least: int) -> None:
-    """Raise `SettingsError` unless the value is a whole number of ``at_least`` or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+def check_whole(option: str, value: Any, at_least: int, at_most: int = LARGEST) -> None:
+    """Raise `SettingsError` unless the value is a whole number between two bounds, or one of them.
+
+    What is larger than `LARGEST` is no number of channels, blocks or steps.
+    """
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if is_whole and at_least <= value <= at_most:
+        return
+    has_end = at_most < LARGEST or (is_whole and value > at_most)
+    bounds = f"from {at_least} to {at_most}" if has_end else f"of {at_least} or more"
+    raise SettingsError(f"{option}={shown(value)} makes no sense: give a whole number {bounds}.")
+
+
+def check_seed(option: str, value: Any) -> None:
+    """Raise `SettingsError` unless the value is a whole number that PyTorch takes as a seed."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > LARGEST:
         raise SettingsError(
-            f"{option}={value!r} makes no sense: give a whole number of {at_least} or more."
+            f"{option}={shown(value)} makes no sense: give a whole number of at most 18 digits."
         )
+
+
+def check_flag(option: str, value: Any) -> None:
+    """Raise `SettingsError` unless the value is true or false."""
+    if not isinstance(value, bool):
+        raise SettingsError(f"{option}={shown(value)} makes no sense: give true or false.")
 
 
 def check_choice(option: str, value: Any, choices: tuple[Any, ...]) -> None:
     """Raise `SettingsError` unless the value is one of the choices."""
     if value not in choices or isinstance(value, bool):
-        raise SettingsError(f"{option}={value!r} is none of {', '.join(map(str, choices))}.")
+        raise SettingsError(f"{option}={shown(value)} is none of {', '.join(map(str, choices))}.")

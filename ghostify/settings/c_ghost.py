@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, get_args
 
-from ghostify.errors import SettingsError
 from ghostify.nn.ghost import BiasMode, InitMode, check_s_d
-from ghostify.settings.base import Settings, check_choice, numbers, selectors
+from ghostify.settings.base import (
+    Settings,
+    check_choice,
+    check_flag,
+    check_seed,
+    numbers,
+    selectors,
+)
 from ghostify.settings.selectors import Selector
 
 DEFAULT_S = 2
@@ -64,12 +70,8 @@ class CGhost(Settings):
         for value in numbers("d", self.d):
             check_s_d(DEFAULT_S, value)
         for name in ("linear", "costlier"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(
-                    f"{name}={getattr(self, name)!r} makes no sense: give true or false."
-                )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise SettingsError(f"seed={self.seed!r} makes no sense: give a whole number.")
+            check_flag(name, getattr(self, name))
+        check_seed("seed", self.seed)
         check_choice("bias_mode", self.bias_mode, get_args(BiasMode))
         check_choice("init", self.init, get_args(InitMode))
 

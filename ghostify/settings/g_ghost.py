@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -11,6 +10,7 @@ from ghostify.nn.g_ghost import Cheap, Entry, MixFrom
 from ghostify.settings.base import (
     Settings,
     check_choice,
+    check_flag,
     check_number,
     check_whole,
     find_preset,
@@ -20,6 +20,7 @@ from ghostify.settings.base import (
 from ghostify.settings.selectors import Selector
 
 DEFAULT_RATIO = 0.5
+MOST_GROUP_WIDTH = 1000
 
 Tail = Literal["full", "thin"]
 MixOption = Literal["fc", "mlp", "none"]
@@ -84,9 +85,10 @@ class GGhost(Settings):
             object.__setattr__(self, name, selectors(name, getattr(self, name)))
         for value in numbers("ratio", self.ratio):
             check_number("ratio", value, above=0, below=1)
-        check_number("group_width", self.group_width, above=0, below=math.inf)
+        check_number("group_width", self.group_width, above=0, below=MOST_GROUP_WIDTH)
         check_whole("min_blocks", self.min_blocks, at_least=2 if self.tail == "thin" else 3)
         check_whole("divisor", self.divisor, at_least=1)
+        check_flag("ghost_act", self.ghost_act)
         for option, kind in (
             ("entry", Entry), ("tail", Tail), ("cheap", Cheap), ("mix", MixOption),
             ("mix_from", MixFrom),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import yaml
 from typing_extensions import Self
 
-from ghostify.errors import SettingsError, nearest
+from ghostify.errors import SettingsError, nearest, shown
+from ghostify.plain_data import UnreadableError, read_json, read_yaml
 from ghostify.settings.base import Settings, find_preset
 from ghostify.settings.c_ghost import CGhost
 from ghostify.settings.g_ghost import GGhost
@@ -36,6 +35,15 @@ class CGGhost(Settings):
     g: GGhost = field(default_factory=GGhost)
     c: CGhost = field(default_factory=CGhost)
 
+    def __post_init__(self) -> None:
+        for part, kind in _PARTS.items():
+            value = getattr(self, part)
+            if not isinstance(value, kind):
+                raise SettingsError(
+                    f"{part}={shown(value)} makes no sense in {self.mode}: "
+                    f"give settings of {kind.mode}."
+                )
+
     @property
     def layers(self) -> CGhost:
         """Those of the layers outside rebuilt stages."""
@@ -48,7 +56,7 @@ class CGGhost(Settings):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `settings_from_dict` turns back into equal settings."""
-        return {"mode": self.mode, "g": self.g.to_dict(), "c": self.c.to_dict()}
+        return {"mode": self.mode, **{part: getattr(self, part).to_dict() for part in _PARTS}}
 
     @classmethod
     def option_names(cls) -> list[str]:
@@ -65,6 +73,8 @@ class CGGhost(Settings):
         )
 
 
+_PARTS: dict[str, type[Settings]] = {"g": GGhost, "c": CGhost}
+
 MODES: dict[str, type[Settings]] = {kind.mode: kind for kind in (CGhost, GGhost, CGGhost)}
 """The settings class of each mode; a new mode is one more entry."""
 
@@ -79,10 +89,9 @@ def make_settings(mode: str, **options: Any) -> Settings:
     Raises:
         SettingsError: An unknown mode or option, or a value that makes no sense.
     """
-    if mode not in MODES:
-        raise SettingsError(
-            f"mode={mode!r} is no mode{nearest(str(mode), MODES)}: give one of {', '.join(MODES)}."
-        )
+    if not isinstance(mode, str) or mode not in MODES:
+        hint = nearest(mode, MODES) if isinstance(mode, str) else ""
+        raise SettingsError(f"mode={shown(mode)} is no mode{hint}: give one of {', '.join(MODES)}.")
     kind = MODES[mode]
     if "preset" in options and kind.presets:
         name = options.pop("preset")
@@ -91,7 +100,7 @@ def make_settings(mode: str, **options: Any) -> Settings:
     for name in options:
         if name not in known:
             raise SettingsError(
-                f"{name!r} is no setting of {mode}{nearest(name, known)}: "
+                f"{shown(name)} is no setting of {mode}{nearest(name, known)}: "
                 f"it has {', '.join(known)}."
             )
     return kind.from_options(options)
@@ -104,30 +113,35 @@ def settings_from_dict(data: Mapping[str, Any]) -> Settings:
         SettingsError: The data is no settings, or a value makes no sense.
     """
     if not isinstance(data, Mapping) or any(not isinstance(name, str) for name in data):
-        raise SettingsError(f"{data!r} are no settings: give names and values, like s: 2.")
-    if data.get("mode") == CGGhost.mode and {"g", "c"} <= data.keys():
-        return CGGhost(*(settings_from_dict(data[part]) for part in ("g", "c")))  # type: ignore[arg-type]
-    options = {name: _frozen(value) for name, value in data.items() if name != "mode"}
-    return make_settings(data.get("mode", CGhost.mode), **options)
+        raise SettingsError(f"{shown(data)} are no settings: give names and values, like s: 2.")
+    mode = data.get("mode", CGhost.mode)
+    rest = {name: value for name, value in data.items() if name != "mode"}
+    if mode == CGGhost.mode and rest and rest.keys() <= _PARTS.keys():
+        return CGGhost(**{part: _part(part, value) for part, value in rest.items()})
+    return make_settings(mode, **{name: _frozen(value) for name, value in rest.items()})
+
+
+def _part(name: str, data: Any) -> Any:
+    """The settings of one of the modes in cg-ghost, which needs not be named again."""
+    if not isinstance(data, Mapping):
+        raise SettingsError(f"{name}={shown(data)} are no settings: give names and values.")
+    return settings_from_dict({"mode": _PARTS[name].mode, **data})
 
 
 def settings_from_json(text: str) -> Settings:
     """Settings from what `Settings.to_json` gave; raises as `settings_from_dict`."""
     try:
-        return settings_from_dict(json.loads(text))
-    except json.JSONDecodeError as error:
+        return settings_from_dict(read_json(text))
+    except UnreadableError as error:
         raise SettingsError(f"The settings are no JSON ({error}): see Settings.to_json.") from error
 
 
 def settings_from_yaml(text: str) -> Settings:
     """Settings from what `Settings.to_yaml` gave; raises as `settings_from_dict`."""
     try:
-        return settings_from_dict(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(
-            f"The settings are no YAML ({reason}): see Settings.to_yaml."
-        ) from error
+        return settings_from_dict(read_yaml(text))
+    except UnreadableError as error:
+        raise SettingsError(f"The settings are no YAML ({error}): see Settings.to_yaml.") from error
 
 
 def _frozen(value: Any) -> Any:

@@ -21,7 +21,7 @@ from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.saving.history import provenance_of
-from ghostify.settings.base import check_not_negative, check_whole
+from ghostify.settings.base import check_not_negative, check_seed, check_whole
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
@@ -88,6 +88,7 @@ class WarmStartSettings:
 
     def __post_init__(self) -> None:
         check_whole("calibration_samples", self.samples, 1)
+        check_seed("calibration_seed", self.seed)
         if self.minutes is not None:
             check_not_negative("reconstruct_minutes", self.minutes, math.inf)
 

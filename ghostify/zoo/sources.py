@@ -16,7 +16,7 @@ from urllib.error import URLError
 
 from torch import nn
 
-from ghostify.errors import ModelError, WeightsError, first_line, nearest
+from ghostify.errors import ModelError, WeightsError, first_line, nearest, shown
 from ghostify.models import NETWORKS
 from ghostify.zoo.weights import load_weights
 
@@ -33,12 +33,14 @@ class ModelSource:
         build: From a name and arguments to the network.
         weights: From a name and the name of weights to the arguments that load them; empty where
             the weights are not known by name.
+        fetching: Arguments that say where trained weights come from, and nothing of the network.
     """
 
     accepts: Callable[[str], bool]
     names: Callable[[], list[str]]
     build: Callable[[str, dict[str, Any]], nn.Module]
     weights: Callable[[str, str], dict[str, Any]] | None = None
+    fetching: frozenset[str] = frozenset()
 
 
 def build(
@@ -67,17 +69,18 @@ def build(
         file = None if known else weights
     try:
         model = source.build(name, arguments)
-    except (ModelError, WeightsError):
+    except (KeyboardInterrupt, ModelError, WeightsError):
         raise
     except URLError as error:
         raise WeightsError(
             f"The weights of {name!r} can't be downloaded ({error.reason}): "
             "give a file of weights, or none."
         ) from error
-    except Exception as error:
+    except BaseException as error:  # a factory may call sys.exit, which is no Exception
+        said = f"{type(error).__name__}: {first_line(error).rstrip('.')}".removesuffix(": ")
         raise ModelError(
-            f"{name!r} can't be built with {arguments or 'no arguments'}: "
-            f"{type(error).__name__}: {first_line(error).rstrip('.')}."
+            f"{name!r} can't be built with {shown(arguments, 400) if arguments else 'no arguments'}"
+            f": {said}."
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
@@ -103,6 +106,13 @@ def list_models(pattern: str = "*") -> list[str]:
 def runs_user_code(name: str) -> bool:
     """Whether building ``name`` imports a module or file that the name itself tells."""
     return ":" in name
+
+
+def without_weights(name: str, model_args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that build a network of the same structure, without its trained weights."""
+    kind = next((source for source in SOURCES if source.accepts(name)), None)
+    fetching = frozenset() if kind is None else kind.fetching
+    return {key: value for key, value in model_args.items() if key not in fetching}
 
 
 def _source_of(name: str) -> ModelSource:
@@ -194,6 +204,8 @@ def _import_module(name: str) -> Any:
                 f"{name!r} can't be imported ({error}): give a module that Python finds from here, "
                 "or file.py:factory."
             ) from error
+        except SystemExit as error:
+            raise ModelError(f"{name!r} can't be imported: SystemExit: {error}.") from error
 
 
 def _import_file(path: Path) -> Any:
@@ -206,7 +218,9 @@ def _import_file(path: Path) -> Any:
         sys.modules.setdefault(path.stem, module)  # so that its classes can be pickled
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # as in `build`
             raise ModelError(
                 f"{path} can't be imported: {type(error).__name__}: {error}."
             ) from error
@@ -239,6 +253,7 @@ SOURCES: tuple[ModelSource, ...] = (
         names=_timm_names,
         build=_build_timm,
         weights=_timm_weights,
+        fetching=frozenset({"pretrained", "checkpoint_path", "cache_dir"}),
     ),
     ModelSource(
         accepts=lambda name: name in _torchvision_names(),

@@ -109,6 +109,15 @@ def broken():
 
 def number():
     return 5
+
+def quits():
+    raise SystemExit(7)
+
+class Halt(BaseException):
+    pass
+
+def stops():
+    raise Halt
 """
     )
     return file

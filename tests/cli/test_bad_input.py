@@ -235,6 +235,12 @@ def test_a_factory_that_fails_is_told_with_its_own_words(run, folder, nets):
     assert outcome.code == 2 and "KeyError: 'boom'" in outcome.err
     outcome = run("convert", "nets.py:number")
     assert outcome.code == 2 and "gave a int" in outcome.err
+    for name, word in (("quits", "SystemExit: 7"), ("stops", "Halt")):
+        outcome = run("convert", f"nets.py:{name}")
+        assert_refused(outcome, folder, {*folder.rglob("*")}, f"nets.py:{name}", word)
+    (folder / "quitting.py").write_text("import sys; sys.exit(7)")
+    outcome = run("convert", "quitting.py:build")
+    assert_refused(outcome, folder, {*folder.rglob("*")}, "quitting.py", "SystemExit: 7")
 
 
 def test_a_saved_folder_takes_no_weights_and_no_arguments(run, folder, saved):

@@ -139,3 +139,37 @@ def test_options_beside_settings_are_refused(small_net):
 def test_what_is_no_settings_is_refused(small_net, wrong):
     with pytest.raises(SettingsError, match="no settings: give one of CGhost"):
         ghostify.convert(small_net, wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("s: 2020-13-45", "s='2020-13-45'"),
+        ("s: !!int foo", "tag"),
+        ("s: " + "9" * 5000, "no YAML"),
+        ("s: 0x" + "f" * 5000, "too large to show"),
+        ("mode: [c-ghost]", r"mode=\['c-ghost'\] is no mode"),
+        ("mode: {a: 1}", "mode={'a': 1} is no mode"),
+        ("{mode: g-ghost, preset: [cifar]}", r"preset=\['cifar'\]"),
+        ("[" * 20000, "nest"),
+        ("{mode: cg-ghost, g: {mode: c-ghost}}", "g=CGhost.* give settings of g-ghost"),
+        ("{mode: cg-ghost, g: {}, c: 5}", "c=5 are no settings"),
+        ("{mode: cg-ghost, g: {}, c: {}, s: 2}", "'g' is no setting"),
+        ("seed: " + "1" * 40, "seed=1{40} makes no sense"),
+        ("d: 1000001", "d=1000001 makes no sense"),
+        ("keep: {a: 1}", "keep={'a': 1}"),
+        ("{mode: g-ghost, group_width: 1" + "0" * 400 + "}", "group_width=1"),
+        ("{mode: g-ghost, ghost_act: 3}", "ghost_act=3"),
+        ("{mode: g-ghost, divisor: " + "1" * 30 + "}", "divisor=1"),
+        ("s: 2\ns: 4", "'s' is given twice"),
+    ],
+)
+def test_a_text_that_no_reader_expects_is_refused_in_a_sentence(text, words):
+    with pytest.raises(SettingsError, match=words) as caught:
+        settings_from_yaml(text)
+    assert len(str(caught.value)) < 400
+
+
+def test_a_part_of_both_modes_needs_no_mode_and_may_be_left_out():
+    both = settings_from_yaml("{mode: cg-ghost, g: {ratio: 0.4}}")
+    assert (both.g.ratio, both.c) == (0.4, CGhost())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ghostify.errors import GhostifyError
+from ghostify.plans import rows
 from ghostify.reports.conversion import Report
 from ghostify.settings import Settings, settings_from_dict
 
@@ -116,25 +116,18 @@ class Plan:
         """A plan from what `Plan.to_dict` gave.
 
         Raises:
-            GhostifyError: The data is no plan.
+            GhostifyError: The data is no plan, or a value in it makes no sense.
         """
-        try:
-            return cls(
-                settings=settings_from_dict(data["settings"]),
-                replaced=tuple(
-                    Replacement(**{**row, "kernel_size": tuple(row["kernel_size"])})
-                    for row in data["replaced"]
-                ),
-                kept=tuple(Kept(**row) for row in data["kept"]),
-                untraced=tuple(data["untraced"]),
-                stages=tuple(StageRebuild(**_frozen(row)) for row in data.get("stages", ())),
-                kept_stages=tuple(Kept(**row) for row in data.get("kept_stages", ())),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise GhostifyError(
-                f"This is no plan ({type(error).__name__}: {error}): "
-                "give what Plan.to_dict() returned."
-            ) from error
+        settings = settings_from_dict(rows.part_of(data, "settings"))
+        rows.check(data, settings)
+        return cls(
+            settings=settings,
+            replaced=tuple(Replacement(**_frozen(row)) for row in data["replaced"]),
+            kept=tuple(Kept(**row) for row in data["kept"]),
+            untraced=tuple(data["untraced"]),
+            stages=tuple(StageRebuild(**_frozen(row)) for row in data.get("stages", ())),
+            kept_stages=tuple(Kept(**row) for row in data.get("kept_stages", ())),
+        )
 
     def __str__(self) -> str:
         return str(self.report) if self.report is not None else repr(self)

@@ -1,0 +1,5 @@
+"""What will be replaced by what: data that a person can read and edit."""
+
+from ghostify.plans.plan import Kept, Plan, Replacement, StageRebuild
+
+__all__ = ["Kept", "Plan", "Replacement", "StageRebuild"]
