@@ -242,10 +242,15 @@ def _total_titles(report: Report) -> tuple[str, ...]:
 
 def _total_rows(report: Report) -> list[list[str]]:
     before, after, measured = report.before, report.after, report.ratios
+
+    def row(title: str, was: int | None, now: int | None, ratio: float | None) -> list[str]:
+        mark = " (partial)" if report.how == "partial" and was is not None else ""
+        return [title, amount(was) + mark, amount(now) + mark, times(ratio) + mark]
+
     rows = [
         ["params", amount(before.params), amount(after.params), times(measured.params)],
-        ["MACs", amount(before.macs), amount(after.macs), times(measured.macs)],
-        ["activations", amount(before.acts), amount(after.acts), times(measured.acts)],
+        row("MACs", before.macs, after.macs, measured.macs),
+        row("activations", before.acts, after.acts, measured.acts),
     ]
     return rows if report.mode else [row[:2] for row in rows]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from ghostify.cost.counting import Run
+from ghostify.cost.run import Run
 from ghostify.graph.failure import describe_error
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 from ghostify.passes.surgery import swap_
