@@ -106,7 +106,8 @@ class Section:
 
     def folded(self, hidden: list[Any]) -> str:
         """What the rows that are not shown come to."""
-        saved = sum(row.saved for row in hidden)
+        known = (row for row in hidden if None not in (row.before.macs, row.after.macs))
+        saved = sum(row.saved for row in known)
         if saved:
             return f"{len(hidden)} more {self.kind}, which save {amount(saved)} MACs"
         macs = sum(row.before.macs or 0 for row in hidden)

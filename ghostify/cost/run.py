@@ -42,6 +42,8 @@ class Run(TorchDispatchMode):
             that. None for shapes alone.
     """
 
+    device = torch.device("cpu")
+
     def __init__(
         self,
         hollow: nn.Module,
@@ -79,10 +81,8 @@ class Run(TorchDispatchMode):
                 continue
         try:
             # In inference mode ops would come whole that the table knows by their parts.
-            with torch.inference_mode(False), torch.no_grad(), self.world:
-                args, kwargs = self._arguments()
-                with self._methods(), self:
-                    output = self.hollow(*args, **kwargs)
+            with _same_randomness(self.device), torch.inference_mode(False), torch.no_grad():
+                output = self._output()
             self.output = _shapes(output)
             # An error that the forward itself caught: it went another way than with data.
             self.error = self.refused
@@ -91,6 +91,12 @@ class Run(TorchDispatchMode):
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _output(self) -> Any:
+        with self.world:
+            args, kwargs = self._arguments()
+            with self._methods(), self:
+                return self.hollow(*args, **kwargs)
 
     def _methods(self) -> Any:
         """What looks after the methods that hand over values without an op."""
@@ -255,8 +261,7 @@ class RealRun(Run):
         fused = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
         try:
-            with _same_randomness(self.device):
-                super()._forward()
+            super()._forward()
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
         self.error = self.refused or self.error
