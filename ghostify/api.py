@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ghostify import saving, zoo
 from ghostify.calibrated import Calibrated
 from ghostify.cost.counting import count as count_costs
+from ghostify.cost.counting import count_both
 from ghostify.cost.figures import Count
 from ghostify.errors import ModelError, SavedFolderError, SettingsError, shown
 from ghostify.graph.inputs import ExampleInputs
@@ -294,14 +295,11 @@ def _recount(
 ) -> tuple[Count, Count]:
     """Costs before and after, for the image that is asked for, or the inputs of the save."""
     if input_size is not None or not folder.input_shapes:
-        return count_costs(original, None, input_size), count_costs(network, None, input_size)
+        return count_both(original, network, None, input_size)
     try:
-        return (
-            count_costs(original, _example(original, folder.input_shapes)),
-            count_costs(network, _example(network, folder.input_shapes)),
-        )
+        return count_both(original, network, _example(network, folder.input_shapes))
     except ModelError:  # inputs that shapes alone don't describe
-        return count_costs(original), count_costs(network)
+        return count_both(original, network)
 
 
 def _example(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
@@ -342,6 +340,7 @@ def _follow(
     found = survey(model, *inputs)
     with rewritten(found.hollow, settings):
         after = found.run.again(found.hollow).count()
+    after = _after(model, settings, found, after)
     report = compare(name_of(model), [settings], found.count, after)
     return replace(settings, report=report), images
 
@@ -358,8 +357,20 @@ def _decide(
     if images is not None:
         chosen, images = images.choose(network, chosen, found)
     decided, after = PLANNERS[type(chosen)](found, chosen)
+    after = _after(network, decided, found, after)
     report = compare(name_of(network), [decided], found.count, after)
     return replace(decided, report=report), images
+
+
+def _after(network: nn.Module, decided: Plan, found: Survey, after: Count) -> Count:
+    """What the converted network costs.
+
+    A shadow that can't be led through to the end leaves one more way to know, where the original
+    could be run for real: to convert it and run that.
+    """
+    if after.stopped is None or found.count.stopped is not None:
+        return after
+    return count_costs(rewrite(network, decided), found.run.inputs.example)
 
 
 def _remember_plan(converted: ModuleT, original: nn.Module, decided: Plan) -> ModuleT:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ghostify import api
-from ghostify.cost.counting import run_first
+from ghostify.cost.counting import look
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
@@ -123,26 +123,16 @@ def _subject(
     input_size: Sequence[int] | None,
     original: nn.Module | None,
 ) -> Subject:
-    candidates = list(candidate_inputs(model, example_inputs, input_size))
-    run = run_first(shadow(original or model).eval(), candidates)
+    before = model if original is None else original
+    candidates = candidate_inputs(model, example_inputs, input_size)
+    run = look(before, shadow(before).eval(), candidates).farthest
     if not run.calls:
         raise ModelError(f"The network can't be run: {run.stopped}. Give example_inputs.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-
-    def real(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        if leaf.dtype.is_floating_point:
-            return torch.rand(leaf.shape, generator=generator).to(device, leaf.dtype)
-        return torch.zeros(leaf.shape, dtype=leaf.dtype, device=device)
-
-    inputs = replace(
-        run.inputs,
-        args=pytree.tree_map(real, run.inputs.args),
-        kwargs=pytree.tree_map(real, dict(run.inputs.kwargs)),
+    args, kwargs = run.inputs.filled(device)
+    return Subject(
+        _twin(model), replace(run.inputs, args=args, kwargs=kwargs), run.output, original
     )
-    return Subject(_twin(model), inputs, run.output, original)
 
 
 def _twin(model: nn.Module) -> nn.Module:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from ghostify.cost.counting import run_first
+from ghostify.cost.counting import look
 from ghostify.errors import GhostifyError, ModelError, first_line
 from ghostify.graph.inputs import candidate_inputs
 from ghostify.graph.shadow import shadow
@@ -118,7 +118,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _image_size(model: nn.Module, input_size: Sequence[int] | None) -> tuple[int, int, int]:
-    run = run_first(shadow(model).eval(), candidate_inputs(model, None, input_size))
+    run = look(model, shadow(model).eval(), candidate_inputs(model, None, input_size)).farthest
     shape = tuple(run.inputs.args[0].shape) if run.inputs.args else ()
     if len(shape) != 4:
         raise ModelError(f"The network takes {run.inputs}, and no image: analyse one that does.")

@@ -40,7 +40,8 @@ def check(
 ) -> None:
     """Exit 1 where a conversion misses a bound.
 
-    Exits 0 where all bounds are met; else 1, with a line on stdout for each that is missed.
+    Exits 0 where all bounds are met; else 1, with a line on stdout for each that is missed. What
+    could not be counted whole meets no bound.
 
     \b
     ghostify check out --min-macs-ratio 1.8
@@ -83,12 +84,19 @@ def _report(
 def _print(report: Report, verdicts: tuple[Verdict, ...], as_json: bool) -> None:
     if as_json:
         rows = [
-            {"bound": v.bound, "limit": v.limit, "measured": v.measured, "met": v.met}
+            {
+                "bound": v.bound,
+                "limit": v.limit,
+                "measured": v.measured,
+                "met": v.met,
+                "reason": v.reason,
+            }
             for v in verdicts
         ]
         document = {
             "schema": SCHEMA,
             "model": report.model,
+            "how": report.how,
             "ok": all(v.met for v in verdicts),
             "bounds": rows,
         }

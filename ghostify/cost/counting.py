@@ -1,30 +1,30 @@
-"""Counting params, MACs and activations of any network, per layer, without computing anything."""
+"""Counting params, MACs and activations of any network, per layer.
+
+On shapes alone, without computing anything; where the forward reads its data, in one run for real.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
-    FakeTensorMode,
 )
-from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from ghostify.cost.figures import Cost, Count, LayerCount, add_costs
-from ghostify.cost.ops import CONVOLUTIONS, MACS, is_uncounted
-from ghostify.cost.shapes import RULES
+from ghostify.cost.figures import Count
+from ghostify.cost.limits import Limits, TooBig
+from ghostify.cost.readings import Readings
+from ghostify.cost.run import RealRun, Run
 from ghostify.errors import ModelError
-from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
-from ghostify.graph.shadow import fake_shadow, shadow
+from ghostify.graph.shadow import shadow
 
-_NEEDS_DATA = (NotImplementedError, DynamicOutputShapeException, DataDependentOutputException)
+SIZES_TRIED = 12
+"""Inputs on which a network is run for real, at most, until it takes one."""
 
 
 def count(
@@ -34,57 +34,184 @@ def count(
 ) -> Count:
     """Count a network's parameters, MACs and activations, in eval mode.
 
-    The network runs on the meta device: no data, no activation memory, and ``model`` itself is
-    neither run nor changed.
+    A copy of the network runs on the meta device: no data, no activation memory. Where its forward
+    reads its data (``if x.sum() > 0``, ``.item()``, non-maximum suppression), shapes alone don't
+    carry it to its end, and another copy runs once for real, on its own device; the count's ``how``
+    says which it was. ``model`` itself is neither run nor changed.
 
     Args:
         model: Any module.
-        example_inputs: What its ``forward`` takes (shapes and dtypes matter, values don't).
+        example_inputs: What its ``forward`` takes. Shapes and dtypes matter; values do where the
+            network is run for real.
         input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
 
     Raises:
         ModelError: The network can't take the inputs that were given.
 
     Example:
-        >>> count(nn.Conv2d(3, 8, 3, padding=1), input_size=(3, 32, 32)).total.macs
-        221184
+        >>> counted = count(nn.Conv2d(3, 8, 3, padding=1), input_size=(3, 32, 32))
+        >>> counted.total.macs, counted.how
+        (221184, 'shapes')
     """
     hollow = shadow(model).eval()
-    return run_first(hollow, candidate_inputs(model, example_inputs, input_size)).count()
+    return look(model, hollow, candidate_inputs(model, example_inputs, input_size)).count()
+
+
+def count_both(
+    original: nn.Module,
+    converted: nn.Module,
+    example_inputs: ExampleInputs | None = None,
+    input_size: Sequence[int] | None = None,
+) -> tuple[Count, Count]:
+    """Count a network and what it was converted to, where data decides on one way through both.
+
+    That is the way of the converted network.
+
+    Raises:
+        ModelError: A network can't take the inputs that were given.
+    """
+    inputs = candidate_inputs(converted, example_inputs, input_size)
+    seen = look(converted, shadow(converted).eval(), inputs)
+    if seen.real is not None:
+        before = run_on_shapes(shadow(original).eval(), seen.real.inputs, seen.real.recorded)
+        if before.error is None:
+            return before.count(), seen.count()
+    return count(original, example_inputs, input_size), seen.count()
+
+
+@dataclass(frozen=True)
+class Look:
+    """How far a network could be run.
+
+    Attributes:
+        shapes: Its run on shapes alone, on the first inputs that it can take, else on those that
+            bring it farthest.
+        real: Its run for real; None where shapes did, or where there could be none.
+        obstacle: Why there could be none.
+    """
+
+    shapes: Run
+    real: RealRun | None = None
+    obstacle: str = ""
+
+    @property
+    def farthest(self) -> Run:
+        """The run that came farthest."""
+        real = self.real
+        return self.shapes if real is None or real.reach < self.shapes.reach else real
+
+    def follow(self, hollow: nn.Module) -> Run:
+        """A shadow's run on shapes, led by what the run for real read of its data."""
+        if self.real is None:
+            return self.shapes
+        led = run_on_shapes(hollow, self.real.inputs, self.real.recorded)
+        return led if led.reach >= self.shapes.reach else self.shapes
+
+    def count(self) -> Count:
+        """The costs, from the run that came farthest."""
+        return self.describe(self.farthest)
+
+    def describe(self, run: Run) -> Count:
+        """The costs from a run, with what kept the network from being run for real."""
+        counted = run.count()
+        if counted.stopped is None or not self.obstacle:
+            return counted
+        return replace(counted, stopped=f"{counted.stopped}; {self.obstacle}")
+
+
+def look(model: nn.Module, hollow: nn.Module, candidates: Iterable[Inputs]) -> Look:
+    """Run a network's shadow and, where that stops early, the network for real.
+
+    Args:
+        model: The network; it is neither run nor changed.
+        hollow: Its shadow, in eval mode.
+        candidates: Inputs to try, best first.
+
+    Raises:
+        ModelError: The only candidate is the caller's own, and the network can't take it.
+    """
+    tries = _Tries(iter(candidates))
+    shapes = tries.run(hollow)
+    if shapes.error is None:
+        return Look(shapes)
+    real, obstacle = _run_for_real(model, tries.for_real(shapes), str(shapes.stopped))
+    ran = real is not None and real.error is None
+    if not ran and not shapes.inputs.assumed and not needs_data(shapes.error):
+        raise ModelError(
+            f"The network can't take an input of {shapes.inputs}: {shapes.stopped}. "
+            "Give example_inputs (or an input size) that its forward takes."
+        )
+    return Look(shapes, real, obstacle)
 
 
 def run_first(hollow: nn.Module, candidates: Iterable[Inputs]) -> Run:
-    """Run a shadow on the first inputs that it can take, else on those that bring it farthest.
-
-    Raises:
-        ModelError: The only candidate is the caller's own, and the network computes nothing on it.
-    """
-    farthest: Run | None = None
-    for inputs in candidates:
-        run = _run(hollow, inputs)
-        if run.error is None:
-            return run
-        if not inputs.assumed and not needs_data(run.error):
-            raise ModelError(
-                f"The network can't take an input of {inputs}: {run.stopped}. "
-                "Give example_inputs (or an input size) that its forward takes."
-            )
-        if farthest is None or run.calls > farthest.calls:
-            farthest = run
-        if run.macs and needs_data(run.error):
-            break  # another size would stop there too
-    assert farthest is not None, "there is always a candidate"
-    return farthest
+    """Run a shadow on the first inputs that it can take, else on those that bring it farthest."""
+    return _Tries(iter(candidates)).run(hollow)
 
 
-def _run(hollow: nn.Module, inputs: Inputs) -> Run:
-    """On the meta device; pretending to be on the CPU where the forward makes tensors there."""
-    run = Run(hollow, inputs)
-    if run.error is not None and "device" in str(run.error):
-        pretended = Run(hollow, inputs, pretend_cpu=True)
+@dataclass
+class _Tries:
+    """Inputs that a network is tried with."""
+
+    candidates: Iterator[Inputs]
+    need_data: list[Inputs] = field(default_factory=list)
+
+    def run(self, hollow: nn.Module) -> Run:
+        farthest: Run | None = None
+        for inputs in self.candidates:
+            run = run_on_shapes(hollow, inputs)
+            if run.error is None:
+                return run
+            if farthest is None or run.calls > farthest.calls:
+                farthest = run
+            if needs_data(run.error):
+                self.need_data.append(inputs)
+                if run.macs:
+                    break  # another size would stop there too
+        assert farthest is not None, "there is always a candidate"
+        return farthest
+
+    def for_real(self, farthest: Run) -> Iterator[Inputs]:
+        """Those that it may take: what brought it farthest, then what stopped for want of data."""
+        others = (inputs for inputs in self.need_data if inputs is not farthest.inputs)
+        untried = self.candidates if self.need_data else iter(())
+        return islice(chain([farthest.inputs], others, untried), SIZES_TRIED)
+
+
+def run_on_shapes(hollow: nn.Module, inputs: Inputs, readings: Readings | None = None) -> Run:
+    """On the meta device; pretending to be on the CPU where the forward has tensors there."""
+    run = Run(hollow, inputs, readings=readings)
+    if run.error is not None and (readings or _is_of_devices(run.error)):
+        pretended = Run(hollow, inputs, pretend_cpu=True, readings=readings)
         if pretended.error is None or pretended.calls > run.calls:
             return pretended
     return run
+
+
+def _is_of_devices(error: Exception) -> bool:
+    return "device" in str(error) or "copy out of meta" in str(error)
+
+
+def _run_for_real(
+    model: nn.Module, candidates: Iterable[Inputs], shapes_end: str
+) -> tuple[RealRun | None, str]:
+    """The first run that comes to its end, else the farthest; or why there is none."""
+    if any(t.is_meta for t in chain(model.parameters(), model.buffers())):
+        return None, "its weights have no data (meta device), so that it can't be run for real"
+    limits = Limits()
+    farthest: RealRun | None = None
+    for inputs in candidates:
+        try:
+            run = RealRun(model, inputs, limits, shapes_end)
+        except (TooBig, ModelError) as error:
+            return farthest, f"it can't be run for real: {error}"
+        if run.error is None:
+            return run, ""
+        if farthest is None or run.calls > farthest.calls:
+            farthest = run
+        if isinstance(run.error, TooBig):
+            break
+    return farthest, ""
 
 
 def needs_data(error: Exception) -> bool:
@@ -94,173 +221,3 @@ def needs_data(error: Exception) -> bool:
     ):
         return True
     return "meta" in str(error)
-
-
-class Run(TorchDispatchMode):
-    """One forward pass of a shadow, watched op by op.
-
-    Attributes:
-        inputs: What it ran on.
-        error: What stopped it; None when it ran through.
-        output: Nested shapes of the output.
-        entered: Positional arguments of each module's first call.
-    """
-
-    def __init__(self, hollow: nn.Module, inputs: Inputs, pretend_cpu: bool = False) -> None:
-        super().__init__()
-        self.inputs, self.pretend_cpu = inputs, pretend_cpu
-        fake = FakeTensorMode(allow_non_fake_inputs=True) if pretend_cpu else None
-        self.world = nullcontext() if fake is None else fake
-        self.hollow = hollow if fake is None else fake_shadow(hollow, fake)
-        self.names = {module: name for name, module in self.hollow.named_modules()}
-        self.stack: list[nn.Module] = [self.hollow]
-        self.macs: dict[nn.Module, int] = {}
-        self.acts: dict[nn.Module, int] = {}
-        self.conv_macs: dict[nn.Module, int] = {}
-        self.called: dict[nn.Module, int] = {}
-        self.entered: dict[nn.Module, tuple[Any, ...]] = {}
-        self.shapes: dict[nn.Module, tuple[int, ...]] = {}
-        self.uncounted: dict[str, int] = {}
-        self.error: Exception | None = None
-        self.output: Any = None
-        self._forward()
-
-    def _forward(self) -> None:
-        handles = []
-        for module in self.names:
-            try:
-                handles.append(module.register_forward_pre_hook(self._enter))
-                handles.append(module.register_forward_hook(self._leave, always_call=True))
-            except RuntimeError:  # scripted modules take no hooks; their ops count for the parent
-                continue
-        try:
-            with torch.no_grad(), self.world:
-                args, kwargs = self._arguments()
-                with self:
-                    output = self.hollow(*args, **kwargs)
-            self.output = _shapes(output)
-        except Exception as error:
-            self.error = error
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        given = self.inputs.args, dict(self.inputs.kwargs)
-        if not self.pretend_cpu:
-            return given
-
-        def pretend(leaf: Any) -> Any:
-            return torch.empty(leaf.shape, dtype=leaf.dtype) if isinstance(leaf, Tensor) else leaf
-
-        return pytree.tree_map(pretend, given)
-
-    def _enter(self, module: nn.Module, args: Any) -> None:
-        self.stack.append(module)
-        self.called[module] = self.called.get(module, 0) + 1
-        self.entered.setdefault(module, args)
-
-    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self.stack.pop()
-        if isinstance(output, Tensor):
-            self.shapes[module] = tuple(output.shape)
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        name = func._schema.name
-        rule = RULES.get(name) or RULES.get(f"{name}.{func._overloadname}")
-        out = None
-        if rule is not None and isinstance(args[0], Tensor) and args[0].is_meta:
-            out = rule(*args, **(kwargs or {}))
-        if out is None:
-            out = func(*args, **(kwargs or {}))
-        self._tally(name, args, out)
-        return out
-
-    def _tally(self, name: str, args: tuple[Any, ...], out: Any) -> None:
-        macs_of = MACS.get(name)
-        module = self.stack[-1]
-        if macs_of is not None:
-            first = out[0] if isinstance(out, tuple) else out
-            macs = macs_of(args, first)
-            self.macs[module] = self.macs.get(module, 0) + macs
-            if name in CONVOLUTIONS:
-                self.acts[module] = self.acts.get(module, 0) + first.numel()
-                self.conv_macs[module] = self.conv_macs.get(module, 0) + macs
-        elif is_uncounted(name):
-            self.uncounted[name] = self.uncounted.get(name, 0) + 1
-
-    def again(self, hollow: nn.Module) -> Run:
-        """The same pass on another shadow, one that was rewritten since."""
-        return Run(hollow, self.inputs, self.pretend_cpu)
-
-    @property
-    def calls(self) -> int:
-        """How far the pass came."""
-        return sum(self.called.values())
-
-    @property
-    def stopped(self) -> str | None:
-        """Where the pass stopped, and why, in a line."""
-        return None if self.error is None else describe_error(self.error)
-
-    def count(self) -> Count:
-        """The tallies as data; params alone where nothing could be run."""
-        ran = self.error is None or bool(self.macs)
-        layers = tuple(self._layer(module, ran) for module in self._order())
-        total = add_costs(c.cost for c in layers)
-        return Count(
-            total=total if ran else Cost(total.params, None, None, None),
-            layers=layers,
-            inputs=str(self.inputs),
-            assumed=self.inputs.assumed,
-            uncounted=self.uncounted,
-            stopped=self.stopped,
-            output=self.output,
-        )
-
-    def _order(self) -> list[nn.Module]:
-        """Modules with a cost: those called, in order, then the others."""
-        order = dict.fromkeys([*self.called, *self.names])
-        return [m for m in order if m in self.macs or any(True for _ in m.parameters(False))]
-
-    def _layer(self, module: nn.Module, ran: bool) -> LayerCount:
-        cost = Cost(
-            params=self._own_params(module),
-            macs=self.macs.get(module, 0) if ran else None,
-            acts=self.acts.get(module, 0) if ran else None,
-            conv_macs=self.conv_macs.get(module, 0) if ran else None,
-        )
-        calls = self.called.get(module, 0)
-        return LayerCount(
-            self.names[module], type(module).__name__, cost, calls, self.shapes.get(module)
-        )
-
-    def _own_params(self, module: nn.Module) -> int:
-        """Parameters that the module is the first to hold (tied ones count once)."""
-        if not hasattr(self, "_owner"):
-            self._owner: dict[int, nn.Module] = {}
-            for holder in self.names:
-                for parameter in holder._parameters.values():
-                    self._owner.setdefault(id(parameter), holder)
-        own = {id(p): p for p in module._parameters.values() if p is not None}
-        return sum(_numel(p) for key, p in own.items() if self._owner[key] is module)
-
-
-def _numel(parameter: Tensor) -> int:
-    try:
-        return parameter.numel()
-    except ValueError:  # a lazy module's parameter has no shape before its first forward pass
-        return 0
-
-
-def _shapes(output: Any) -> Any:
-    """The nested shapes of an output."""
-    if isinstance(output, Tensor):
-        return tuple(output.shape)
-    if isinstance(output, dict):
-        return {key: _shapes(value) for key, value in output.items()}
-    if isinstance(output, list | tuple):
-        return [_shapes(value) for value in output]
-    return type(output).__name__

@@ -63,6 +63,18 @@ def _trilinear(args: tuple[Any, ...], out: Any) -> int:
     return rows * (weight.numel() + weight.shape[0] * weight.shape[-1])
 
 
+def _recurrent(args: tuple[Any, ...], out: Any) -> int:
+    """One layer in one direction: each row meets both weights. ``(rows..., features)``."""
+    x, of_input, of_state = args[:3]
+    return prod(x.shape[:-1]) * (of_input.numel() + of_state.numel())
+
+
+def _recurrent_layers(args: tuple[Any, ...], out: Any) -> int:
+    """All layers and directions at once, their weights in one list."""
+    x, weights = args[:2]
+    return prod(x.shape[:-1]) * sum(weight.numel() for weight in weights if weight.ndim == 2)
+
+
 MACS: dict[str, MacsFunction] = {
     "aten::convolution": _convolution,
     "aten::convolution_overrideable": _convolution,
@@ -86,6 +98,9 @@ MACS: dict[str, MacsFunction] = {
     "aten::linear": _linear,
     "aten::mkldnn_linear": _linear,
     "aten::_trilinear": _trilinear,
+    "aten::mkldnn_rnn_layer": _recurrent,
+    "aten::_cudnn_rnn": _recurrent_layers,
+    "aten::miopen_rnn": _recurrent_layers,
     "aten::_scaled_dot_product_flash_attention": _attention,
     "aten::_scaled_dot_product_flash_attention_for_cpu": _attention,
     "aten::_scaled_dot_product_efficient_attention": _attention,
@@ -126,11 +141,22 @@ UNKNOWN = frozenset(
         "aten::linalg_matrix_exp",
         "aten::linalg_qr",
         "aten::linalg_solve_triangular",
-        "aten::mkldnn_rnn_layer",
-        "aten::_cudnn_rnn",
+        "aten::_lstm_mps",
     }
 )
 """Ops of PyTorch's own that multiply and accumulate in ways the table has no rule for."""
+
+
+FREE = frozenset(
+    {
+        "torchvision::nms",
+        "torchvision::roi_align",
+        "torchvision::roi_pool",
+        "torchvision::ps_roi_align",
+        "torchvision::ps_roi_pool",
+    }
+)
+"""Ops of others that sort, pool or interpolate: no MACs, as PyTorch's own of that kind."""
 
 
 def is_uncounted(op: str) -> bool:
@@ -139,4 +165,5 @@ def is_uncounted(op: str) -> bool:
     Every op that is not PyTorch's own is; PyTorch's element-wise, pooling, normalising and
     shape-changing ops have none, by the convention of RegNet's and the GhostNet papers.
     """
-    return op in UNKNOWN or (op not in MACS and not op.startswith(("aten::", "prim", "profiler")))
+    foreign = op not in MACS and op not in FREE
+    return op in UNKNOWN or (foreign and not op.startswith(("aten::", "prim", "profiler")))

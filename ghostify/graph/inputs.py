@@ -33,11 +33,47 @@ class Inputs:
         args: Positional arguments.
         kwargs: Keyword arguments.
         assumed: Whether ghostify worked them out itself.
+        given: The caller's own arguments, positional and by keyword, where they have data.
     """
 
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     assumed: bool = False
+    given: tuple[tuple[Any, ...], Mapping[str, Any]] | None = field(
+        default=None, compare=False, repr=False
+    )
+
+    @property
+    def example(self) -> ExampleInputs:
+        """The same as a caller would give it, with the data if there is any."""
+        args, kwargs = self.given or (self.args, self.kwargs)
+        return dict(kwargs) if kwargs else args
+
+    @property
+    def has_data(self) -> bool:
+        """Whether the caller gave a tensor with data."""
+        return any(isinstance(x, Tensor) and not x.is_meta for x in pytree.tree_leaves(self.given))
+
+    def filled(self, device: torch.device) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments as real tensors: copies of the caller's, else numbers made up.
+
+        Those are uniform in 0..1, always the same ones; whole numbers are 0, an index that is
+        always there.
+        """
+        generator = torch.Generator().manual_seed(0)
+
+        def fill(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            if not leaf.is_meta:
+                return leaf.detach().to(device, copy=True)
+            if leaf.dtype.is_floating_point:
+                return torch.rand(leaf.shape, generator=generator).to(device, leaf.dtype)
+            return torch.zeros(leaf.shape, dtype=leaf.dtype, device=device)
+
+        args, kwargs = self.given or (self.args, self.kwargs)
+        filled: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map(fill, (args, dict(kwargs)))
+        return filled
 
     def __str__(self) -> str:
         shapes = [
@@ -57,7 +93,8 @@ def candidate_inputs(
 
     Args:
         model: The network; its first Conv2d tells channels and dtype, its configuration the size.
-        example_inputs: What its ``forward`` takes; only shapes and dtypes are used.
+        example_inputs: What its ``forward`` takes; shapes and dtypes matter, and values where the
+            network has to be run for real.
         input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
 
     Raises:
@@ -104,11 +141,16 @@ def _from_example(example_inputs: ExampleInputs) -> Inputs:
             return torch.empty_like(leaf, device="meta")
         return leaf
 
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
     if isinstance(example_inputs, Tensor):
-        return Inputs(args=(hollow(example_inputs),))
-    if isinstance(example_inputs, Mapping):
-        return Inputs(kwargs=pytree.tree_map(hollow, dict(example_inputs)))
-    return Inputs(args=pytree.tree_map(hollow, tuple(example_inputs)))
+        args = (example_inputs,)
+    elif isinstance(example_inputs, Mapping):
+        kwargs = dict(example_inputs)
+    else:
+        args = tuple(example_inputs)
+    shapes = pytree.tree_map(hollow, (args, kwargs))
+    return Inputs(args=shapes[0], kwargs=shapes[1], given=(args, kwargs))
 
 
 def _image(sizes: Sequence[int], dtype: torch.dtype, images: int, assumed: bool = True) -> Inputs:

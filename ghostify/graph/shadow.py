@@ -1,4 +1,7 @@
-"""Copies of a network whose tensors have shapes but no data: they run in no time and no memory."""
+"""Copies of a network to run in its place.
+
+A shadow's tensors have shapes but no data: it runs in no time and no memory. A twin's have data.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +43,29 @@ def shadow(model: ModuleT) -> ModuleT:
     hollow = _copy(
         model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False)
     )
-    for module in hollow.modules():
+    _leave_hooks_out(hollow)
+    return hollow
+
+
+def twin(model: ModuleT) -> ModuleT:
+    """A deep copy of ``model`` with all its data, to be run; nothing of ``model`` changes by that.
+
+    The caller's forward hooks are left out as in a `shadow`.
+
+    Raises:
+        ModelError: The model can't be copied.
+    """
+    made = _copy(model, lambda tensor: tensor.detach().clone())
+    _leave_hooks_out(made)
+    return made
+
+
+def _leave_hooks_out(copied: nn.Module) -> None:
+    for module in copied.modules():
         for name in ("_forward_pre_hooks", "_forward_hooks"):
             hooks = module.__dict__.get(name, {})
             for key in [key for key, hook in hooks.items() if _is_plain_function(hook)]:
                 del hooks[key]
-    return hollow
 
 
 def _is_plain_function(hook: Any) -> bool:
@@ -105,7 +125,7 @@ def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
 
 
 def _like(tensor: Tensor, hollow: Callable[[Tensor], Tensor]) -> Tensor:
-    """The tensor without its data, a parameter staying one."""
+    """The tensor as ``hollow`` makes it, a parameter staying one."""
     try:
         empty = hollow(tensor)
     except (RuntimeError, NotImplementedError):  # quantised or otherwise exotic: keep it as it is

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from ghostify.cost.counting import Run
 from ghostify.cost.figures import Cost, Count, add_costs
 from ghostify.cost.ratios import saved
+from ghostify.cost.run import Run
 from ghostify.graph.failure import describe_error
 from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
 from ghostify.nn.swap import Undo

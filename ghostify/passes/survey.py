@@ -10,8 +10,9 @@ import torch
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from ghostify.cost.counting import Run, run_first
+from ghostify.cost.counting import look
 from ghostify.cost.figures import Count
+from ghostify.cost.run import Run
 from ghostify.errors import ModelError
 from ghostify.graph.ends import find_ends
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs, forward_parameters
@@ -26,8 +27,9 @@ class Survey:
 
     Attributes:
         hollow: A copy of it on the meta device, in eval mode.
-        run: The forward pass that counted its costs.
-        count: Those costs.
+        run: Its forward pass: on shapes alone or, where the network reads its data, led by what a
+            run for real read.
+        count: Its costs, from that pass or from the run for real.
         tracing: What of it traces.
         ends: Its first and last layers.
         lazy: Names of the modules whose shapes were unknown before the shadow ran.
@@ -59,6 +61,8 @@ def survey(
 ) -> Survey:
     """Look at a network: run its shadow, trace it, find its ends.
 
+    Where shapes alone don't carry the shadow to its end, a copy of the network runs once for real.
+
     Raises:
         ModelError: The network can't be copied, or can't take the inputs that were given; or it is
             a program of TorchScript, whose parts are no modules any more.
@@ -70,17 +74,20 @@ def survey(
         )
     hollow = shadow(model).eval()
     lazy = frozenset(n for n, m in hollow.named_modules() if isinstance(m, LazyModuleMixin))
-    run = run_first(hollow, candidate_inputs(model, example_inputs, input_size))
-    return _look(hollow, run, lazy)
+    seen = look(model, hollow, candidate_inputs(model, example_inputs, input_size))
+    run = seen.follow(hollow)
+    # With the run that will count the converted network too, if it comes as far as any.
+    count = seen.count() if seen.farthest.reach > run.reach else seen.describe(run)
+    return _look(hollow, run, count, lazy)
 
 
 def survey_again(before: Survey) -> Survey:
     """Look at the shadow of a survey that was rewritten since."""
-    return _look(before.hollow, before.run.again(before.hollow), before.lazy)
+    run = before.run.again(before.hollow)
+    return _look(before.hollow, run, run.count(), before.lazy)
 
 
-def _look(hollow: nn.Module, run: Run, lazy: frozenset[str]) -> Survey:
-    count = run.count()
+def _look(hollow: nn.Module, run: Run, count: Count, lazy: frozenset[str]) -> Survey:
     tracing = trace(hollow, _given(hollow, run.inputs))
     modules = dict(hollow.named_modules())
     called = [c.name for c in count.layers if c.calls and isinstance(modules[c.name], LAYERS)]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from torch import nn
 
-from ghostify.cost.counting import Run
 from ghostify.cost.figures import Count
+from ghostify.cost.run import Run
 from ghostify.graph.failure import describe_error
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 from ghostify.nn.start import move_hooks

@@ -8,7 +8,7 @@ from typing import Any
 
 from ghostify.errors import GhostifyError, shown
 from ghostify.nn.ghost import check_s_d
-from ghostify.settings import CGGhost, GGhost, Settings
+from ghostify.settings import GGhost, Settings
 from ghostify.settings.base import check_flag, check_number, check_whole
 
 LARGEST_SIZE = 2**31 - 1
@@ -33,7 +33,7 @@ def check(data: Mapping[str, Any], settings: Settings) -> None:
     for row in layers:
         _check_layer(row)
     for row in stages:
-        _check_stage(row, settings.g if isinstance(settings, CGGhost) else settings)
+        _check_stage(row, settings.stages)
     names = Counter([row["name"] for row in layers]) + Counter(row["place"] for row in stages)
     for name, times in names.items():
         if times > 1:
@@ -80,8 +80,8 @@ def _check_layer(row: Mapping[str, Any]) -> None:
         raise _no_plan(f"kernel_size={shown(row['kernel_size'])} makes no sense: give two sizes")
 
 
-def _check_stage(row: Mapping[str, Any], settings: Settings) -> None:
-    assert isinstance(settings, GGhost)
+def _check_stage(row: Mapping[str, Any], settings: GGhost | None) -> None:
+    assert settings is not None
     channels = row["channels"]
     check_whole("channels", channels, 2, LARGEST_SIZE)
     check_whole("complicated", row["complicated"], 1, channels - 1)

@@ -49,16 +49,18 @@ class Verdict:
         bound: Name of the bound, as in `Bounds`.
         limit: Its value.
         measured: What the network has; None where it could not be counted.
+        reason: Why it could not be counted whole; None where it was.
     """
 
     bound: str
     limit: float
     measured: float | None
+    reason: str | None = None
 
     @property
     def met(self) -> bool:
-        """Whether the bound holds; what could not be counted does not."""
-        if self.measured is None:
+        """Whether the bound holds; what could not be counted whole meets none."""
+        if self.measured is None or self.reason is not None:
             return False
         is_minimum = self.bound.startswith("min_")
         return self.measured >= self.limit if is_minimum else self.measured <= self.limit
@@ -67,7 +69,8 @@ class Verdict:
         sign = "at least" if self.bound.startswith("min_") else "at most"
         measured = "unknown" if self.measured is None else _shown(self.measured)
         what = self.bound.partition("_")[2].replace("_", " ")
-        return f"{what} is {measured}, must be {sign} {self.limit:,}".removesuffix(".0")
+        said = f"{what} is {measured}, must be {sign} {self.limit:,}".removesuffix(".0")
+        return said if self.reason is None else f"{said} (not counted whole: {self.reason})"
 
 
 def check(report: Report, bounds: Bounds) -> tuple[Verdict, ...]:
@@ -93,7 +96,11 @@ def check(report: Report, bounds: Bounds) -> tuple[Verdict, ...]:
     given = {name: limit for name, limit in dataclasses.asdict(bounds).items() if limit is not None}
     if not given:
         raise SettingsError(f"No bound is given: give one of {', '.join(measured)}.")
-    return tuple(Verdict(name, limit, measured[name]) for name, limit in given.items())
+    return tuple(
+        # Parameters are counted in any case.
+        Verdict(name, limit, measured[name], None if "params" in name else report.missing)
+        for name, limit in given.items()
+    )
 
 
 def _shown(value: float) -> str:

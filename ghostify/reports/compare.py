@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from ghostify.cost.figures import Cost, Count, LayerCount
+from ghostify.cost.figures import Cost, Count, LayerCount, worst
 from ghostify.cost.theory import approximate_ratio, compression_ratio, speedup_ratio
 from ghostify.plans import Plan, Replacement
 from ghostify.reports.compare_stages import compare_stages
 from ghostify.reports.conversion import Report, Row
+from ghostify.reports.tables import amount
 
 
 def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Report:
@@ -33,7 +34,7 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
             cost = costs.get(kept.name, Cost())
             rows.append(Row(kept.name, kept.kind, cost, cost, reason=kept.reason))
     rows.sort(key=lambda row: order.get(row.name, len(order)))
-    notes = (*_untraced(plans[-1]), *_notes(before))
+    notes = (*_untraced(plans[-1]), *dict.fromkeys((*_notes(before), *_loss(after))))
     mode = "+".join(dict.fromkeys(plan.settings.mode for plan in plans))
     return Report(
         model=name,
@@ -44,6 +45,8 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
         inputs=before.inputs,
         notes=notes,
         stages=compare_stages(plans, before, after),
+        how=worst(before.how, after.how),
+        missing=before.missing or after.missing,
     )
 
 
@@ -53,8 +56,17 @@ def describe(name: str, model: nn.Module, count: Count) -> Report:
         Row(layer.name, layer.kind, layer.cost, layer.cost, _shape(layer), reason="not converted")
         for layer in count.layers
     )
-    notes = tuple(_notes(count))
-    return Report(name, "", count.total, count.total, rows, count.inputs, notes)
+    return Report(
+        model=name,
+        mode="",
+        before=count.total,
+        after=count.total,
+        rows=rows,
+        inputs=count.inputs,
+        notes=tuple(_notes(count)),
+        how=count.how,
+        missing=count.missing,
+    )
 
 
 def _replaced(item: Replacement, before: Cost, after: Cost) -> Row:
@@ -87,15 +99,40 @@ def _untraced(plan: Plan) -> Iterator[str]:
 def _notes(count: Count) -> Iterator[str]:
     if count.assumed and count.stopped is None:
         yield "that input was assumed: give input_size or example_inputs for another"
-    if count.stopped is not None and count.total.macs is None:
-        yield f"MACs unknown, the network could not be run on {count.inputs}: {count.stopped}"
-    elif count.stopped is not None:
-        yield f"MACs are those of the layers up to where the counting pass stopped: {count.stopped}"
+    yield from how_counted(count)
     idle = sum(1 for layer in count.layers if not layer.calls and layer.cost.params)
     if idle and count.stopped is None:
         yield (
             f"{idle} modules with parameters are not called in eval mode: "
             "they add no MACs of their own"
         )
+    yield from _uncounted(count)
+
+
+def how_counted(count: Count) -> Iterator[str]:
+    """What a reader must know of how a network was counted; nothing where shapes alone did."""
+    if count.stopped is not None:
+        known = sum(layer.cost.macs or 0 for layer in count.layers)
+        yield (
+            f"MACs and activations unknown, the network could not be run to its end on "
+            f"{count.inputs}: {count.stopped}"
+        )
+        if known:
+            yield f"partial: the layers up to there have {amount(known)} MACs"
+    elif count.shapes_end is not None:
+        yield (
+            f"counted in one run for real, on {count.ran_on}, since the forward reads its data "
+            f"({count.shapes_end}): MACs and activations are those of the way that it took"
+        )
+
+
+def _loss(after: Count) -> Iterator[str]:
+    """What the converted network's count lacks."""
+    if after.stopped is not None:
+        yield f"the converted network could not be run to its end: {after.stopped}"
+    yield from _uncounted(after)
+
+
+def _uncounted(count: Count) -> Iterator[str]:
     for op, times in count.uncounted.items():
-        yield f"{op} ran {times} times: its MACs are not known and not counted"
+        yield f"partial: {op} ran {times} times, and its MACs are not known and not counted"

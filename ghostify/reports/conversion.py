@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ghostify.cost.figures import Cost
+from ghostify.cost.figures import Cost, How
 from ghostify.cost.ratios import Ratios, ratios_of, saved
 from ghostify.reports.stage_rows import StageRow
 
@@ -82,6 +82,8 @@ class Report:
         inputs: Shapes of the inputs that MACs and activations are for.
         notes: What a reader must know: assumed inputs, where tracing or counting stopped, ops
             that were not counted.
+        how: How MACs and activations were got: ``"shapes"``, ``"run"`` or ``"partial"``.
+        missing: What was not counted, before or after, or why not; None where all was.
     """
 
     model: str
@@ -92,6 +94,8 @@ class Report:
     inputs: str = ""
     notes: tuple[str, ...] = ()
     stages: tuple[StageRow, ...] = ()
+    how: How = "shapes"
+    missing: str | None = None
 
     @property
     def ratios(self) -> Ratios:
@@ -135,6 +139,8 @@ class Report:
             "model": self.model,
             "mode": self.mode,
             "inputs": self.inputs,
+            "how": self.how,
+            "missing": self.missing,
             "before": dataclasses.asdict(self.before),
             "after": dataclasses.asdict(self.after),
             "ratios": dataclasses.asdict(self.ratios),
@@ -159,6 +165,8 @@ class Report:
             inputs=data["inputs"],
             notes=tuple(data["notes"]),
             stages=tuple(StageRow.from_dict(row) for row in data.get("stages", ())),
+            how=data.get("how", "shapes"),
+            missing=data.get("missing"),
         )
 
     def to_markdown(self, order: Order = "savings") -> str:

@@ -106,7 +106,8 @@ class Section:
 
     def folded(self, hidden: list[Any]) -> str:
         """What the rows that are not shown come to."""
-        saved = sum(row.saved for row in hidden)
+        known = (row for row in hidden if None not in (row.before.macs, row.after.macs))
+        saved = sum(row.saved for row in known)
         if saved:
             return f"{len(hidden)} more {self.kind}, which save {amount(saved)} MACs"
         macs = sum(row.before.macs or 0 for row in hidden)
@@ -242,10 +243,15 @@ def _total_titles(report: Report) -> tuple[str, ...]:
 
 def _total_rows(report: Report) -> list[list[str]]:
     before, after, measured = report.before, report.after, report.ratios
+
+    def row(title: str, was: int | None, now: int | None, ratio: float | None) -> list[str]:
+        mark = " (partial)" if report.how == "partial" and was is not None else ""
+        return [title, amount(was) + mark, amount(now) + mark, times(ratio) + mark]
+
     rows = [
         ["params", amount(before.params), amount(after.params), times(measured.params)],
-        ["MACs", amount(before.macs), amount(after.macs), times(measured.macs)],
-        ["activations", amount(before.acts), amount(after.acts), times(measured.acts)],
+        row("MACs", before.macs, after.macs, measured.macs),
+        row("activations", before.acts, after.acts, measured.acts),
     ]
     return rows if report.mode else [row[:2] for row in rows]
 

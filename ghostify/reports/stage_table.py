@@ -12,12 +12,13 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from ghostify.cost.figures import Cost, add_costs
+from ghostify.cost.figures import Cost, How, add_costs
 from ghostify.cost.theory import stage_ratio
 from ghostify.graph.stages import NoStage, Stage
 from ghostify.passes.g_ghost import find_stages
 from ghostify.passes.stage_build import complicated_channels
 from ghostify.passes.survey import Survey
+from ghostify.reports.compare import how_counted
 from ghostify.reports.compare_stages import block_costs
 from ghostify.reports.tables import (
     Column,
@@ -72,7 +73,8 @@ class StageTable:
         stages: The stages, in network order.
         left: What is no stage, and why.
         inputs: Shapes of the inputs that MACs are for.
-        notes: Where tracing stopped.
+        notes: Where tracing or counting stopped, or how else it was counted.
+        how: How MACs were got: ``"shapes"``, ``"run"`` or ``"partial"``.
     """
 
     model: str
@@ -80,6 +82,7 @@ class StageTable:
     left: tuple[NoStage, ...]
     inputs: str = ""
     notes: tuple[str, ...] = ()
+    how: How = "shapes"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -87,6 +90,7 @@ class StageTable:
             "schema": SCHEMA,
             "model": self.model,
             "inputs": self.inputs,
+            "how": self.how,
             "stages": [asdict(stage) for stage in self.stages],
             "left": [asdict(left) for left in self.left],
             "notes": list(self.notes),
@@ -153,11 +157,13 @@ def tabulate_stages(name: str, survey: Survey, settings: GGhost) -> StageTable:
     finding = find_stages(survey, settings.min_blocks)
     costs = survey.count.by_module()
     stages = tuple(_info(stage, survey, costs, settings) for stage in finding.stages)
-    notes = tuple(
+    stops = (
         f"tracing stopped in {stop.module or 'the network'}: {stop.where}"
         for stop in survey.tracing.stops[:1]
     )
-    return StageTable(name, stages, finding.left, survey.count.inputs, notes)
+    counted = survey.count
+    notes = (*stops, *how_counted(counted))
+    return StageTable(name, stages, finding.left, counted.inputs, notes, counted.how)
 
 
 def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost) -> StageInfo:

@@ -306,7 +306,7 @@ def test_an_input_that_the_network_cannot_take_is_refused_with_the_place(
         ghostify.count(small_net, input_size=(4, 32, 32))
 
 
-def test_a_pass_that_needs_data_says_where_it_stopped_and_counts_what_came_before() -> None:
+def test_weights_without_data_leave_a_count_that_needs_data_partial() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -319,9 +319,14 @@ def test_a_pass_that_needs_data_says_where_it_stopped_and_counts_what_came_befor
                 x = self.late(x)
             return x
 
-    counted = ghostify.count(Net(), input_size=(3, 10, 10))
+    with torch.device("meta"):
+        net = Net()
+    counted = ghostify.count(net, input_size=(3, 10, 10))
+    assert counted.how == "partial"
     assert counted.stopped is not None and "test_counting.py:" in counted.stopped
-    assert counted.total.macs == 4 * 8 * 8 * 27
+    assert counted.stopped.endswith("(meta device), so that it can't be run for real")
+    assert counted.total.macs is None and counted.total.acts is None
+    assert [layer.cost.macs for layer in counted.layers] == [4 * 8 * 8 * 27, None]
     assert counted.total.params == sum(p.numel() for p in Net().parameters())
 
 

@@ -146,7 +146,10 @@ def test_detectors_are_converted_and_the_report_says_where_tracing_stopped(
     assert where.split(":")[2].isdigit()
     assert plan.report is not None
     assert any(f"detection/{file}:" in note for note in plan.report.notes)
-    assert plan.report.ratios.macs is not None and plan.report.ratios.macs > 1.5
+    # On the meta device there are no weights to run it for real with.
+    assert plan.report.how == "partial" and plan.report.ratios.macs is None
+    saved = [row for row in plan.report.rows if row.replaced and row.after.macs is not None]
+    assert all(row.ratios.macs is not None and row.ratios.macs > 1 for row in saved)
 
 
 def test_a_converted_detector_trains() -> None:

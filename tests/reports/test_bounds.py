@@ -54,6 +54,20 @@ def test_what_could_not_be_counted_meets_no_bound():
     assert str(verdict) == "macs is unknown, must be at most 1,000,000,000"
 
 
+def test_what_was_not_counted_whole_meets_no_bound_but_those_on_params():
+    partial = dataclasses.replace(HALVED, how="partial", missing="no rule says the MACs of fft")
+    assert missed(Bounds(2, 1, 1, 50, 1e9), partial) == [
+        "min_macs_ratio",
+        "min_acts_ratio",
+        "max_macs",
+    ]
+    verdict = check(partial, Bounds(max_macs=1e9))[0]
+    assert str(verdict) == (
+        "macs is 500, must be at most 1,000,000,000 "
+        "(not counted whole: no rule says the MACs of fft)"
+    )
+
+
 def test_a_count_is_shown_to_the_last_digit():
     found = report(Cost(25_557_033), Cost(25_557_032))
     verdict = check(found, Bounds(max_params=25_557_031))[0]
