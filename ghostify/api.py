@@ -228,9 +228,9 @@ def load(
         SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
         ModelError: The network can't take an image of ``input_size``.
     """
-    folder = io.read(Path(directory))
+    folder, state = io.read_whole(Path(directory))
     original = _original(folder, trust) if model is None else model
-    network = io.restore(folder, original)
+    network = io.restore(folder, original, state)
     plans = folder.provenance.plans
     if plans:
         before, after = _recount(folder, original, network, input_size)

@@ -73,12 +73,13 @@ def open_model(
 ) -> nn.Module:
     """The network that MODEL names: built, or loaded from a saved folder."""
     from ghostify import api, io
+    from ghostify.files import look
 
     if not model or not io.is_saved(Path(model)):
         try:
             return api.build(model, parse_model_args(model_args), weights)
         except ModelError:
-            if model and Path(model).is_dir():
+            if model and look(Path(model)) == "folder":
                 io.read(Path(model))  # says what the folder lacks
             raise
     if weights is not None or model_args is not None:

@@ -12,6 +12,7 @@ import typer
 
 from ghostify.cli._options import whole
 from ghostify.errors import SettingsError
+from ghostify.files import read_text
 
 if TYPE_CHECKING:
     from ghostify.settings import Settings
@@ -176,12 +177,8 @@ def _parse_numbers(
 def _read_settings(file: Path) -> Settings:
     from ghostify.settings import settings_from_yaml
 
+    text = read_text(file, "give --settings a file of YAML or JSON", SettingsError)
     try:
-        return settings_from_yaml(file.read_text(encoding="utf-8"))  # JSON is YAML too
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise SettingsError(
-            f"--settings {file} can't be read ({reason}): give a file of YAML or JSON."
-        ) from error
+        return settings_from_yaml(text)  # JSON is YAML too
     except SettingsError as error:
         raise SettingsError(f"--settings {file}: {error}") from error

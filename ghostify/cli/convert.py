@@ -12,6 +12,7 @@ from ghostify.cli._processes import join_others, one_speaks
 from ghostify.cli._settings import takes_settings
 from ghostify.cli._terminal import (
     Steps,
+    Stopped,
     check_report_targets,
     complain,
     print_report,
@@ -98,8 +99,19 @@ def convert(
         print_report(report)
     if output is not None and converted is not None and not quiet:
         complain(f"saved to {output}")
+    _end_if_interrupted(converted)
     if self_check and converted is not None and not _self_check(converted, network, size, quiet):
         raise typer.Exit(1)
+
+
+def _end_if_interrupted(converted: nn.Module | None) -> None:
+    """End with exit code 130 where a warm start was stopped, what it left undone being said."""
+    from ghostify.provenance import provenance_of
+
+    start = None if converted is None else provenance_of(converted).start
+    if start is not None and start.interrupted is not None:
+        complain(start.interrupted)
+        raise Stopped
 
 
 def _self_check(

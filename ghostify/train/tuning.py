@@ -12,6 +12,7 @@ from torch import nn
 
 from ghostify import io
 from ghostify.errors import ModelError, SettingsError, first_line, nearest
+from ghostify.files import look
 from ghostify.provenance import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.data import Pool
@@ -152,7 +153,7 @@ def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
         return None
     io.check_target(output)
     path = checkpoint.path_in(output)
-    if not path.is_file():
+    if look(path) != "file":
         return None
     found = checkpoint.read(path)
     if resume:

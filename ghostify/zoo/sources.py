@@ -17,6 +17,7 @@ from urllib.error import URLError
 from torch import nn
 
 from ghostify.errors import ModelError, WeightsError, first_line, nearest
+from ghostify.files import look
 from ghostify.models import NETWORKS
 from ghostify.zoo.weights import load_weights
 
@@ -61,7 +62,7 @@ def build(
     source = _source_of(name)
     arguments = dict(model_args or {})
     file = weights
-    if weights is not None and source.weights is not None and not Path(weights).exists():
+    if weights is not None and source.weights is not None and _is_no_path(weights):
         known = source.weights(name, str(weights))
         arguments |= known
         file = None if known else weights
@@ -103,6 +104,10 @@ def list_models(pattern: str = "*") -> list[str]:
 def runs_user_code(name: str) -> bool:
     """Whether building ``name`` imports a module or file that the name itself tells."""
     return ":" in name
+
+
+def _is_no_path(weights: str | Path) -> bool:
+    return look(Path(weights), WeightsError) == "nothing"
 
 
 def _source_of(name: str) -> ModelSource:
@@ -197,7 +202,7 @@ def _import_module(name: str) -> Any:
 
 
 def _import_file(path: Path) -> Any:
-    if not path.is_file():
+    if look(path, ModelError) != "file":
         raise ModelError(f"{path} is no file: give file.py:factory.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
