@@ -39,8 +39,12 @@ TargetMacs = Annotated[
 Reconstruct = Annotated[
     bool, typer.Option("--reconstruct", help="Then tune blocks and network on these images.")
 ]
-Minutes = Annotated[float | None, typer.Option(metavar="M", help="Most minutes of it (10).")]
-Seed = Annotated[int | None, typer.Option(help="Of the choice of images and of the tuning (0).")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", metavar="M", help="Most minutes of it (10).")
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Of the choice of images and of the tuning (0).")
+]
 InputSize = Annotated[
     str | None,
     typer.Option(metavar="CxHxW", help="Size of one image, as 3x224x224; else worked out."),
@@ -96,7 +100,7 @@ def parse_model_args(text: str | None) -> dict[str, Any]:
     """``--model-args``."""
     try:
         arguments = json.loads(text) if text else {}
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # nested too deep, a number too long
         raise ModelError(
             f"--model-args is no JSON ({error}): give it as '{{\"a\": 1}}'."
         ) from error

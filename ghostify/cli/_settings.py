@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ghostify.cli._names import InFileError
 from ghostify.cli._options import whole
 from ghostify.errors import SettingsError
 from ghostify.files import read_text
@@ -181,4 +182,4 @@ def _read_settings(file: Path) -> Settings:
     try:
         return settings_from_yaml(text)  # JSON is YAML too
     except SettingsError as error:
-        raise SettingsError(f"--settings {file}: {error}") from error
+        raise InFileError(f"--settings {file}: {error}") from error

@@ -31,9 +31,9 @@ def convert(
     calibration: given.Calibration = None,
     calibration_samples: given.CalibrationSamples = None,
     reconstruct: given.Reconstruct = False,
-    minutes: given.Minutes = None,
+    reconstruct_minutes: given.Minutes = None,
     target_macs: given.TargetMacs = None,
-    seed: given.Seed = None,
+    calibration_seed: given.Seed = None,
     input_size: given.InputSize = None,
     weights: given.Weights = None,
     model_args: given.ModelArgs = None,
@@ -69,7 +69,12 @@ def convert(
     from ghostify import api, io
 
     warm = given.gather_warm_start(
-        calibration, calibration_samples, reconstruct, minutes, seed, target_macs
+        calibration,
+        calibration_samples,
+        reconstruct,
+        reconstruct_minutes,
+        calibration_seed,
+        target_macs,
     )
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)

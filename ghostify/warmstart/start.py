@@ -88,6 +88,10 @@ class WarmStartSettings:
 
     def __post_init__(self) -> None:
         check_whole("calibration_samples", self.samples, 1)
+        if not -(2**63) <= self.seed < 2**63:
+            raise SettingsError(
+                f"calibration_seed={self.seed} makes no sense: give a whole number of 64 bits."
+            )
         if self.minutes is not None:
             check_not_negative("reconstruct_minutes", self.minutes, math.inf)
 
