@@ -231,9 +231,9 @@ def load(
         SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
         ModelError: The network can't take an image of ``input_size``.
     """
-    folder = saving.read(Path(directory))
+    folder, state = saving.read_whole(Path(directory))
     original = _original(folder, trust) if model is None else model
-    network = saving.restore(folder, original)
+    network = saving.restore(folder, original, state)
     plans = folder.provenance.plans
     if plans:
         before, after = _recount(folder, original, network, input_size)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 
 class GhostifyError(Exception):
-    """What went wrong, why, and the way out, in one sentence (CLI: exit code 2)."""
+    """What went wrong, why, and the way out, in one sentence and one line (CLI: exit code 2)."""
+
+    def __init__(self, sentence: str = "") -> None:
+        super().__init__(in_one_line(sentence))
 
 
 class SettingsError(GhostifyError):
@@ -28,6 +32,24 @@ class SavedFolderError(GhostifyError):
 
 class GhostifyWarning(UserWarning):
     """What a user should know though all goes on."""
+
+
+def in_one_line(text: str) -> str:
+    """A text with its line breaks and other control characters escaped.
+
+    Example:
+        >>> len(in_one_line("a" + chr(10)))
+        3
+    """
+    return "".join(c if unicodedata.category(c) not in _BREAKS else _escaped(c) for c in text)
+
+
+_BREAKS = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control characters, halves of pairs (bytes that are no text), breaks."""
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def first_line(error: BaseException) -> str:

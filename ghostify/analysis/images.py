@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from ghostify.cost.counting import look
-from ghostify.errors import GhostifyError, ModelError, first_line
+from ghostify.errors import GhostifyError, ModelError
+from ghostify.files import kind_of, list_folder, read_image
 from ghostify.graph.inputs import candidate_inputs
 from ghostify.graph.shadow import shadow
 
@@ -62,14 +63,8 @@ class ImageFiles:
             GhostifyError: The file is no image.
         """
         _, height, width = self.size
-        try:
-            with Image.open(path) as file:
-                picture = file.convert("L" if self.size[0] == 1 else "RGB")
-        except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
-            raise GhostifyError(
-                f"{path} can't be read as an image ({first_line(error) or type(error).__name__}): "
-                "give a JPEG or PNG."
-            ) from error
+        mode = "L" if self.size[0] == 1 else "RGB"
+        picture = read_image(path, "give a JPEG or PNG", mode=mode)
         scale = max(height / picture.height, width / picture.width)
         sides = max(width, round(picture.width * scale)), max(height, round(picture.height * scale))
         if sides != picture.size:
@@ -107,12 +102,13 @@ def as_batches(images: Any, model: nn.Module, input_size: Sequence[int] | None) 
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+    kind = kind_of(path)
+    if kind == "folder":
+        found = [p for p in list_folder(path) if p.suffix.lower() in SUFFIXES]
         if not found:
             raise GhostifyError(f"{path} holds no image files: give a folder of JPEGs or PNGs.")
         return found
-    if not path.is_file():
+    if kind != "file":
         raise GhostifyError(f"{path} is no file: give an image, or a folder of images.")
     return [path]
 

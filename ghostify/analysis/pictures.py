@@ -21,7 +21,7 @@ from ghostify.analysis.plots import (
 )
 from ghostify.analysis.result import Analysis, LayerRedundancy
 from ghostify.analysis.watch import Watched, first_tensors
-from ghostify.errors import GhostifyError
+from ghostify.files import make_folder
 from ghostify.nn.g_ghost import GGhostStage
 from ghostify.nn.ghost import GhostConv2d
 
@@ -76,12 +76,7 @@ def draw(
         GhostifyError: matplotlib is missing, or the folder can't be written.
     """
     folder = Path(directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GhostifyError(
-            f"{folder} can't be made ({error.strerror}): give a folder you may write to."
-        ) from error
+    make_folder(folder)
     batches = as_batches(images, model, input_size)
     batch = next(iter(first_tensors(batches)))[:1]
     subject = _Subject(analysis, Watched(model), batch, _picture(batches, batch))

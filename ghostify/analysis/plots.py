@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ghostify.analysis.result import Analysis, Pair
 from ghostify.errors import GhostifyError
+from ghostify.files import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,13 +138,12 @@ def save_figure(figure: Figure, path: Path) -> Path:
     import matplotlib
 
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    try:
-        with matplotlib.rc_context({"svg.hashsalt": "ghostify", "svg.fonttype": "none"}):
-            figure.savefig(path, dpi=150, metadata=metadata)
-    except OSError as error:
-        raise GhostifyError(
-            f"{path} can't be written ({error.strerror}): give a folder you may write to."
-        ) from error
+    form = path.suffix[1:]
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "ghostify", "svg.fonttype": "none"}),
+        writing(path) as draft,
+    ):
+        figure.savefig(draft, dpi=150, metadata=metadata, format=form)
     return path
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ghostify._version import __version__
+from ghostify.cli._names import Command
 from ghostify.cli.analyze import analyze
 from ghostify.cli.check import check
 from ghostify.cli.convert import convert
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (convert, finetune, evaluate, stages, report, check, analyze, reproduce, models):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def _print_version(value: bool) -> None:

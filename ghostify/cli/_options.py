@@ -38,8 +38,12 @@ TargetMacs = Annotated[
 Reconstruct = Annotated[
     bool, typer.Option("--reconstruct", help="Then tune blocks and network on these images.")
 ]
-Minutes = Annotated[float | None, typer.Option(metavar="M", help="Most minutes of it (10).")]
-Seed = Annotated[int | None, typer.Option(help="Of the choice of images and of the tuning (0).")]
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", metavar="M", help="Most minutes of it (10).")
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", help="Of the choice of images and of the tuning (0).")
+]
 InputSize = Annotated[
     str | None,
     typer.Option(metavar="CxHxW", help="Size of one image, as 3x224x224; else worked out."),
@@ -72,12 +76,13 @@ def open_model(
 ) -> nn.Module:
     """The network that MODEL names: built, or loaded from a saved folder."""
     from ghostify import api, saving
+    from ghostify.files import kind_of
 
     if not model or not saving.is_saved(Path(model)):
         try:
             return api.build(model, parse_model_args(model_args), weights)
         except ModelError:
-            if model and Path(model).is_dir():
+            if model and kind_of(Path(model)) == "folder":
                 saving.read(Path(model))  # says what the folder lacks
             raise
     if weights is not None or model_args is not None:
@@ -92,7 +97,7 @@ def open_model(
 
 def parse_model_args(text: str | None) -> dict[str, Any]:
     """``--model-args``."""
-    from ghostify.plain_data import UnreadableError, read_json
+    from ghostify.files.plain_data import UnreadableError, read_json
 
     try:
         arguments = read_json(text) if text else {}

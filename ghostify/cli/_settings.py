@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from ghostify.cli._names import InFileError
 from ghostify.cli._options import whole
 from ghostify.errors import SettingsError
+from ghostify.files import read_text
 
 if TYPE_CHECKING:
     from ghostify.settings import Settings
@@ -174,15 +176,10 @@ def _parse_numbers(
 
 
 def _read_settings(file: Path) -> Settings:
-    from ghostify.plain_data import UnreadableError, read_text
     from ghostify.settings import settings_from_yaml
 
+    text = read_text(file, "give --settings a file of YAML or JSON", SettingsError)
     try:
-        return settings_from_yaml(read_text(file))  # JSON is YAML too
-    except (OSError, UnreadableError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise SettingsError(
-            f"--settings {file} can't be read ({reason}): give a file of YAML or JSON."
-        ) from error
+        return settings_from_yaml(text)  # JSON is YAML too
     except SettingsError as error:
-        raise SettingsError(f"--settings {file}: {error}") from error
+        raise InFileError(f"--settings {file}: {error}") from error

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from ghostify.errors import GhostifyWarning, SettingsError
+from ghostify.errors import GhostifyWarning, SettingsError, in_one_line
 from ghostify.files import check_target, write_text
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Stopped(SystemExit):
 def complain(sentence: str) -> None:
     """An error, on stderr."""
     Console(stderr=True).print(
-        f"ghostify: {sentence}", markup=False, highlight=False, soft_wrap=True
+        f"ghostify: {in_one_line(sentence)}", markup=False, highlight=False, soft_wrap=True
     )
 
 
@@ -110,7 +110,7 @@ class Steps:
     def __init__(self, total: int, quiet: bool = False) -> None:
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TimeElapsedColumn(),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghostify.cli import _options as given
-from ghostify.cli._terminal import Steps, complain, warn_in_a_line
+from ghostify.cli._terminal import (
+    Steps,
+    check_report_targets,
+    complain,
+    print_plain,
+    warn_in_a_line,
+    write_report,
+)
 from ghostify.errors import SettingsError
-from ghostify.files import write_text
+from ghostify.files import check_folder, write_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,6 +77,9 @@ def analyze(
     if not files:
         raise SettingsError("No image is given: give some, --image FILE.")
     size = given.parse_input_size(input_size)
+    check_report_targets(json_file, markdown_file)
+    if output is not None:
+        check_folder(output)
     pairs = [_parse_pair(text) for text in compare or []]
     blocks: Any = pairs if pairs or layer else "stages"
     with Steps(3, quiet) as step:
@@ -82,7 +91,9 @@ def analyze(
         )
         step("drawing")
         written = [] if output is None else _write(found, network, files, output, layer, size)
-    _print(found, json_file, markdown_file, quiet)
+    write_report(found, json_file, markdown_file)
+    if not quiet and "-" not in (json_file, markdown_file):
+        print_plain(found)
     if written and not quiet:
         complain(f"wrote {len(written)} files to {output}: {', '.join(p.name for p in written)}")
 
@@ -122,15 +133,3 @@ def _write(
         write_text(directory / name, text.rstrip() + "\n")
         written.append(directory / name)
     return written
-
-
-def _print(found: Analysis, json_file: str | None, markdown_file: str | None, quiet: bool) -> None:
-    for target, text in ((json_file, found.to_json), (markdown_file, found.to_markdown)):
-        if target == "-":
-            sys.stdout.write(text().rstrip() + "\n")
-        elif target is not None:
-            write_text(Path(target), text().rstrip() + "\n")
-    if not quiet and "-" not in (json_file, markdown_file):
-        from rich.console import Console
-
-        Console(highlight=False).print(found)

@@ -12,6 +12,7 @@ from ghostify.cli._processes import join_others, one_speaks
 from ghostify.cli._settings import takes_settings
 from ghostify.cli._terminal import (
     Steps,
+    Stopped,
     check_report_targets,
     complain,
     print_report,
@@ -30,9 +31,9 @@ def convert(
     calibration: given.Calibration = None,
     calibration_samples: given.CalibrationSamples = None,
     reconstruct: given.Reconstruct = False,
-    minutes: given.Minutes = None,
+    reconstruct_minutes: given.Minutes = None,
     target_macs: given.TargetMacs = None,
-    seed: given.Seed = None,
+    calibration_seed: given.Seed = None,
     input_size: given.InputSize = None,
     weights: given.Weights = None,
     model_args: given.ModelArgs = None,
@@ -68,7 +69,12 @@ def convert(
     from ghostify import api, saving
 
     warm = given.gather_warm_start(
-        calibration, calibration_samples, reconstruct, minutes, seed, target_macs
+        calibration,
+        calibration_samples,
+        reconstruct,
+        reconstruct_minutes,
+        calibration_seed,
+        target_macs,
     )
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)
@@ -98,8 +104,19 @@ def convert(
         print_report(report)
     if output is not None and converted is not None and not quiet:
         complain(f"saved to {output}")
+    _end_if_interrupted(converted)
     if self_check and converted is not None and not _self_check(converted, network, size, quiet):
         raise typer.Exit(1)
+
+
+def _end_if_interrupted(converted: nn.Module | None) -> None:
+    """End with exit code 130 where a warm start was stopped, what it left undone being said."""
+    from ghostify.saving.history import provenance_of
+
+    start = None if converted is None else provenance_of(converted).start
+    if start is not None and start.interrupted is not None:
+        complain(start.interrupted)
+        raise Stopped
 
 
 def _self_check(

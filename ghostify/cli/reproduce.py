@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ghostify.cli import _options as given
-from ghostify.cli._terminal import Steps, warn_in_a_line
-from ghostify.files import write_text
+from ghostify.cli._terminal import (
+    Steps,
+    check_report_targets,
+    print_plain,
+    warn_in_a_line,
+    write_report,
+)
 
 
 def reproduce(
@@ -31,15 +34,10 @@ def reproduce(
     warn_in_a_line()
     from ghostify.paper import reproduce
 
+    check_report_targets(json_file, markdown_file)
     with Steps(1, quiet) as step:
         step("counting")
         found = reproduce(table or ())
-    for target, text in ((json_file, found.to_json), (markdown_file, found.to_markdown)):
-        if target == "-":
-            sys.stdout.write(text().rstrip() + "\n")
-        elif target is not None:
-            write_text(Path(target), text().rstrip() + "\n")
+    write_report(found, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):
-        from rich.console import Console
-
-        Console(highlight=False).print(found)
+        print_plain(found)

@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from ghostify.data.spool import Spool
 from ghostify.distributed import processes
 from ghostify.errors import GhostifyError
+from ghostify.files import find_files, kind_of
+from ghostify.files import read_image as decode
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -169,9 +171,9 @@ def _image(item: Any, batched: bool = False) -> Tensor:
 
 def find_images(folder: Path) -> list[Path]:
     """All image files under a folder, in order of their names."""
-    if not folder.is_dir():
+    if kind_of(folder, CalibrationError) != "folder":
         raise CalibrationError(f"{folder} is no folder: give one that holds images.")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    files = sorted(map(Path, find_files(folder, IMAGES, CalibrationError)))
     if not files:
         raise CalibrationError(f"{folder} holds no images ({', '.join(IMAGES[:3])}, ...).")
     return files
@@ -179,14 +181,11 @@ def find_images(folder: Path) -> list[Path]:
 
 def read_image(path: Path, prepare: Preprocessing) -> Tensor:
     """An image file as ``(C, H, W)``: shorter side to size, the middle cut out, normalised."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     channels, height, width = prepare.size
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise CalibrationError(f"{path} can't be read as an image: leave it out.") from error
+    mode = "L" if channels == 1 else "RGB"
+    image = decode(path, "leave it out", CalibrationError, mode)
     if image.size != (width, height):
         image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).view(height, width, -1)

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor, nn
 
 from ghostify.data.calibration import Preprocessing
 from ghostify.data.chance import draws
 from ghostify.errors import GhostifyError
+from ghostify.files import read_image
 
 SMALL = 64
 """Largest input that is small: such images are shifted, larger ones cropped and resized."""
@@ -134,12 +135,7 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         DataError: It can't be read.
     """
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return opened
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise DataError(f"{path} can't be read as an image: leave it out.") from error
+    return read_image(path, "leave it out", DataError)
 
 
 def _random_box(

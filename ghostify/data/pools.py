@@ -160,10 +160,12 @@ class ItemPool(Pool):
             _Addressed(self, key, augment),
             batch_sampler=remember(),
             num_workers=self.workers,
-            collate_fn=_stack,
+            collate_fn=_stack_or_error,
             generator=torch.Generator(),  # the caller's own would be drawn from else
         )
         for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
             yield asked.pop(0), batch
 
     def item(self, index: int, key: tuple[int, ...] | None) -> tuple[Tensor, int | None]:
@@ -217,7 +219,13 @@ class _Addressed(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.pool)
 
-    def __getitem__(self, address: tuple[int | None, int]) -> tuple[Tensor, int | None]:
+    def __getitem__(self, address: tuple[int | None, int]) -> tuple[Tensor, int | None] | DataError:
+        try:
+            return self._item(address)
+        except DataError as error:  # raised in a worker, it would come with the worker's traceback
+            return error
+
+    def _item(self, address: tuple[int | None, int]) -> tuple[Tensor, int | None]:
         epoch, index = address
         key = (self.key, -1 if epoch is None else epoch)
         if self.pool.is_pixels:
@@ -297,6 +305,14 @@ def _describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
+def _stack_or_error(items: list[Any]) -> Batch | DataError:
+    """A batch; the first error where there is one."""
+    try:
+        return next((item for item in items if isinstance(item, DataError)), None) or _stack(items)
+    except DataError as error:
+        return error
+
+
 def _stack(items: list[tuple[Tensor, int | None]]) -> Batch:
     images, labels = zip(*items, strict=True)
     if len({image.shape for image in images}) > 1:
@@ -317,7 +333,7 @@ class Files:
     def checksum(self) -> str:
         """Of the files' names and the names of their folders."""
         names = "\n".join(f"{path.parent.name}/{path.name}" for path in self.paths)
-        return hashlib.sha256(names.encode()).hexdigest()[:16]
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int | None]:
         label = None if self.labels is None else self.labels[index]

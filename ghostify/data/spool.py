@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ghostify.errors import GhostifyError
+from ghostify.files import reason_of
 
 
 class Spool:
     """Rows of a tensor ``(N, ...)`` in a temporary file that goes when nobody needs it.
 
-    Plain reads and writes: a mapped file would count as the process's own memory.
+    Plain reads and writes: a mapped file would count as the process's own memory. The file has no
+    name (or goes with its process): a kill leaves nothing.
+
+    Raises:
+        GhostifyError: There is no room for it.
 
     Example:
         >>> spool = Spool()
@@ -22,7 +31,8 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="ghostify-")  # noqa: SIM115 (lives as long as this)
+        with _explained():  # unbuffered: what a full disk refuses is not tried again at the end
+            self._file: Any = tempfile.TemporaryFile(prefix="ghostify-", buffering=0)  # noqa: SIM115
         self._shape: tuple[int, ...] = ()
         self._dtype = torch.float32
         self._row = 0
@@ -37,8 +47,11 @@ class Spool:
         if not self._count:
             self._shape, self._dtype = tuple(batch.shape[1:]), batch.dtype
             self._row = batch[:1].numel() * batch.element_size()
-        self._file.seek(self._count * self._row)
-        self._file.write(batch.flatten().view(torch.uint8).numpy().data)
+        left = batch.flatten().view(torch.uint8).numpy().data
+        with _explained():
+            self._file.seek(self._count * self._row)
+            while left:
+                left = left[self._file.write(left) :]
         self._count += len(batch)
 
     def take(self, rows: list[int]) -> Tensor:
@@ -51,9 +64,24 @@ class Spool:
             yield _side_by_side(self._read(start, min(size, self._count - start)))
 
     def _read(self, start: int, count: int) -> Tensor:
-        self._file.seek(start * self._row)
-        data = bytearray(self._file.read(count * self._row))
+        data = bytearray(count * self._row)
+        left = memoryview(data)
+        with _explained():
+            self._file.seek(start * self._row)
+            while left and (got := self._file.readinto(left)):
+                left = left[got:]
         return torch.frombuffer(data, dtype=self._dtype).view(count, *self._shape)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GhostifyError(
+            f"Temporary files can't be kept ({reason_of(error)}): make room for them, or name "
+            "another folder in the environment variable TMPDIR."
+        ) from error
 
 
 def _side_by_side(rows: Tensor) -> Tensor:

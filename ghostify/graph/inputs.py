@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ NO_TENSOR = "no tensor"
 """What `Inputs` of no tensors are called."""
 DEFAULT_SIZE = 224
 DEFAULT_CHANNELS = (3, 1)
+LARGEST = 2**40
+"""Values of an image at most: beyond it, sizes of tensors overflow."""
 # Tried in turn when a network can't take 224 x 224 and its own configuration names no size.
 OTHER_SIZES = (32, 28, 64, 96, 128, 256, 299, 384, 448, 512)
 
@@ -108,6 +111,10 @@ def candidate_inputs(
         sizes = tuple(input_size)
         if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
             raise SettingsError(f"input_size={input_size!r} makes no sense: give (C, H, W).")
+        if math.prod(sizes) > LARGEST:
+            raise SettingsError(
+                f"input_size={input_size!r} makes no sense: no image has so many values."
+            )
         yield _image(sizes, dtype, images, assumed=False)
         return
     for sizes in dict.fromkeys(_likely_sizes(model)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,40 +17,55 @@ from torch import Tensor, nn
 
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError, first_line, shown
+from ghostify.files import check_folder, drafts, kind_of, list_folder, read_text, reading
+from ghostify.files.plain_data import read_yaml
 from ghostify.graph.failure import describe_error
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
-from ghostify.plain_data import read_text, read_yaml
 from ghostify.saving import recipe as recipes
 from ghostify.saving.history import Provenance, provenance_of, remember
 from ghostify.saving.recipe import SavedFolder
 
 RECIPE = "recipe.yaml"
+_WEIGHTS = re.compile(r"model-([0-9a-f]{8})\.safetensors")
+# Of earlier versions: their own temporary names, and those of safetensors.
+_DRAFT, _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.tmp"), re.compile(r"\.tmp[0-9A-Za-z]{6}")
 # What a save that was killed leaves, or a tuning that was stopped before its network was saved: no
 # reason to refuse the folder to the next one.
-_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.tmp|model-[0-9a-f]{8}\.safetensors|training")
+_LEFTOVER = re.compile(
+    "|".join(
+        [_DRAFT.pattern, _PARTIAL.pattern, _WEIGHTS.pattern, "training", re.escape(drafts.PLACE)]
+    )
+)
+READS = 20
+"""How often a folder is read anew where another save takes its weights away meanwhile."""
 
 
 def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
     """Write a network into a folder.
 
     The weights get a name of their own and the recipe, which names them, is put into place last, by
-    one rename: whenever a save is cut off, the folder is what it was, or is the new one.
+    one rename: whenever a save is cut off, the folder is what it was, or is the new one. What saves
+    that were killed left behind is removed; a save waits for another one into the same folder.
 
     Raises:
         SavedFolderError: The folder can't be written, or holds other things.
+        BusyError: Another process goes on writing into it.
     """
     _check_history(model, provenance)
     tensors = _tensors(model)
     with _explained(directory, "written"):
         check_target(directory)
         recipe = recipes.describe(model, provenance)
-        with _folder(directory):
+        with _folder(directory), drafts.alone_in(directory) as place:
             old = _weights_named_in(directory)
-            new = _write(tensors, recipe, directory)
-        if old is not None and old != new:
-            old.unlink(missing_ok=True)
+            if old is not None or not is_saved(directory):
+                _sweep(directory, old)
+            new = _write(tensors, recipe, directory, place)
+            if old is not None and old != new:
+                _remove(old)
+            _sweep(directory, new)
     return directory
 
 
@@ -67,7 +81,8 @@ def read(directory: Path) -> SavedFolder:
             "give a folder that ghostify saved."
         )
     try:
-        recipe = read_yaml(read_text(directory / RECIPE))
+        text = read_text(directory / RECIPE, "save the network again", SavedFolderError)
+        recipe = read_yaml(text)
         recipes.check_format(directory, recipe["format"])
         return recipes.parse(directory, recipe)
     except SavedFolderError:
@@ -83,13 +98,39 @@ def read(directory: Path) -> SavedFolder:
         ) from error
 
 
+def read_whole(directory: Path) -> tuple[SavedFolder, dict[str, Tensor]]:
+    """Read a folder's recipe and the weights of the same save, also while others save into it.
+
+    Raises:
+        SavedFolderError: It is no saved network, a newer one, or not whole.
+    """
+    for _ in range(READS):
+        seen = _recipe_stamp(directory)
+        folder = read(directory)
+        try:
+            return folder, _read_weights(folder)
+        except SavedFolderError:
+            if _recipe_stamp(directory) == seen:
+                raise
+    raise SavedFolderError(
+        f"{directory} changes faster than it can be read: wait until nothing saves into it."
+    )
+
+
 def is_saved(directory: Path) -> bool:
     """Whether a folder holds a saved network."""
-    return (directory / RECIPE).is_file()
+    return kind_of(directory / RECIPE, SavedFolderError) == "file"
 
 
-def restore(folder: SavedFolder, original: nn.Module) -> nn.Module:
+def restore(
+    folder: SavedFolder, original: nn.Module, state: Mapping[str, Tensor] | None = None
+) -> nn.Module:
     """The saved network, rebuilt from (a copy of) the original.
+
+    Args:
+        folder: What the recipe says.
+        original: The network that was converted.
+        state: The weights, where they have been read (`read_whole`).
 
     Raises:
         SavedFolderError: The weights are damaged or missing, or don't fit the original.
@@ -99,7 +140,7 @@ def restore(folder: SavedFolder, original: nn.Module) -> nn.Module:
             f"{folder.directory} can't be loaded into a network on the meta device: "
             "give one whose tensors have data."
         )
-    state = _read_weights(folder)
+    state = _read_weights(folder) if state is None else state
     network = original if folder.provenance.plans else copy.deepcopy(original)
     try:
         for plan in folder.provenance.plans:
@@ -147,9 +188,11 @@ def _check_history(model: nn.Module, provenance: Provenance) -> None:
             )
 
 
-def _write(tensors: dict[str, Tensor], recipe: dict[str, Any], directory: Path) -> Path:
+def _write(
+    tensors: dict[str, Tensor], recipe: dict[str, Any], directory: Path, place: Path
+) -> Path:
     """Write weights and recipe under temporary names and rename them; the path of the weights."""
-    draft = directory / f".{uuid.uuid4().hex}.tmp"
+    draft = place / "draft"
     weights = None
     try:
         draft.touch()
@@ -158,16 +201,51 @@ def _write(tensors: dict[str, Tensor], recipe: dict[str, Any], directory: Path) 
         draft.chmod(mode)  # safetensors lets nobody but the owner read
         digest = _digest(draft)
         weights = directory / f"model-{digest[:8]}.safetensors"
-        draft.replace(weights)
+        drafts.put(draft, weights)
         text = recipes.to_yaml({**recipe, "weights": {"file": weights.name, "sha256": digest}})
         draft.write_text(text, encoding="utf-8")
-        draft.replace(directory / RECIPE)
+        drafts.put(draft, directory / RECIPE)
     except BaseException:
-        draft.unlink(missing_ok=True)
         if weights is not None and weights != _weights_named_in(directory):
             weights.unlink(missing_ok=True)
         raise
     return weights
+
+
+def _sweep(directory: Path, named: Path | None) -> None:
+    """Remove what killed saves left, those of earlier versions too: only what is surely theirs.
+
+    Args:
+        directory: A folder that nobody else is saving into.
+        named: The weights that its recipe names.
+    """
+    for path in directory.iterdir():
+        if path != named and path.is_file() and not path.is_symlink() and _is_left_over(path):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    with suppress(PermissionError):  # Windows: somebody reads it; the next save removes it
+        path.unlink(missing_ok=True)
+
+
+def _is_left_over(path: Path) -> bool:
+    if _DRAFT.fullmatch(path.name):
+        return True
+    if _PARTIAL.fullmatch(path.name):  # safetensors begin with the length of a header in braces
+        with path.open("rb") as stream:
+            return stream.read(9)[8:] in (b"{", b"")
+    weights = _WEIGHTS.fullmatch(path.name)
+    return weights is not None and _digest(path).startswith(weights[1])
+
+
+def _recipe_stamp(directory: Path) -> tuple[int, int] | None:
+    """What changes whenever a recipe is put into place."""
+    try:
+        found = (directory / RECIPE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 @contextmanager
@@ -203,9 +281,10 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
     try:
-        digest = _digest(folder.weights)
-        state = load_file(folder.weights)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch's own reader: RuntimeError
+        with reading(folder.weights, "save the network again", SavedFolderError):
+            digest = _digest(folder.weights)
+            state = load_file(folder.weights)
+    except (RuntimeError, SafetensorError) as error:  # torch's own reader: RuntimeError
         raise SavedFolderError(
             f"{folder.weights} can't be read ({first_line(error)}): save the network again."
         ) from error
@@ -256,11 +335,14 @@ def check_target(directory: Path) -> None:
     Raises:
         SavedFolderError: It is a file, lies inside one, or holds other things.
     """
-    if directory.exists() and not directory.is_dir():
+    kind = kind_of(directory, SavedFolderError)
+    if kind in {"file", "other"}:
         raise SavedFolderError(f"{directory} is a file: give a folder to save to.")
-    if not directory.is_dir() or is_saved(directory):
+    check_folder(directory, SavedFolderError)
+    if kind == "nothing" or is_saved(directory):
         return
-    if any(not _LEFTOVER.fullmatch(path.name) for path in directory.iterdir()):
+    held = list_folder(directory, SavedFolderError)
+    if any(not _LEFTOVER.fullmatch(path.name) for path in held):
         raise SavedFolderError(
             f"{directory} holds other things, and no saved network: give a new or empty folder."
         )

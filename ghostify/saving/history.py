@@ -27,6 +27,10 @@ class Source:
     model_args: Mapping[str, Any] = field(default_factory=dict)
 
 
+INTERRUPTED = "interrupted: "
+"""How the note on a warm start begins that was stopped (Ctrl-C)."""
+
+
 @dataclass(frozen=True)
 class Start:
     """What a warm start came to.
@@ -38,6 +42,11 @@ class Start:
 
     errors: Mapping[str, float]
     notes: tuple[str, ...]
+
+    @property
+    def interrupted(self) -> str | None:
+        """What an interrupt left undone, where there was one."""
+        return next((note for note in self.notes if note.startswith(INTERRUPTED)), None)
 
     def annotate(self, report: Report) -> Report:
         """The report with each layer's error, and what was done in its notes."""

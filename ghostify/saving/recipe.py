@@ -18,8 +18,8 @@ from torch import nn
 from ghostify import zoo
 from ghostify._version import __version__
 from ghostify.errors import GhostifyWarning, SavedFolderError, shown
+from ghostify.files.plain_data import check_extent
 from ghostify.graph.inputs import NO_TENSOR
-from ghostify.plain_data import check_extent
 from ghostify.plans import Plan
 from ghostify.saving.history import Provenance, Source, Start
 from ghostify.saving.untrusted import UntrustedError, check_source

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from typing_extensions import Self
 
 from ghostify.errors import SettingsError, nearest, shown
-from ghostify.plain_data import UnreadableError, read_json, read_yaml
+from ghostify.files.plain_data import UnreadableError, read_json, read_yaml
 from ghostify.settings.base import Settings, find_preset
 from ghostify.settings.c_ghost import CGhost
 from ghostify.settings.g_ghost import GGhost

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError, SettingsError, first_line
+from ghostify.files import drafts, reading
 
 FORMAT = "ghostify.checkpoint/1"
 FOLDER = "training"
@@ -35,28 +33,15 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: It can't be written.
     """
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as stream:
+        with drafts.written_whole(path) as draft, draft.open("wb") as stream:
             torch.save({"format": FORMAT, **state}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} can't be written ({first_line(error)}): give a folder with room that you may "
             "write to."
         ) from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
-
-
-def remove_drafts(path: Path) -> None:
-    """Remove what killed writes left."""
-    for draft in path.parent.glob(f".{path.name}.*.tmp"):
-        draft.unlink(missing_ok=True)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -66,8 +51,11 @@ def read(path: Path) -> dict[str, Any]:
         CheckpointError: It is damaged, or of another ghostify.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        found = state["format"]
+        with reading(path, "start again, in another folder", CheckpointError):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            found = state["format"]
+    except CheckpointError:
+        raise
     except Exception as error:  # bytes that are no checkpoint break the reader in any way
         raise CheckpointError(
             f"{path} can't be read ({first_line(error) or type(error).__name__}): start again, "

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
+MOST = 4096
+"""Devices at most: each has a process."""
+
+
 def open_engine(
     accelerator: str = "auto",
     devices: int | str = "auto",
@@ -86,4 +90,9 @@ def is_first_process() -> bool:
 
 def _count(devices: int | str) -> int | str:
     """``"2"`` as 2; what is no number is the engine's to judge."""
-    return int(devices) if isinstance(devices, str) and devices.isdecimal() else devices
+    count = devices
+    if isinstance(devices, str) and devices.isdecimal():
+        count = int(devices) if len(devices) < 10 else MOST + 1
+    if isinstance(count, int) and count > MOST:
+        raise SettingsError(f"devices={devices} makes no sense: give {MOST} at most.")
+    return count

@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ghostify.files import write_text
+from ghostify.files import explained, kind_of, make_folder, read_text, write_text
 from ghostify.train.result import Row
 
 COLUMNS = (
@@ -29,7 +29,7 @@ class Journal:
         self._events: Any = None
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._file = folder / "metrics.csv"
         kept = _rows_until(self._file, step) if step else []
         text = "\n".join(",".join(row) for row in [list(COLUMNS), *kept])
@@ -52,19 +52,21 @@ class Journal:
         if self._file is None:
             return
         values = _values(row)
-        with self._file.open("a", newline="", encoding="utf-8") as stream:
-            csv.writer(stream, lineterminator="\n").writerow(
-                ["" if values[name] is None else _short(values[name]) for name in COLUMNS]
-            )
-        if self._events is not None:
-            for name in COLUMNS[1:]:
-                if values[name] is not None:
-                    self._events.add_scalar(name, values[name], row.step)
+        with explained(self._file):
+            with self._file.open("a", newline="", encoding="utf-8") as stream:
+                csv.writer(stream, lineterminator="\n").writerow(
+                    ["" if values[name] is None else _short(values[name]) for name in COLUMNS]
+                )
+            if self._events is not None:
+                for name in COLUMNS[1:]:
+                    if values[name] is not None:
+                        self._events.add_scalar(name, values[name], row.step)
 
     def close(self) -> None:
         """Write what is left to write."""
-        if self._events is not None:
-            self._events.close()
+        if self._events is not None and self._file is not None:
+            with explained(self._file.parent):
+                self._events.close()
 
 
 def _values(row: Row) -> dict[str, Any]:
@@ -83,8 +85,8 @@ def _short(value: float) -> str:
 
 
 def _rows_until(file: Path, step: int) -> list[list[str]]:
-    if not file.is_file():
+    if kind_of(file) != "file":
         return []
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))[1:]
+    text = read_text(file, "start again, in another folder")
+    rows = list(csv.reader(text.splitlines()))[1:]
     return [r for r in rows if len(r) == len(COLUMNS) and r[0].isdecimal() and int(r[0]) <= step]

@@ -16,6 +16,7 @@ from ghostify.data.inputs import recipe_of
 from ghostify.data.pools import Pool
 from ghostify.data.sources import Data, open_pool, split_folder
 from ghostify.errors import ModelError, SettingsError, first_line, nearest
+from ghostify.files import kind_of
 from ghostify.saving.history import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.engine import open_engine
@@ -152,7 +153,7 @@ def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
         return None
     saving.check_target(output)
     path = checkpoint.path_in(output)
-    if not path.is_file():
+    if kind_of(path) != "file":
         return None
     found = checkpoint.read(path)
     if resume:

@@ -20,7 +20,7 @@ from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import INTERRUPTED, provenance_of
 from ghostify.settings.base import check_not_negative, check_seed, check_whole
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
@@ -203,7 +203,7 @@ class _Run:
         except KeyboardInterrupt:
             done = f"{len(self.fits)} of {self.total} layers are fitted, " if self.total else ""
             self.notes.append(
-                f"interrupted: {done}what was not reached is as the conversion left it"
+                f"{INTERRUPTED}{done}what was not reached is as the conversion left it"
             )
         if not self.stages:
             fold_orders(self.segments, self.converted)
@@ -325,7 +325,7 @@ class _Run:
     def _result(self, samples: int) -> WarmStart:
         order = [name for name, module in self.converted.named_modules()]
         fits = sorted(self.fits, key=lambda fit: order.index(fit.name))
-        if len(fits) < self.total and not any("interrupted" in note for note in self.notes):
+        if len(fits) < self.total and not any(note.startswith(INTERRUPTED) for note in self.notes):
             self.notes.append(
                 f"{self.total - len(fits)} ghost modules are not fitted: no pass calls them"
             )

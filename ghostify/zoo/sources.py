@@ -17,6 +17,7 @@ from urllib.error import URLError
 from torch import nn
 
 from ghostify.errors import ModelError, WeightsError, first_line, nearest, shown
+from ghostify.files import kind_of
 from ghostify.models import NETWORKS
 from ghostify.zoo.weights import load_weights
 
@@ -63,7 +64,7 @@ def build(
     source = _source_of(name)
     arguments = dict(model_args or {})
     file = weights
-    if weights is not None and source.weights is not None and not Path(weights).exists():
+    if weights is not None and source.weights is not None and _is_no_path(weights):
         known = source.weights(name, str(weights))
         arguments |= known
         file = None if known else weights
@@ -113,6 +114,10 @@ def without_weights(name: str, model_args: Mapping[str, Any]) -> dict[str, Any]:
     kind = next((source for source in SOURCES if source.accepts(name)), None)
     fetching = frozenset() if kind is None else kind.fetching
     return {key: value for key, value in model_args.items() if key not in fetching}
+
+
+def _is_no_path(weights: str | Path) -> bool:
+    return kind_of(Path(weights), WeightsError) == "nothing"
 
 
 def _source_of(name: str) -> ModelSource:
@@ -209,7 +214,7 @@ def _import_module(name: str) -> Any:
 
 
 def _import_file(path: Path) -> Any:
-    if not path.is_file():
+    if kind_of(path, ModelError) != "file":
         raise ModelError(f"{path} is no file: give file.py:factory.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None

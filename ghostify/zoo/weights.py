@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ghostify.errors import WeightsError, first_line
+from ghostify.files import kind_of, reading
 
 # Where checkpoints keep the weights, averaged ones first: those are what their authors evaluate.
 WRAPPINGS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model_state_dict", "model", "net")
@@ -59,14 +60,16 @@ def load_weights(model: nn.Module, weights: str | Path) -> None:
 
 
 def _read(path: Path) -> Any:
+    advice = "give a safetensors file or a checkpoint"
+    if kind_of(path, WeightsError) == "nothing":
+        raise WeightsError(f"{path} is no file: {advice}.")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"{path} is no file: give a safetensors file or a checkpoint."
-        ) from error
+        with reading(path, advice, WeightsError):
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than weights, and loading it would run code: "
@@ -74,9 +77,7 @@ def _read(path: Path) -> Any:
         ) from error
     except Exception as error:  # bytes that are no checkpoint break the reader in any way
         reason = first_line(error) or type(error).__name__
-        raise WeightsError(
-            f"{path} can't be read as weights ({reason}): give a safetensors file or a checkpoint."
-        ) from error
+        raise WeightsError(f"{path} can't be read as weights ({reason}): {advice}.") from error
 
 
 def _states(content: Any) -> Iterator[dict[str, Tensor]]:

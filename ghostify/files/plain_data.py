@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
 from ghostify.errors import first_line, shown
+from ghostify.files.access import MAX_BYTES
 
-MAX_BYTES = 8_000_000
 MAX_VALUES = 500_000
 MAX_DEPTH = 32
 
@@ -27,22 +26,6 @@ _KINDS = ("null", "bool", "int", "float", "str", "seq", "map")
 
 class UnreadableError(ValueError):
     """A text that holds no plain data, or too much of it; its message is the reason."""
-
-
-def read_text(path: Path) -> str:
-    """The text of a file, if it is no longer than `MAX_BYTES`.
-
-    Raises:
-        OSError: The file can't be read.
-        UnreadableError: It is too long, or no text.
-    """
-    with path.open("rb") as stream:
-        content = stream.read(MAX_BYTES + 1)
-    _check_size(content)
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UnreadableError("it is no text") from error
 
 
 def read_yaml(text: str) -> Any:

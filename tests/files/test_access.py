@@ -44,3 +44,19 @@ def test_a_place_that_takes_no_file_is_refused_beforehand(tmp_path, name):
 def test_a_device_is_written_to_and_not_replaced():
     write_text(Path("/dev/null"), "text")
     assert Path("/dev/null").is_char_device()
+
+
+def test_a_name_as_long_as_the_system_allows_is_written(tmp_path):
+    path = tmp_path / ("n" * 250 + ".json")
+    write_text(path, "text")
+    assert path.read_text() == "text" and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_write_of_an_earlier_version_left_is_removed(tmp_path):
+    (tmp_path / ".a.json.0123456789abcdef0123456789abcdef.tmp").write_text("half")
+    (tmp_path / ".b.json.0123456789abcdef0123456789abcdef.tmp").write_text("of another file")
+    write_text(tmp_path / "a.json", "text")
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "a.json",
+        ".b.json.0123456789abcdef0123456789abcdef.tmp",
+    }
