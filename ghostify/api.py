@@ -25,6 +25,7 @@ from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite, rewrite_
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, Source, provenance_of, remember, remember_source
+from ghostify.random_state import keep_random_state
 from ghostify.recipes import SavedFolder
 from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
 from ghostify.stage_table import StageTable, tabulate_stages
@@ -63,6 +64,7 @@ def build(
     return model
 
 
+@keep_random_state()
 def plan(
     model: nn.Module | str,
     settings: Settings | None = None,
@@ -80,6 +82,7 @@ def plan(
     return _decide(_network(model), settings, {"mode": mode, **inputs, **options})[0]
 
 
+@keep_random_state()
 def find_stages(
     model: nn.Module | str,
     settings: GGhost | CGGhost | None = None,
@@ -113,6 +116,7 @@ def find_stages(
 def convert(model: str, settings: Settings | Plan | None = None, **options: Any) -> nn.Module: ...
 @overload
 def convert(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT: ...
+@keep_random_state()
 def convert(
     model: nn.Module | str, settings: Settings | Plan | None = None, **options: Any
 ) -> nn.Module:
@@ -156,6 +160,7 @@ def convert(
     return converted if images is None else images.start(converted, network)
 
 
+@keep_random_state()
 def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT:
     """`convert` in place: ``model`` itself is changed, and returned.
 
@@ -169,6 +174,7 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     return converted if images is None else images.start(converted, original)
 
 
+@keep_random_state()
 def report(
     model: nn.Module | str,
     example_inputs: ExampleInputs | None = None,
@@ -208,6 +214,7 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
     return io.save(model, Path(directory), replace(known, source=given or known.source))
 
 
+@keep_random_state()
 def load(
     directory: str | Path,
     model: nn.Module | None = None,

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ghostify import recipes
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError, first_line
+from ghostify.layouts import laid_out, usual
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
@@ -219,11 +220,19 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) 
         )
     for key, tensor in own.items():
         # Through .data: a tied parameter stays one, and takes the type that was saved.
-        saved = state[key].to(tensor.device)
-        if tensor.dtype == saved.dtype:
+        saved = _as_it_lay(state[key].to(tensor.device), key, folder)
+        strides = tensor.stride() if folder.strides is None else saved.stride()
+        if tensor.dtype == saved.dtype and tensor.stride() == strides:
             tensor.copy_(saved)
         else:
             _set_data(network, key, saved)
+
+
+def _as_it_lay(tensor: Tensor, key: str, folder: SavedFolder) -> Tensor:
+    """A tensor with the strides that it was saved with."""
+    if folder.strides is None:
+        return tensor
+    return laid_out(tensor, folder.strides.get(key) or usual(tensor.shape, folder.channels_last))
 
 
 def _set_data(network: nn.Module, key: str, value: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from ghostify._version import __version__
 from ghostify.errors import SavedFolderError
+from ghostify.layouts import Strides, describe_strides, parse_strides
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, Source, Start
 
@@ -34,6 +35,7 @@ class SavedFolder:
         exceptions: Names of the modules that were in the other mode (frozen batch norms, say).
         dtype: Type of all its floating-point parameters, where they have one in common.
         channels_last: Whether its kernels lay in memory with the channels last.
+        strides: Of the tensors that lay in memory otherwise; None where an older save does not say.
         input_shapes: Shapes of the inputs that its costs were counted for; empty where not known.
     """
 
@@ -45,13 +47,14 @@ class SavedFolder:
     exceptions: tuple[str, ...]
     dtype: torch.dtype | None
     channels_last: bool
+    strides: Strides | None
     input_shapes: tuple[tuple[int, ...], ...]
 
 
 def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
     """All that the recipe says but for the weights' name, as plain data."""
     source = provenance.source
-    report = provenance.report
+    report, channels_last = provenance.report, _is_channels_last(model)
     recipe = {
         "format": FORMAT,
         "versions": {"ghostify": __version__, "torch": str(torch.__version__)},
@@ -62,7 +65,8 @@ def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
         "training": model.training,
         "exceptions": [n for n, m in model.named_modules() if m.training != model.training],
         "dtype": _common_dtype(model),
-        "channels_last": _is_channels_last(model),
+        "channels_last": channels_last,
+        "strides": describe_strides(model.state_dict(), channels_last),
         "inputs": report.inputs if report is not None else None,
         "conversions": [plan.to_dict() for plan in provenance.plans],
     }
@@ -113,6 +117,7 @@ def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
         exceptions=tuple(recipe["exceptions"]),
         dtype=getattr(torch, dtype) if dtype is not None else None,
         channels_last=recipe["channels_last"],
+        strides=parse_strides(recipe["strides"]) if "strides" in recipe else None,
         input_shapes=_input_shapes(recipe["inputs"]),
     )
 

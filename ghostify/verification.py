@@ -25,6 +25,7 @@ from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.shadow import shadow
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.provenance import provenance_of, remember
+from ghostify.random_state import keep_random_state
 
 TOLERANCE = 1e-3
 """How far a compiled or exported network's outputs may be from the eager ones, of their largest."""
@@ -72,6 +73,7 @@ class Subject:
             return _tensors(chosen(*self.inputs.args, **self.inputs.kwargs))
 
 
+@keep_random_state()
 def verify(
     model: nn.Module,
     example_inputs: ExampleInputs | None = None,

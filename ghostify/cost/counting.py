@@ -23,10 +23,12 @@ from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.shadow import fake_shadow, shadow
+from ghostify.random_state import keep_random_state
 
 _NEEDS_DATA = (NotImplementedError, DynamicOutputShapeException, DataDependentOutputException)
 
 
+@keep_random_state()
 def count(
     model: nn.Module,
     example_inputs: ExampleInputs | None = None,

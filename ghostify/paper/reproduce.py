@@ -22,6 +22,7 @@ from ghostify.cost.tables import NARROW, Column, cells, markdown_table, terminal
 from ghostify.errors import SettingsError
 from ghostify.paper.rows import Match, PaperRow, PaperTable, Quantity
 from ghostify.paper.tables import TABLES
+from ghostify.random_state import keep_random_state
 from ghostify.zoo.sources import TIMM
 
 SCHEMA = "ghostify.reproduction/1"
@@ -159,6 +160,7 @@ def _footnotes(table: PaperTable, rows: Sequence[Outcome]) -> list[str]:
     ]
 
 
+@keep_random_state()
 def reproduce(numbers: Sequence[int] = ()) -> Reproduction:
     """Count the rows of the paper's tables.
 

@@ -12,6 +12,7 @@ from ghostify.graph.inputs import ExampleInputs
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.surgery import build_ghosts
 from ghostify.plans import Plan
+from ghostify.random_state import keep_random_state
 from ghostify.settings import CGhost
 from ghostify.survey import survey
 
@@ -50,6 +51,7 @@ class CGhostPass(PassBase):
         self.example_inputs, self.input_size = example_inputs, input_size
         self.plan: Plan | None = None
 
+    @keep_random_state()
     def call(self, graph_module: GraphModule) -> PassResult:
         """Convert ``graph_module`` in place; what it calls no node for is left alone."""
         found = survey(graph_module, self.example_inputs, self.input_size)

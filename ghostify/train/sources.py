@@ -11,12 +11,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ghostify.finite import check_pixels
 from ghostify.train.data import Files, ItemPool, LoaderPool, Pool, TensorPool
 from ghostify.train.images import DataError, Recipe
 from ghostify.warmstart.images import IMAGES
 
 Data = Any
 """A folder, ``(images, labels)`` or images as tensors, a data set, a loader."""
+
+AT_ONCE = 256
+"""Images whose values are checked at a time."""
 
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
 
@@ -124,6 +128,8 @@ def _open_tensors(data: Data, recipe: Recipe, workers: int) -> Pool:
         raise DataError(
             f"Images of shape {tuple(images.shape)} make no sense: give a tensor (N, C, H, W)."
         )
+    for place, some in enumerate(images.split(AT_ONCE)):
+        check_pixels(some, f"Of the images from {AT_ONCE * place} on, image", DataError, True)
     if labels is not None:
         labels = torch.as_tensor(labels)
         if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.is_floating_point:

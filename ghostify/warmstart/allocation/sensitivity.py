@@ -20,7 +20,7 @@ from ghostify.distributed import sum_over_processes
 from ghostify.graph.segments import Segment, split
 from ghostify.warmstart.c_ghost.views import Places, by_group, pick, rows_for
 from ghostify.warmstart.images import batch_size
-from ghostify.warmstart.least_squares.statistics import Looks, Sums, Window
+from ghostify.warmstart.least_squares.statistics import Looks, Sums, Window, require_finite
 from ghostify.warmstart.spool import Spool
 
 LARGEST = 2**26
@@ -70,6 +70,7 @@ def gradients(
                 _question(network(x.requires_grad_()), generator).backward()
     count = torch.tensor(float(len(images)), dtype=torch.float64)
     sum_over_processes(count, *felt.values())
+    require_finite(*felt.values())
     return {name: total / count for name, total in felt.items() if total.any()}
 
 

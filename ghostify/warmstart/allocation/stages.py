@@ -22,6 +22,7 @@ from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
 from ghostify.provenance import Provenance, remember
+from ghostify.ranking import exceeds
 from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.survey import Survey
 from ghostify.warmstart.allocation.budget import macs_of, unreachable
@@ -156,7 +157,7 @@ def climb(choices: Sequence[Choice], loss: Callable[[Choice], float]) -> Choice:
         for choice in near[: TRIES - len(known)]:
             known[choice] = loss(choice)
         better = min(known, key=known.__getitem__)
-        if better == best:
+        if not exceeds(known[best], known[better]):
             break
         best = better
     return best
