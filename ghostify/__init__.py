@@ -10,6 +10,7 @@ Example:
 from __future__ import annotations
 
 import importlib
+import random
 from typing import TYPE_CHECKING, Any
 
 from ghostify import _torchvision_guard
@@ -113,7 +114,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'ghostify' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    state = random.getstate()  # some of what is imported draws while it is
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    finally:
+        random.setstate(state)
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,7 @@ from ghostify.cost.counting import count_both
 from ghostify.cost.figures import Count
 from ghostify.errors import ModelError, SavedFolderError, SettingsError, shown
 from ghostify.graph.inputs import ExampleInputs
+from ghostify.numerics.random_state import keep_random_state
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.cg_ghost import plan_cg_ghost
 from ghostify.passes.g_ghost import plan_g_ghost
@@ -65,6 +66,7 @@ def build(
     return model
 
 
+@keep_random_state()
 def plan(
     model: nn.Module | str,
     settings: Settings | None = None,
@@ -82,6 +84,7 @@ def plan(
     return _decide(_network(model), settings, {"mode": mode, **inputs, **options})[0]
 
 
+@keep_random_state()
 def find_stages(
     model: nn.Module | str,
     settings: GGhost | CGGhost | None = None,
@@ -115,6 +118,7 @@ def find_stages(
 def convert(model: str, settings: Settings | Plan | None = None, **options: Any) -> nn.Module: ...
 @overload
 def convert(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT: ...
+@keep_random_state()
 def convert(
     model: nn.Module | str, settings: Settings | Plan | None = None, **options: Any
 ) -> nn.Module:
@@ -158,6 +162,7 @@ def convert(
     return converted if images is None else images.start(converted, network)
 
 
+@keep_random_state()
 def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT:
     """`convert` in place: ``model`` itself is changed, and returned.
 
@@ -171,6 +176,7 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     return converted if images is None else images.start(converted, original)
 
 
+@keep_random_state()
 def report(
     model: nn.Module | str,
     example_inputs: ExampleInputs | None = None,
@@ -210,6 +216,7 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
     return saving.save(model, Path(directory), replace(known, source=given or known.source))
 
 
+@keep_random_state()
 def load(
     directory: str | Path,
     model: nn.Module | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +87,7 @@ class Calibrated:
         """
         if self.target_macs is None:
             return settings, self
-        from ghostify.data.calibration import gather, preprocessing_of
+        from ghostify.data.calibration import check_images, gather, preprocessing_of
         from ghostify.warmstart.allocation.layers import choose_s
         from ghostify.warmstart.allocation.stages import choose_ratio
 
@@ -102,6 +103,7 @@ class Calibrated:
             prepare = preprocessing_of(network, size, chosen.mean, chosen.std)
         self.said("reading calibration images")
         images = gather(self.calibration, chosen.samples, chosen.seed, prepare)
+        check_images(copy.deepcopy(network).eval(), images)
         given = (images, self.target_macs, survey)
         options: dict[str, Any] = {"seed": chosen.seed, "said": self.said}
         found: Settings

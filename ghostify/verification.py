@@ -24,6 +24,7 @@ from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.shadow import shadow
 from ghostify.nn import GhostConv2d, GhostLinear
+from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import provenance_of, remember
 
 TOLERANCE = 1e-3
@@ -72,6 +73,7 @@ class Subject:
             return _tensors(chosen(*self.inputs.args, **self.inputs.kwargs))
 
 
+@keep_random_state()
 def verify(
     model: nn.Module,
     example_inputs: ExampleInputs | None = None,

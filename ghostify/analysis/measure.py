@@ -25,6 +25,8 @@ from ghostify.analysis.sums import CrossMoments, KernelFits, Moments
 from ghostify.analysis.watch import Watched, first_tensors
 from ghostify.errors import GhostifyError, ModelError, SettingsError
 from ghostify.nn.ghost import check_s_d, intrinsic_channels
+from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.ranking import NOISE, exceeds
 
 EXPLAINED = 0.5
 """Share of its variance from which a channel counts as explained."""
@@ -69,6 +71,7 @@ class Options:
             raise SettingsError(f"min_r2={self.min_r2!r} makes no sense: give 0 < min_r2 <= 1.")
 
 
+@keep_random_state()
 def analyze(
     model: nn.Module | str,
     images: Images,
@@ -227,14 +230,15 @@ def _layer(
 
     def pair(a: int, b: int) -> Pair:
         # A blurred map is easily made from a sharp one, and not the other way round.
-        source, target = max([(a, b), (b, a)], key=lambda both: judged[plan.index[both]])
+        forth, back = (float(judged[plan.index[both]]) for both in ((a, b), (b, a)))
+        source, target = (b, a) if exceeds(back, forth) else (a, b)
         row = plan.index[source, target]
         sizes = enumerate(options.d)
         found = (KernelFit(d, float(errors[row, i]), float(shares[row, i])) for i, d in sizes)
         return Pair(source, target, float(plan.correlation[source, target]), tuple(found))
 
     subsets = tuple(_subset(s, plan, judged) for s in options.s)
-    good = [subset.s for subset in subsets if subset.r2 >= options.min_r2]
+    good = [subset.s for subset in subsets if not exceeds(options.min_r2, subset.r2)]
     assert seen.sizes is not None
     return LayerRedundancy(
         name=name,
@@ -260,7 +264,7 @@ def _subset(s: int, plan: _Candidates, shares: Tensor) -> Subset:
     rows = [plan.index[source, target] for target, source in plan.sources[s].items()]
     others = shares[rows]
     mean = float(others.mean()) if rows else 1.0
-    explained = float((others >= EXPLAINED).double().mean()) if rows else 1.0
+    explained = float((others >= EXPLAINED * (1 - NOISE)).double().mean()) if rows else 1.0
     return Subset(s, tuple(plan.intrinsic[s]), mean, explained)
 
 
@@ -279,12 +283,13 @@ def _blocks(
     pair: tuple[str, str], crossed: CrossMoments, options: Options, stage: str
 ) -> BlockRedundancy:
     correlation = crossed.correlation
+    _require_finite(f"{pair[0]!r} or {pair[1]!r}", correlation)
     alike = alike_pairs(correlation, options.pairs)
     pairs = tuple(Pair(a, b, float(correlation[a, b])) for a, b in alike)
     r2 = crossed.r2()
     if r2 is None:
         return BlockRedundancy(*pair, pairs, None, None, stage)
-    share = float((r2 >= options.min_r2).double().mean())
+    share = float((r2 >= options.min_r2 * (1 - NOISE)).double().mean())
     ratio = max(value for value in RATIOS if value <= share + 1e-9)
     return BlockRedundancy(*pair, pairs, tuple(r2.tolist()), ratio, stage)
 
@@ -298,12 +303,16 @@ def _kept(moments: dict[str, Moments], named: bool) -> list[str]:
             "blocks or stages."
         )
     for name in kept:
-        if not math.isfinite(float(moments[name].covariance.sum())):
-            raise ModelError(
-                f"{name!r} puts out values that are not finite: train the network, or check the "
-                "weights and the images."
-            )
+        _require_finite(repr(name), moments[name].covariance)
     return kept
+
+
+def _require_finite(name: str, covariance: Tensor) -> None:
+    if not math.isfinite(float(covariance.sum())):
+        raise ModelError(
+            f"{name} puts out values that are not finite: train the network, or check the "
+            "weights and the images."
+        )
 
 
 def _notes(

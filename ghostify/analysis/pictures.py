@@ -24,6 +24,7 @@ from ghostify.analysis.watch import Watched, first_tensors
 from ghostify.files import make_folder
 from ghostify.nn.g_ghost import GGhostStage
 from ghostify.nn.ghost import GhostConv2d
+from ghostify.numerics.ranking import ranked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +131,7 @@ def _draw_stage(subject: _Subject, name: str, stage: GGhostStage) -> Figure:
 def _pictured(analysis: Analysis, layers: Sequence[str]) -> list[LayerRedundancy]:
     if layers:
         return [layer for layer in analysis.layers if layer.name in set(layers)]
-    return sorted(analysis.layers, key=lambda layer: -layer.subsets[0].r2)[:MOST]
+    return ranked(analysis.layers, lambda layer: layer.subsets[0].r2)[:MOST]
 
 
 def _picture(batches: Any, batch: Tensor) -> Any:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ghostify.analysis.result import Analysis, BlockRedundancy, LayerRedundancy, Pair
+from ghostify.numerics.ranking import ranked
 from ghostify.reports.tables import NAME_WIDTH, markdown_table
 
 Rows = list[list[str]]
@@ -105,7 +106,7 @@ def most_alike(
 ) -> list[tuple[LayerRedundancy, Pair]]:
     """The most alike pairs of all layers, one of each layer, with their layers."""
     best = [(layer, layer.pairs[0]) for layer in layers if layer.pairs]
-    return sorted(best, key=lambda both: -abs(both[1].correlation))[:count]
+    return ranked(best, lambda both: abs(both[1].correlation))[:count]
 
 
 def _layer_row(layer: LayerRedundancy) -> list[str]:

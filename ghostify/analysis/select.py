@@ -6,6 +6,8 @@ import heapq
 
 from torch import Tensor
 
+from ghostify.numerics.ranking import NOISE, exceeds, first_largest
+
 
 def alike_pairs(correlation: Tensor, count: int) -> list[tuple[int, int]]:
     """The most alike pairs of channels, no channel in two of them (Figure 1).
@@ -20,12 +22,14 @@ def alike_pairs(correlation: Tensor, count: int) -> list[tuple[int, int]]:
         [(0, 2)]
     """
     score = correlation.abs().clone()
-    within = score.shape[0] == score.shape[1] and bool((score == score.T).all())
+    within = score.shape[0] == score.shape[1] and score.allclose(score.T, NOISE, NOISE)
+    # A correlation of two maps that have none is all rounding.
+    score[score <= NOISE] = 0
     if within:
         score = score.triu(1)
     pairs: list[tuple[int, int]] = []
     while len(pairs) < count and score.numel() and score.max() > 0:
-        source, target = divmod(int(score.argmax()), score.shape[1])
+        source, target = divmod(int(first_largest(score.flatten())), score.shape[1])
         pairs.append((source, target))
         used = (source, target) if within else (source,)
         score[list(used), :] = 0
@@ -58,19 +62,24 @@ def intrinsic_order(correlation: Tensor, count: int) -> list[int]:
     heapq.heapify(heap)
     taken: list[int] = []
     while len(taken) < count:
-        channel = heapq.heappop(heap)[1]
-        gain = float((squared[channel] - covered).clamp_min(0).sum())
-        if heap and (-gain, channel) > heap[0]:
-            heapq.heappush(heap, (-gain, channel))
-            continue
-        taken.append(channel)
-        covered = covered.maximum(squared[channel])
+        gains: dict[int, float] = {}
+        # All whose gain may be the largest, but for noise.
+        while heap and not (gains and exceeds(max(gains.values()), -heap[0][0])):
+            channel = heapq.heappop(heap)[1]
+            gains[channel] = float((squared[channel] - covered).clamp_min(0).sum())
+        largest = max(gains.values())
+        best = min(channel for channel, gain in gains.items() if not exceeds(largest, gain))
+        taken.append(best)
+        covered = covered.maximum(squared[best])
+        for channel, gain in gains.items():
+            if channel != best:
+                heapq.heappush(heap, (-gain, channel))
     return taken
 
 
 def sources_of(correlation: Tensor, intrinsic: list[int]) -> dict[int, int]:
     """For each channel that is not intrinsic, the intrinsic one that it correlates most with."""
-    nearest = correlation[intrinsic].abs().argmax(0).tolist()
+    nearest = first_largest(correlation[intrinsic].abs()).tolist()
     chosen = set(intrinsic)
     others = (channel for channel in range(len(correlation)) if channel not in chosen)
     return {channel: intrinsic[nearest[channel]] for channel in others}

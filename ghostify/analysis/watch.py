@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ghostify.errors import GhostifyError, ModelError, SettingsError, nearest
 from ghostify.graph.failure import describe_error
 from ghostify.nn.ghost import GhostConv2d
+from ghostify.numerics.finite import check_pixels
 
 Watcher = Callable[[str, Tensor], None]
 """Takes a module's name and its output ``(N, C, H, W)``, which it must not keep: copy it."""
@@ -111,11 +112,14 @@ def first_tensors(batches: Iterable[Any]) -> Iterator[Tensor]:
     Raises:
         GhostifyError: That is no ``(N, C, H, W)``.
     """
-    for batch in batches:
+    names = getattr(batches, "paths", None)  # of image files, one a batch
+    for place, batch in enumerate(batches):
         images = batch[0] if isinstance(batch, list | tuple) and len(batch) else batch
         if not isinstance(images, Tensor) or images.ndim != 4:
             shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
             raise GhostifyError(f"An image batch is {shape}: give tensors (N, C, H, W) or files.")
+        what = f"Batch {place}: image" if names is None else str(names[place])
+        check_pixels(images, what, GhostifyError, places=names is None)
         yield images
 
 

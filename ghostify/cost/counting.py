@@ -22,11 +22,13 @@ from ghostify.cost.run import RealRun, Run
 from ghostify.errors import ModelError
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.shadow import shadow
+from ghostify.numerics.random_state import keep_random_state
 
 SIZES_TRIED = 12
 """Inputs on which a network is run for real, at most, until it takes one."""
 
 
+@keep_random_state()
 def count(
     model: nn.Module,
     example_inputs: ExampleInputs | None = None,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from ghostify.data.spool import Spool
@@ -18,6 +19,8 @@ from ghostify.distributed import processes
 from ghostify.errors import GhostifyError
 from ghostify.files import find_files, kind_of
 from ghostify.files import read_image as decode
+from ghostify.graph.failure import describe_error
+from ghostify.numerics.finite import check_pixels, non_finite
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -95,11 +98,47 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
     if samples < 1:
         raise CalibrationError(f"calibration_samples={samples} makes no sense: give 1 or more.")
     spool = Spool()
-    for image in _take(source, samples, seed, prepare):
+    shape: tuple[int, ...] | None = None
+    for number, (what, image) in enumerate(_take(source, samples, seed, prepare)):
+        check_pixels(image, what, CalibrationError)
+        shape = tuple(image.shape) if shape is None else shape
+        if tuple(image.shape) != shape:
+            raise CalibrationError(
+                f"{what} has the shape {tuple(image.shape)}, and the {number} before it {shape}: "
+                "give images of one shape."
+            )
         spool.append(image[None].float())
     if not len(spool):
         raise CalibrationError("The calibration data holds no images: give at least one.")
     return spool
+
+
+@torch.no_grad()
+def check_images(network: nn.Module, images: Spool) -> None:
+    """Raise where a network can't take the images, or makes no numbers of them.
+
+    Args:
+        network: In eval mode.
+        images: Of which it is given one.
+    """
+    parameter = next(network.parameters(), torch.zeros(()))
+    image = images.take([0])
+    shape = "x".join(map(str, image.shape[1:]))
+    try:
+        output = network(image.to(parameter.device))
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        raise CalibrationError(
+            f"The network can't take calibration images of {shape} ({describe_error(error)}): "
+            "give images as its forward takes them, (C, H, W) each."
+        ) from error
+    made = [x for x in pytree.tree_leaves(output) if isinstance(x, Tensor)]
+    if non_finite((str(place), x) for place, x in enumerate(made)):
+        bad = non_finite(network.state_dict().items())
+        why = f"its {bad[0]!r} holds some" if bad else "check its weights and the images"
+        raise CalibrationError(
+            "The network's output for a calibration image holds values that are not finite "
+            f"({why}): nothing can be fitted to it; leave calibration, or give a trained network."
+        )
 
 
 def batch_size(sample: Tensor, most: int) -> int:
@@ -112,24 +151,31 @@ def batch_size(sample: Tensor, most: int) -> int:
     return max(8, min(most, 2**22 // max(sample[0].numel(), 1)))
 
 
-def _take(source: Any, samples: int, seed: int, prepare: Preprocessing | None) -> Iterator[Tensor]:
+def _take(
+    source: Any, samples: int, seed: int, prepare: Preprocessing | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Images, each with its name for a message."""
     if isinstance(source, str | Path):
         assert prepare is not None
         files = find_images(Path(source))
-        yield from (read_image(files[i], prepare) for i in _choose(len(files), samples, seed))
+        for i in _choose(len(files), samples, seed):
+            yield str(files[i]), read_image(files[i], prepare)
     elif isinstance(source, Tensor):
         if source.ndim != 4:
             raise CalibrationError(
                 f"Calibration images of shape {tuple(source.shape)} make no sense: "
                 "give a tensor (N, C, H, W)."
             )
-        yield from (source[i] for i in _choose(len(source), samples, seed))
+        for i in _choose(len(source), samples, seed):
+            yield f"Image {i} of the calibration images", source[i]
     elif isinstance(source, DataLoader) or not hasattr(source, "__getitem__"):
         rank, world = processes()
-        yield from islice(_from_loader(source, samples), rank, None, world)
+        for i, image in islice(enumerate(_from_loader(source, samples)), rank, None, world):
+            yield f"Image {i} of the calibration data", image
     else:
         count = len(source)
-        yield from (_image(source[i]) for i in _choose(count, samples, seed))
+        for i in _choose(count, samples, seed):
+            yield f"Item {i} of the calibration data", _image(source[i])
 
 
 def _choose(count: int, samples: int, seed: int) -> list[int]:

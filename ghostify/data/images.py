@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ghostify.data.calibration import Preprocessing
-from ghostify.data.chance import draws
 from ghostify.errors import GhostifyError
 from ghostify.files import read_image
+from ghostify.numerics.chance import draws
 
 SMALL = 64
 """Largest input that is small: such images are shifted, larger ones cropped and resized."""

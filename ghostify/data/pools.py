@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ghostify.data.chance import derive, draws
 from ghostify.data.images import TRIES, DataError, Recipe, open_image, shift_and_mirror
+from ghostify.numerics.chance import derive, draws
+from ghostify.numerics.finite import check_pixels
+from ghostify.numerics.random_state import keep_random_state
 
 IN_MEMORY = 2**30
 """Bytes up to which decoded images are kept."""
@@ -51,11 +51,14 @@ class Pool(ABC):
         labelled: Whether they have labels.
         classes: Names of the classes, where they are known.
         batch_size: That of a loader, which decides it itself; None elsewhere.
+        size: ``(C, H, W)`` of the (first) image, where it is not brought to the network's.
     """
 
     labelled: bool
     classes: tuple[str, ...] | None = None
     batch_size: int | None = None
+
+    size: tuple[int, ...] | None = None
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -79,6 +82,7 @@ class TensorPool(Pool):
     def __init__(self, images: Tensor, labels: Tensor | None) -> None:
         self.images, self.labels = images, labels
         self.labelled = labels is not None
+        self.size = tuple(images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.images)
@@ -121,10 +125,12 @@ class ItemPool(Pool):
         self, items: Any, recipe: Recipe, workers: int, classes: tuple[str, ...] | None = None
     ) -> None:
         self.items, self.recipe, self.workers, self.classes = items, recipe, workers, classes
-        with _fixed_chance(0):
+        with keep_random_state(0):
             image, label = _split(items[0])
         self.labelled = label is not None
         self.is_pixels = isinstance(image, Image.Image)
+        if isinstance(image, Tensor) and image.ndim == 3:
+            self.size = tuple(image.shape)
         self.shifts = self.is_pixels and recipe.is_small
         fits = len(items) * int(np.prod(recipe.prepare.size)) <= IN_MEMORY
         self.store = _Store(self) if self.shifts and fits else None
@@ -189,6 +195,7 @@ class ItemPool(Pool):
                 f"Item {index} of the data begins with {_describe(image)}, and no image: give a "
                 "data set of PIL images, or of tensors (C, H, W) that are ready for the network."
             )
+        check_pixels(image, f"Item {index} of the data", DataError)
         return image, None if label is None else int(label)
 
 
@@ -230,23 +237,8 @@ class _Addressed(Dataset[Any]):
         key = (self.key, -1 if epoch is None else epoch)
         if self.pool.is_pixels:
             return self.pool.item(index, key if self.augment and epoch is not None else None)
-        with _fixed_chance(derive(*key, index)):
+        with keep_random_state(derive(*key, index)):
             return self.pool.item(index, None)
-
-
-@contextmanager
-def _fixed_chance(seed: int) -> Iterator[None]:
-    """Inside, the three sources of chance that a transform may use begin from a seed."""
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
 
 
 class LoaderPool(Pool):
@@ -254,7 +246,7 @@ class LoaderPool(Pool):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
-        with _fixed_chance(0):
+        with keep_random_state(0):
             images, labels = _split(next(iter(loader)))
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise DataError(
@@ -262,6 +254,7 @@ class LoaderPool(Pool):
                 "that makes tensors (N, C, H, W), ready for the network."
             )
         self.labelled, self.batch_size = labels is not None, len(images)
+        self.size = tuple(images.shape[1:])
 
     def __len__(self) -> int:
         return len(self.loader) * (self.batch_size or 1)
@@ -274,13 +267,14 @@ class LoaderPool(Pool):
             seed = (key, -1 if part.epoch is None else part.epoch)
             if part.epoch != epoch or place < 0 or part.place < place:
                 epoch, place = part.epoch, -1
-                with _fixed_chance(derive(*seed)):
+                with keep_random_state(derive(*seed)):
                     stream = iter(self.loader)
             while place < part.place:
                 place += 1
-                with _fixed_chance(derive(*seed, place)):
+                with keep_random_state(derive(*seed, place)):
                     batch = _split(next(stream))
             assert batch is not None
+            check_pixels(batch[0], f"Batch {place} of the loader: image", DataError, places=True)
             rank, shares = part.share
             yield tuple(None if x is None else x[_share(len(x), rank, shares)] for x in batch)  # type: ignore[misc]
 

@@ -15,9 +15,13 @@ from ghostify.data.calibration import IMAGES
 from ghostify.data.images import DataError, Recipe
 from ghostify.data.pools import Files, ItemPool, LoaderPool, Pool, TensorPool
 from ghostify.files import find_files, kind_of, list_folder
+from ghostify.numerics.finite import check_pixels
 
 Data = Any
 """A folder, ``(images, labels)`` or images as tensors, a data set, a loader."""
+
+AT_ONCE = 256
+"""Images whose values are checked at a time."""
 
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
 
@@ -119,6 +123,8 @@ def _open_tensors(data: Data, recipe: Recipe, workers: int) -> Pool:
         raise DataError(
             f"Images of shape {tuple(images.shape)} make no sense: give a tensor (N, C, H, W)."
         )
+    for place, some in enumerate(images.split(AT_ONCE)):
+        check_pixels(some, f"Of the images from {AT_ONCE * place} on, image", DataError, True)
     if labels is not None:
         labels = torch.as_tensor(labels)
         if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.is_floating_point:

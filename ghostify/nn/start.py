@@ -102,6 +102,11 @@ def project(layer: nn.Conv2d | nn.Linear, cheap: nn.Conv2d | nn.Conv1d, groups: 
             shift = factors[:, :count, j] * bias[:, :count]
             offsets[:, :count, j] = bias[:, maps:][:, j::copies] - shift
     kernels = cheap.weight.zero_().flatten(1)
-    kernels[:, kernels.shape[1] // 2] = factors.flatten().to(kernels.dtype)
+    kernels[:, kernels.shape[1] // 2] = _usable(factors.flatten().to(kernels.dtype))
     if cheap.bias is not None:
-        cheap.bias.copy_(offsets.flatten())
+        cheap.bias.copy_(_usable(offsets.flatten().to(cheap.bias.dtype)))
+
+
+def _usable(values: Tensor) -> Tensor:
+    """Values, 0 where they are not finite: filters that are not, or too large for the type."""
+    return torch.where(values.isfinite(), values, 0.0)

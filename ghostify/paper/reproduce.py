@@ -18,6 +18,7 @@ from ghostify import api
 from ghostify.cost.counting import count
 from ghostify.cost.figures import Cost
 from ghostify.errors import SettingsError
+from ghostify.numerics.random_state import keep_random_state
 from ghostify.paper.rows import Match, PaperRow, PaperTable, Quantity
 from ghostify.paper.tables import TABLES
 from ghostify.reports.conversion import Report
@@ -159,6 +160,7 @@ def _footnotes(table: PaperTable, rows: Sequence[Outcome]) -> list[str]:
     ]
 
 
+@keep_random_state()
 def reproduce(numbers: Sequence[int] = ()) -> Reproduction:
     """Count the rows of the paper's tables.
 

@@ -25,6 +25,7 @@ from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
 from ghostify.saving import recipe as recipes
 from ghostify.saving.history import Provenance, provenance_of, remember
+from ghostify.saving.layouts import laid_out, usual
 from ghostify.saving.recipe import SavedFolder
 
 RECIPE = "recipe.yaml"
@@ -311,8 +312,9 @@ def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) 
         )
     for key, tensor in own.items():
         # Through .data: a tied parameter stays one, and takes the type that was saved.
-        saved = state[key].to(tensor.device)
-        if tensor.dtype == saved.dtype:
+        saved = _as_it_lay(state[key].to(tensor.device), key, folder)
+        strides = tensor.stride() if folder.strides is None else saved.stride()
+        if tensor.dtype == saved.dtype and tensor.stride() == strides:
             tensor.copy_(saved)
         else:
             _set_data(network, key, saved)
@@ -322,6 +324,13 @@ def _fits(saved: Tensor, own: Tensor) -> bool:
     """Whether a saved tensor has the shape, and the kind of numbers, of the network's own."""
     is_real = saved.is_floating_point() and own.is_floating_point()
     return saved.shape == own.shape and (is_real or saved.dtype == own.dtype)
+
+
+def _as_it_lay(tensor: Tensor, key: str, folder: SavedFolder) -> Tensor:
+    """A tensor with the strides that it was saved with."""
+    if folder.strides is None:
+        return tensor
+    return laid_out(tensor, folder.strides.get(key) or usual(tensor.shape, folder.channels_last))
 
 
 def _set_data(network: nn.Module, key: str, value: Tensor) -> None:

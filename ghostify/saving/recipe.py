@@ -22,6 +22,7 @@ from ghostify.files.plain_data import check_extent
 from ghostify.graph.inputs import NO_TENSOR
 from ghostify.plans import Plan
 from ghostify.saving.history import Provenance, Source, Start
+from ghostify.saving.layouts import Strides, describe_strides, parse_strides
 from ghostify.saving.untrusted import UntrustedError, check_source
 from ghostify.settings.base import is_number
 
@@ -49,6 +50,7 @@ class SavedFolder:
         exceptions: Names of the modules that were in the other mode (frozen batch norms, say).
         dtype: Type of all its floating-point parameters, where they have one in common.
         channels_last: Whether its kernels lay in memory with the channels last.
+        strides: Of the tensors that lay in memory otherwise; None where an older save does not say.
         input_shapes: Shapes of the inputs that its costs were counted for; empty where not known.
     """
 
@@ -60,6 +62,7 @@ class SavedFolder:
     exceptions: tuple[str, ...]
     dtype: torch.dtype | None
     channels_last: bool
+    strides: Strides | None
     input_shapes: tuple[tuple[int, ...], ...]
 
 
@@ -69,7 +72,7 @@ def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
     Raises:
         ValueError: The data is such that `parse` would refuse it.
     """
-    report = provenance.report
+    report, channels_last = provenance.report, _is_channels_last(model)
     recipe = {
         "format": FORMAT,
         "versions": {"ghostify": __version__, "torch": str(torch.__version__)},
@@ -78,7 +81,8 @@ def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
         "training": model.training,
         "exceptions": [n for n, m in model.named_modules() if m.training != model.training],
         "dtype": _common_dtype(model),
-        "channels_last": _is_channels_last(model),
+        "channels_last": channels_last,
+        "strides": describe_strides(model.state_dict(), channels_last),
         "inputs": report.inputs if report is not None and _is_readable(report.inputs) else None,
         "conversions": [plan.to_dict() for plan in provenance.plans],
     }
@@ -129,6 +133,7 @@ def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
         exceptions=_texts("exceptions", recipe["exceptions"]),
         dtype=_dtype(recipe["dtype"]),
         channels_last=recipe["channels_last"],
+        strides=parse_strides(recipe["strides"]) if "strides" in recipe else None,
         input_shapes=_input_shapes(recipe["inputs"]),
     )
 

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghostify.data.chance import permutation
 from ghostify.data.images import DataError, Recipe
 from ghostify.data.inputs import recipe_of
 from ghostify.data.pools import LoaderPool, Part, Pool
 from ghostify.data.sources import Data, held_out, open_pool
-from ghostify.errors import SettingsError
+from ghostify.errors import SettingsError, first_line
+from ghostify.numerics.chance import permutation
+from ghostify.numerics.finite import non_finite
+from ghostify.numerics.random_state import keep_random_state
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.engine import combine, open_engine
 from ghostify.train.features import logits_of
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 Said = Callable[[str], None]
 
 
+@keep_random_state()
 def evaluate(
     model: nn.Module,
     data: Data,
@@ -109,14 +112,14 @@ def measure(
                 continue
             x = recipe.normalise(fabric.to_device(images))
             with fabric.autocast():
-                scores = logits_of(network(x)).float()
+                scores = _scores(network, x)
             check_classes(pool, labels, scores.shape[1])
             wanted = fabric.to_device(labels)
             outputs = scores.shape[1]
-            hits = scores.topk(min(5, outputs), dim=1).indices == wanted[:, None]
+            ranks = _ranks(scores, wanted)
             loss = F.cross_entropy(scores, wanted, reduction="sum")
             sums += torch.tensor(
-                [float(hits[:, :1].sum()), float(hits.sum()), float(loss), len(labels)],
+                [float((ranks < 1).sum()), float((ranks < 5).sum()), float(loss), len(labels)],
                 dtype=torch.float64,
             )
             said(f"evaluating, {int(sums[3])} images")
@@ -128,6 +131,30 @@ def measure(
     n = round(count)
     share5 = Share(round(right5), n) if outputs > 5 else None
     return Evaluation(Share(round(right), n), share5, n, loss_sum / n, time.perf_counter() - start)
+
+
+def _scores(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """A network's class scores; raises where it can't take the images, or gives no numbers."""
+    size = "x".join(map(str, x.shape[1:]))
+    try:
+        scores = logits_of(network(x)).float()
+    except RuntimeError as error:
+        raise DataError(
+            f"The network can't take images of {size} ({first_line(error).rstrip('.')}): give "
+            "images as its forward takes them, or input_size."
+        ) from error
+    if non_finite([("scores", scores)]):
+        bad = non_finite(network.state_dict().items())
+        why = f"its {bad[0]!r} holds values that are not finite" if bad else "they overflow"
+        raise DataError(f"The network's class scores are not finite ({why}): give a trained one.")
+    return scores
+
+
+def _ranks(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """How many classes come before the wanted one, ``(N,)``: of equal scores the first does."""
+    own = scores.gather(1, wanted[:, None])
+    earlier = torch.arange(scores.shape[1], device=scores.device) < wanted[:, None]
+    return ((scores > own) | ((scores == own) & earlier)).sum(1)
 
 
 def _parts(

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostify.data.chance import derive, permutation
 from ghostify.data.images import DataError, Recipe
 from ghostify.data.pools import Batch, LoaderPool, Part, Pool
 from ghostify.errors import SettingsError
+from ghostify.numerics.chance import derive, permutation
+from ghostify.numerics.random_state import seed_torch
 from ghostify.train import checkpoint
 from ghostify.train.accuracy import Evaluation
 from ghostify.train.engine import combine
@@ -222,7 +223,7 @@ class Run:
         for turn in range(chosen.accumulate):
             batch = next(batches)
             # After the batch: reading it may use up chance, and dropout must not depend on that.
-            torch.manual_seed(derive(chosen.seed, self.step, turn, fabric.global_rank))
+            seed_torch(derive(chosen.seed, self.step, turn, fabric.global_rank))
             is_part = turn + 1 < chosen.accumulate
             with fabric.no_backward_sync(self.wrapped, enabled=is_part):
                 losses = self._losses(batch)

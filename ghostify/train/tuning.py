@@ -17,6 +17,8 @@ from ghostify.data.pools import Pool
 from ghostify.data.sources import Data, open_pool, split_folder
 from ghostify.errors import ModelError, SettingsError, first_line, nearest
 from ghostify.files import kind_of
+from ghostify.numerics.finite import non_finite
+from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.engine import open_engine
@@ -28,6 +30,7 @@ from ghostify.train.result import Finetuned
 from ghostify.train.settings import FinetuneSettings
 
 
+@keep_random_state()
 def finetune(
     student: nn.Module,
     data: Data,
@@ -106,17 +109,16 @@ def finetune(
         tuned, None if teacher is None else copy.deepcopy(teacher).eval(), points, losses, pool,
         val_pool, recipe, chosen, target, exceptions, progress or (lambda _: None),
     )  # fmt: skip
-    with torch.random.fork_rng():
-        run = Run(job, fabric)
-        if found is not None:
-            checkpoint.check_same(checkpoint.path_in(target), found, run.identity())  # type: ignore[arg-type]
-            run.restore(found)
-        folder = target / checkpoint.FOLDER if target and fabric.is_global_zero else None
-        journal = Journal(folder, run.step)
-        try:
-            interrupted = run.go(journal)
-        finally:
-            journal.close()
+    run = Run(job, fabric)
+    if found is not None:
+        checkpoint.check_same(checkpoint.path_in(target), found, run.identity())  # type: ignore[arg-type]
+        run.restore(found)
+    folder = target / checkpoint.FOLDER if target and fabric.is_global_zero else None
+    journal = Journal(folder, run.step)
+    try:
+        interrupted = run.go(journal)
+    finally:
+        journal.close()
     run.observed.release()
     result = _hand_over(run.network, student)
     if target is not None and fabric.is_global_zero and not interrupted:
@@ -183,7 +185,7 @@ def _choose_losses(
     losses = ["ce"] if pool.labelled and chosen.ce else []
     points: tuple[Point, ...] = ()
     notes: list[str] = []
-    sample = _sample(student, recipe)
+    sample = _sample(student, pool.size or recipe.prepare.size)
     outputs = _outputs_of(student, sample, "student")
     for known in (pool, val):
         if known is not None:
@@ -213,9 +215,9 @@ def _choose_losses(
     return tuple(losses), points, tuple(notes)
 
 
-def _sample(student: nn.Module, recipe: Recipe) -> torch.Tensor:
+def _sample(student: nn.Module, size: tuple[int, ...]) -> torch.Tensor:
     first = next(student.parameters(), torch.zeros(()))
-    return torch.zeros(2, *recipe.prepare.size, device=first.device, dtype=first.dtype)
+    return torch.zeros(2, *size, device=first.device, dtype=first.dtype)
 
 
 @torch.no_grad()
@@ -224,7 +226,14 @@ def _outputs_of(network: nn.Module, sample: torch.Tensor, name: str) -> int:
     modes = {module: module.training for module in network.modules()}
     device = next((p.device for p in network.parameters()), sample.device)
     try:
-        return logits_of(network.eval()(sample.to(device))).shape[1]
+        logits = logits_of(network.eval()(sample.to(device)))
+        if non_finite([("scores", logits)]):
+            bad = non_finite(network.state_dict().items())
+            why = f"its {bad[0]!r} holds values that are not finite" if bad else "they overflow"
+            raise ModelError(
+                f"The {name}'s class scores are not finite ({why}): give a trained network."
+            )
+        return logits.shape[1]
     except RuntimeError as error:
         size = "x".join(map(str, sample.shape[1:]))
         raise ModelError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ghostify.numerics.ranking import ranked
 from ghostify.saving.history import Start
 
 POOR = 0.5
@@ -53,7 +54,7 @@ class WarmStart:
     def poor(self) -> tuple[LayerFit, ...]:
         """The layers that their ghosts don't explain, worst first: candidates for ``keep``."""
         found = [fit for fit in self.layers if fit.error > POOR]
-        return tuple(sorted(found, key=lambda fit: -fit.error))
+        return tuple(ranked(found, lambda fit: fit.error))
 
     @property
     def fitted(self) -> str:

@@ -14,18 +14,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghostify.data.calibration import Source, batch_size, gather, preprocessing_of
+from ghostify.data.calibration import Source, batch_size, check_images, gather, preprocessing_of
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
+from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, provenance_of
 from ghostify.settings.base import check_not_negative, check_seed, check_whole
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
 from ghostify.warmstart.c_ghost.views import Feed
+from ghostify.warmstart.cold import ColdStart
 from ghostify.warmstart.folding import fold_orders
 from ghostify.warmstart.g_ghost.stages import (
     StageSubject,
@@ -125,7 +127,7 @@ def warm_start_(
     settings = settings or WarmStartSettings()
     began = time.perf_counter()
     teacher = copy.deepcopy(original).eval()
-    with _quiet(converted):
+    with _quiet(converted), keep_random_state(settings.seed):
         run = _Run(converted, teacher, settings, said)
         if isinstance(calibration, str) and calibration == DATA_FREE:
             result = run.without_data()
@@ -161,6 +163,7 @@ class _Run:
         self.stage_fits: list[LayerFit] = []
         self.block_steps = self.network_steps = 0
         self.notes: list[str] = []
+        self.cold = ColdStart(converted)
 
     def _is_ghost(self, name: str) -> bool:
         try:
@@ -177,7 +180,9 @@ class _Run:
         for segment in self.segments:
             for subject in find_ghosts(segment, self.teacher, self.converted):
                 self.said(f"fitting {subject.name} from its weights")
-                self.fits.append(fit_without_data(subject))
+                with self.cold.instead(subject.name):
+                    self.fits.append(fit_without_data(subject))
+        self.cold.mend()
         fold_orders(self.segments, self.converted)
         self.notes.append("data-free: the errors are for white inputs, not for real images")
         return self._result(0)
@@ -195,6 +200,7 @@ class _Run:
                 )
         self.said("reading calibration images")
         images = gather(calibration, chosen.samples, chosen.seed, prepare)
+        check_images(self.teacher, images)
         try:
             if self.stages:
                 self._fit_stages(images)
@@ -205,6 +211,7 @@ class _Run:
             self.notes.append(
                 f"{INTERRUPTED}{done}what was not reached is as the conversion left it"
             )
+        self.cold.mend()
         if not self.stages:
             fold_orders(self.segments, self.converted)
         return self._result(_of_all(len(images)))
@@ -220,7 +227,7 @@ class _Run:
             subjects = self._to_fit(segment)
             for subject in subjects[:1]:
                 self.said(f"fitting {subject.name}")
-            for fit in fit_segment(feed, subjects):
+            for fit in fit_segment(feed, subjects, self.cold):
                 self.fits.append(fit)
                 self.said(f"fitted {fit.name}")
             is_last = segment is self.segments[-1]
@@ -264,10 +271,11 @@ class _Run:
             self.said(f"fitting {subject.name}")
             if isinstance(subject, GhostSubject):
                 feed = Feed(WHOLE, self.teacher, self.converted, images, images, batch, chosen.seed)
-                self.fits.extend(fit_segment(feed, [subject]))
+                self.fits.extend(fit_segment(feed, [subject], self.cold))
                 continue
-            fit = fit_stage(subject, self.teacher, self.converted, images, batch, chosen.seed)
-            self.stage_fits.append(fit)
+            with self.cold.instead(subject.item.place):
+                fit = fit_stage(subject, self.teacher, self.converted, images, batch, chosen.seed)
+                self.stage_fits.append(fit)
             if limit:
                 left -= self._tune_stage(subject, images, batch, SHARE * limit / len(subjects))
         if len(subjects) < len(self.stages):
@@ -325,10 +333,10 @@ class _Run:
     def _result(self, samples: int) -> WarmStart:
         order = [name for name, module in self.converted.named_modules()]
         fits = sorted(self.fits, key=lambda fit: order.index(fit.name))
-        if len(fits) < self.total and not any(note.startswith(INTERRUPTED) for note in self.notes):
-            self.notes.append(
-                f"{self.total - len(fits)} ghost modules are not fitted: no pass calls them"
-            )
+        self.notes += self.cold.notes()
+        missing = self.total - len({fit.name for fit in fits} | self.cold.ghosts())
+        if missing and not any(note.startswith(INTERRUPTED) for note in self.notes):
+            self.notes.append(f"{missing} ghost modules are not fitted: no pass calls them")
         return WarmStart(
             tuple(fits),
             samples,

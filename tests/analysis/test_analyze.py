@@ -201,7 +201,7 @@ def test_the_recommendation_converts():
         (torch.zeros(1, 4, 8, 8), {"d": (2,)}, "d=2"),
         (torch.zeros(1, 4, 8, 8), {"min_r2": 0}, "min_r2"),
         (torch.zeros(1, 5, 8, 8), {}, "can't take"),
-        (torch.full((1, 4, 8, 8), float("nan")), {}, "not finite"),
+        (torch.full((1, 4, 8, 8), float("nan")), {}, "image 0 holds nan"),
     ],
 )
 def test_bad_input_is_one_sentence(images, options, words):

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from ghostify.data.calibration import Preprocessing
-from ghostify.data.chance import draws, permutation
 from ghostify.data.images import Recipe, shift_and_mirror
+from ghostify.numerics.chance import draws, permutation
 
 RGB = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
 

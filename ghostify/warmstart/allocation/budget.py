@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from ghostify.cost.figures import Count
 from ghostify.errors import SettingsError
+from ghostify.numerics.ranking import first_smallest
 
 STEPS = 20_000
 """Steps that a budget is divided into."""
@@ -78,6 +81,11 @@ def unreachable(target: float, least: int, total: int) -> SettingsError:
     )
 
 
+def _first_least(table: NDArray[np.float64]) -> NDArray[np.int64]:
+    """In each column the first row of the least value, but for noise."""
+    return first_smallest(torch.from_numpy(table)).numpy()
+
+
 def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, int] | None:
     """The s of each layer of least total loss, the MACs at most ``budget``; None if none is.
 
@@ -101,7 +109,7 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
         for row, cost, option in zip(table, costs, choices, strict=True):
             if cost <= size:
                 row[cost:] = best[: size + 1 - cost] + option.loss
-        picks.append(table.argmin(0))
+        picks.append(_first_least(table))
         best = table.min(0)
     if not np.isfinite(best[size]):
         return None

@@ -21,7 +21,7 @@ from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.graph.segments import Segment, split
 from ghostify.warmstart.c_ghost.views import Places, by_group, pick, rows_for
-from ghostify.warmstart.fit.statistics import Looks, Sums, Window
+from ghostify.warmstart.fit.statistics import Looks, Sums, Window, require_finite
 
 LARGEST = 2**26
 """Sums that are kept at a time, in numbers (of eight bytes)."""
@@ -70,6 +70,7 @@ def gradients(
                 _question(network(x.requires_grad_()), generator).backward()
     count = torch.tensor(float(len(images)), dtype=torch.float64)
     sum_over_processes(count, *felt.values())
+    require_finite(*felt.values())
     return {name: total / count for name, total in felt.items() if total.any()}
 
 

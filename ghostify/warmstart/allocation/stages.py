@@ -20,6 +20,7 @@ from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.numerics.ranking import exceeds
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
@@ -156,7 +157,7 @@ def climb(choices: Sequence[Choice], loss: Callable[[Choice], float]) -> Choice:
         for choice in near[: TRIES - len(known)]:
             known[choice] = loss(choice)
         better = min(known, key=known.__getitem__)
-        if better == best:
+        if not exceeds(known[best], known[better]):
             break
         best = better
     return best

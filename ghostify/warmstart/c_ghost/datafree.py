@@ -10,6 +10,7 @@ from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
 from ghostify.warmstart.c_ghost.subjects import GhostSubject
 from ghostify.warmstart.fit.ridge import choose, explain
+from ghostify.warmstart.fit.statistics import require_finite
 from ghostify.warmstart.result import LayerFit
 
 
@@ -27,6 +28,7 @@ def fit_without_data(subject: GhostSubject) -> LayerFit:
     m, copies = subject.intrinsic, subject.copies
     filters = conv.weight.detach().double().cpu().unflatten(0, (groups, -1))
     means = _means(subject).view(groups, -1)
+    require_finite(filters, means)
     pairings, kernels, offsets = [], [], []
     left, total = 0.0, torch.zeros(()).double()
     for g in range(groups):

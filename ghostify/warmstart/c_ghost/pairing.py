@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ghostify.numerics.ranking import NOISE, ascending, exceeds, first_largest
+
 EXACT = 12
 """Up to so many maps the best choice for s = 2 is found by trying all."""
 
@@ -93,9 +95,10 @@ def _exact(table: Matrix) -> Parents:
         for b in range(a + 1, n):
             if rest >> b & 1:
                 cost, chosen = best(rest & ~(1 << b))
-                edge = (a, b) if table[a, b] <= table[b, a] else (b, a)
+                edge = (b, a) if exceeds(table[a, b], table[b, a]) else (a, b)
                 options.append((cost + table[edge], (edge, *chosen)))
-        return min(options)
+        least = min(cost for cost, _ in options)
+        return min((o for o in options if not exceeds(o[0], least)), key=lambda o: o[1])
 
     parents = np.arange(n)
     for i, j in best((1 << n) - 1)[1]:
@@ -112,7 +115,7 @@ def _greedy(table: Matrix, m: int, copies: int) -> Parents:
     room = [0] * n
     intrinsic = 0
     places = np.arange(n)
-    order = np.argsort(costs, axis=None, kind="stable")[: n * (n - 1)]
+    order = ascending(torch.from_numpy(costs.ravel())).numpy()[: n * (n - 1)]
     for some in np.split(order, range(8 * n, len(order), 8 * n)):
         sources, ghosts = np.divmod(some, n)
         # Most edges are ruled out by those before: at once, since a loop would take seconds.
@@ -133,7 +136,8 @@ def _greedy(table: Matrix, m: int, copies: int) -> Parents:
             parents[j], room[j], intrinsic = j, copies, intrinsic + 1
     for j in range(n):
         if parents[j] < 0:
-            i = min((i for i in range(n) if room[i]), key=lambda i: table[i, j])
+            free = np.flatnonzero(room)
+            i = int(free[_first_largest(-table[free, j])])
             parents[j], room[i] = i, room[i] - 1
     return parents
 
@@ -159,8 +163,9 @@ def _swap_ghosts(table: Matrix, parents: Parents) -> bool:
             table[parents[j], j] + table[owners, ghosts] - table[owners, j]
             - table[parents[j], ghosts]
         )  # fmt: skip
-        best = int(gain.argmax())
-        if gain[best] > 1e-9 * max(abs(table[parents[j], j]), 1e-30):
+        best = _first_largest(gain)
+        other_cost = table[parents[ghosts[best]], ghosts[best]]
+        if gain[best] > NOISE * (table[parents[j], j] + other_cost):
             other = int(ghosts[best])
             parents[j], parents[other] = parents[other], parents[j]
             changed = True
@@ -181,8 +186,8 @@ def _swap_partners(table: Matrix, parents: Parents) -> bool:
         owners = parents[others]
         before = table[a, j] + table[owners, others]
         gain = before - cheapest[a, owners] - cheapest[j, others]
-        best = int(gain.argmax())
-        if gain[best] > 1e-9 * max(before[best], 1e-30):
+        best = _first_largest(gain)
+        if gain[best] > NOISE * before[best]:
             _join(table, parents, a, int(owners[best]))
             _join(table, parents, j, int(others[best]))
             changed = True
@@ -190,7 +195,8 @@ def _swap_partners(table: Matrix, parents: Parents) -> bool:
 
 
 def _join(table: Matrix, parents: Parents, one: int, other: int) -> None:
-    i, j = (one, other) if table[one, other] <= table[other, one] else (other, one)
+    turned = exceeds(table[one, other], table[other, one])
+    i, j = (other, one) if turned else (one, other)
     parents[i] = parents[j] = i
 
 
@@ -203,10 +209,14 @@ def _swap_roles(table: Matrix, parents: Parents) -> bool:
         family = np.flatnonzero(parents == i)
         before = table[i, family[family != i]].sum()
         after = table[j, family[family != j]].sum()
-        if after < before - 1e-9 * max(abs(before), 1e-30):
+        if exceeds(before, after):
             parents[family] = j
             changed = True
     return changed
+
+
+def _first_largest(values: Matrix) -> int:
+    return int(first_largest(torch.from_numpy(values)))
 
 
 def _exchange(table: Matrix, parents: Parents) -> bool:
@@ -221,8 +231,8 @@ def _exchange(table: Matrix, parents: Parents) -> bool:
         before = np.bincount(families, table[families, ghosts], n) + table[owner, j]
         after = np.bincount(families, table[j, ghosts], n) + table[owner]
         gain = np.where((parents == places) & (places != owner), before - after, -np.inf)
-        i = int(gain.argmax())
-        if gain[i] > 1e-9 * abs(before[i]):
+        i = _first_largest(gain)
+        if gain[i] > NOISE * abs(before[i]):
             parents[parents == i] = j
             parents[j], parents[i] = j, owner
             changed = True

@@ -15,6 +15,7 @@ from ghostify.nn.start import carve
 from ghostify.warmstart.c_ghost.pairing import Pairing, pair
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, PlainSubject, Subject
 from ghostify.warmstart.c_ghost.views import Feed, Views, by_group, pick, rows_for
+from ghostify.warmstart.cold import ColdStart
 from ghostify.warmstart.fit.ridge import choose, explain, solve
 from ghostify.warmstart.fit.statistics import Looks, Moments, Sums, Window
 from ghostify.warmstart.result import LayerFit
@@ -28,11 +29,11 @@ ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 @torch.no_grad()
-def fit_segment(feed: Feed, subjects: Sequence[Subject]) -> Iterator[LayerFit]:
+def fit_segment(feed: Feed, subjects: Sequence[Subject], cold: ColdStart) -> Iterator[LayerFit]:
     """Fit the layers of a segment, one after the other; yields each ghost module as it is done.
 
     A layer that is added to another path is fitted last, towards what is missing of the sum: so the
-    errors of the other path are made up for.
+    errors of the other path are made up for. A layer whose sums are no numbers starts cold.
     """
     pending = list(subjects)
     while pending:
@@ -41,12 +42,16 @@ def fit_segment(feed: Feed, subjects: Sequence[Subject]) -> Iterator[LayerFit]:
         pending.remove(subject)
         other = _other_path(feed.segment, subject, pending)
         views = Views(feed, subject, other if isinstance(other, fx.Node) else None)
-        if isinstance(subject, GhostSubject):
-            yield _fit_ghosts(views, subject)
-        elif isinstance(subject, PlainSubject):
-            filters = _fit_filters(views)
-            if filters.refitted:
-                subject.take(filters.weight, filters.offsets)
+        fit = None
+        with cold.instead(subject.name):
+            if isinstance(subject, GhostSubject):
+                fit = _fit_ghosts(views, subject)
+            elif isinstance(subject, PlainSubject):
+                filters = _fit_filters(views)
+                if filters.refitted:
+                    subject.take(filters.weight, filters.offsets)
+        if fit is not None:
+            yield fit
 
 
 _LATER = object()

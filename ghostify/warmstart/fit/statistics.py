@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostify.distributed import sum_over_processes
+from ghostify.errors import GhostifyError
 
 ROWS_AT_ONCE = 2048
 """Rows that are multiplied together: one by one, the large sums would be read and written often."""
@@ -17,6 +18,16 @@ ROWS_AT_ONCE = 2048
 
 CACHED = 2**18
 """Numbers that are turned over at once: what the processor's cache holds."""
+
+
+class NotFiniteError(GhostifyError):
+    """What a layer gives, or its sums, are no numbers: it can't be fitted."""
+
+
+def require_finite(*sums: Tensor) -> None:
+    """Raise where some sums hold a value that is not finite."""
+    if not all(tensor.isfinite().all() for tensor in sums):
+        raise NotFiniteError("What a layer gives holds values that are not finite: normalise them.")
 
 
 class Moments:
@@ -69,6 +80,7 @@ class Moments:
         """Add up what all processes have seen, where there are several."""
         self._flush()
         sum_over_processes(self._gram, self._cross, self._energy, self._count)
+        require_finite(self._energy, self._gram, self._cross)
 
     def include(self, other: Moments) -> None:
         """Add the sums of other rows."""
@@ -156,6 +168,7 @@ class Looks:
         self._flush()
         parts = (self._gram, self._cross, self._energy, self._look, self._total, self._count)
         sum_over_processes(*parts)
+        require_finite(*parts)
         count = self._count.clamp_min(1)
         look, mean = self._look, self._total / count
         around = look.transpose(1, 2)

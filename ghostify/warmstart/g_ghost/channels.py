@@ -11,6 +11,7 @@ from ghostify.data.spool import Spool
 from ghostify.graph.channelwise import is_channelwise
 from ghostify.graph.trace import LAYERS
 from ghostify.nn.g_ghost import Entry
+from ghostify.numerics.ranking import ascending, descending, exceeds
 from ghostify.warmstart.c_ghost.sequential import WIDEST
 from ghostify.warmstart.c_ghost.views import rows_for
 from ghostify.warmstart.fit.statistics import Moments, Window, places
@@ -43,14 +44,14 @@ def worst_explained(moments: Moments, taps: int, complicated: int, entry: Entry)
     best, least = torch.arange(complicated), float("inf")
     for _ in range(ROUNDS):
         left = _left(gram, cross, energy, seen.repeat_interleave(taps))
-        order = left.argsort(descending=True, stable=True)
+        order = descending(left)
         chosen = order[:complicated].sort().values
         ghosts = torch.ones(count, dtype=torch.bool)
         ghosts[chosen] = False
         if entry == "project":
             return chosen
         cost = float(_left(gram, cross, energy, ghosts.repeat_interleave(taps))[ghosts].sum())
-        if cost >= least:
+        if not exceeds(least, cost):
             break
         best, least, seen = chosen, cost, ghosts
     return best
@@ -141,7 +142,7 @@ def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
         parts = weight.view(channels, taps, -1)
         loss = (torch.linalg.solve(own, parts) * parts).sum((1, 2))
         loss[~stays] = float("inf")
-        gone = loss.argsort()[: min(at_once, int(stays.sum()) - kept)]
+        gone = ascending(loss)[: min(at_once, int(stays.sum()) - kept)]
         rows = index[gone].flatten()
         lines = inverse[:, rows]
         back = torch.linalg.solve(lines[rows], torch.cat([weight[rows], lines.T], 1))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
+from ghostify.numerics.ranking import first_smallest
 from ghostify.warmstart.c_ghost.sequential import WIDEST
 from ghostify.warmstart.fit.statistics import Moments, Window, places
 
@@ -79,7 +80,7 @@ def fit_ghosts(stage: GGhostStage, views: Views) -> float:
     prior = parts.prior()
     ridges = MIX_RIDGES if parts.features and fitted.count else MIX_RIDGES[:1]
     errors = [_error(held, *_solve(fitted, parts.pulls(r), prior)) for r in ridges]
-    ridge = ridges[errors.index(min(errors))]
+    ridge = ridges[int(first_smallest(torch.tensor(errors, dtype=torch.float64)))]
     held.include(fitted)
     weight, offset = _solve(held, parts.pulls(ridge), prior)
     parts.write(weight, offset, held)

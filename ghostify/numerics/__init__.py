@@ -1,0 +1,1 @@
+"""Numbers that are finite, ranked and drawn alike on every machine."""

@@ -1,0 +1,52 @@
+"""Checks that numbers from outside are numbers, where they enter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from ghostify.errors import GhostifyError
+
+LARGEST = 1e12
+"""Values from which the sums of a network's layers no longer fit into single precision."""
+
+
+def check_pixels(
+    images: Tensor, what: str, error: type[GhostifyError], places: bool = False
+) -> None:
+    """Raise where images hold values that no network can compute with.
+
+    Args:
+        images: Any numbers.
+        what: Their name in the message.
+        error: What to raise.
+        places: Whether the first dimension counts images, of which the first bad one is named.
+    """
+    if not images.dtype.is_floating_point and not images.dtype.is_complex:
+        return
+    usable = images.detach().abs() <= LARGEST  # not a number is not less either
+    if usable.all():
+        return
+    if places:
+        good = usable.flatten(1).all(1)
+        first = int((~good).nonzero()[0])
+        what, images, usable = f"{what} {first}", images[first], usable[first]
+    worst = images.detach()[~usable].flatten()[0].item()
+    raise error(
+        f"{what} holds {worst:.4g}, and values must be finite and at most {LARGEST:.0e}: "
+        "leave it out, or normalise the images."
+    )
+
+
+def non_finite(values: Iterable[tuple[str, Any]]) -> list[str]:
+    """Names of the tensors that hold a value that is not finite."""
+    return [
+        name
+        for name, tensor in values
+        if isinstance(tensor, Tensor)
+        and (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
+        and not tensor.is_meta
+        and not tensor.detach().isfinite().all()
+    ]

@@ -1,0 +1,75 @@
+"""The cold start, kept for the layers whose fit gives no numbers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from ghostify.nn import GGhostStage, GhostConv2d
+from ghostify.numerics.finite import non_finite
+from ghostify.warmstart.fit.statistics import NotFiniteError
+
+
+class ColdStart:
+    """What a converted network was before any fit, for the parts whose fit fails.
+
+    Args:
+        network: The converted network.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        state = network.state_dict().items()
+        self.state = {name: copy.deepcopy(value) for name, value in state}
+        self.kept: list[str] = []
+
+    @contextmanager
+    def instead(self, name: str) -> Iterator[None]:
+        """Where what is done inside fails for its numbers, a module keeps its cold start."""
+        try:
+            yield
+        except (NotFiniteError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            self.restore(name)
+
+    def restore(self, name: str) -> None:
+        """Give a module its cold start again, and remember that."""
+        prefix = f"{name}." if name else ""
+        own = {k.removeprefix(prefix): v for k, v in self.state.items() if k.startswith(prefix)}
+        self.network.get_submodule(name).load_state_dict(own)
+        self.kept.append(name)
+
+    def mend(self) -> None:
+        """Give every module in which a fit left a value that is not finite its cold start again."""
+        bad = non_finite(self.network.state_dict().items())
+        was_bad = set(non_finite((name, self.state[name]) for name in bad if name in self.state))
+        for owner in dict.fromkeys(self._owner(name) for name in bad if name not in was_bad):
+            self.restore(owner)
+
+    def _owner(self, key: str) -> str:
+        """The outermost ghost module or stage that a tensor is in; else the module that has it."""
+        parts = key.split(".")[:-1]
+        for end in range(len(parts)):
+            name = ".".join(parts[: end + 1])
+            if isinstance(self.network.get_submodule(name), GhostConv2d | GGhostStage):
+                return name
+        return ".".join(parts)
+
+    def ghosts(self) -> set[str]:
+        """Names of the ghost modules that kept it."""
+        modules = {name: self.network.get_submodule(name) for name in self.kept}
+        return {name for name, module in modules.items() if isinstance(module, GhostConv2d)}
+
+    def notes(self) -> list[str]:
+        """What a reader must know of it."""
+        names = list(dict.fromkeys(self.kept))
+        if not names:
+            return []
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        return [
+            f"not fitted, and as the conversion left them, because their fit gives values that are "
+            f"not finite: {shown} ({len(names)} in all)"
+        ]
