@@ -2,86 +2,78 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ghostify import saving, zoo
-from ghostify.calibrated import Calibrated
+from ghostify import saving
 from ghostify.cost.counting import count as count_costs
-from ghostify.cost.counting import count_both
-from ghostify.cost.figures import Count
-from ghostify.errors import ModelError, SavedFolderError, SettingsError, shown
+from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.inputs import ExampleInputs
+from ghostify.graph.shadow import copy_network
 from ghostify.numerics.random_state import keep_random_state
-from ghostify.passes.c_ghost import plan_c_ghost
-from ghostify.passes.cg_ghost import plan_cg_ghost
-from ghostify.passes.g_ghost import plan_g_ghost
-from ghostify.passes.surgery import rewrite, rewrite_, rewritten
-from ghostify.passes.survey import Survey, survey
+from ghostify.passes.planning import PLANNERS, count_after, make_plan
+from ghostify.passes.surgery import rewrite, rewrite_
+from ghostify.passes.survey import survey
 from ghostify.plans import Plan
 from ghostify.reports.compare import compare, describe
 from ghostify.reports.conversion import Report
 from ghostify.reports.stage_table import StageTable, tabulate_stages
-from ghostify.saving.history import Provenance, Source, provenance_of, remember, remember_source
-from ghostify.saving.recipe import SavedFolder
-from ghostify.saving.untrusted import UntrustedError, check_source
-from ghostify.settings import CGGhost, CGhost, GGhost, Settings, make_settings
+from ghostify.saving import build, load, network_of
+from ghostify.saving.history import (
+    Provenance,
+    Source,
+    name_of,
+    provenance_of,
+    remember,
+)
+from ghostify.settings import CGGhost, CGhost, Calibration, GGhost, Settings, make_settings
+from ghostify.settings.base import check_number
+from ghostify.settings.calibration import SHORT_FORMS
+
+__all__ = [
+    "build",
+    "convert",
+    "convert_",
+    "decide",
+    "find_stages",
+    "load",
+    "plan",
+    "report",
+    "save",
+]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-Planner = Callable[[Survey, Any], tuple[Plan, Count]]
-
-PLANNERS: dict[type[Settings], Planner] = {
-    CGhost: plan_c_ghost,
-    GGhost: plan_g_ghost,
-    CGGhost: plan_cg_ghost,
-}
-"""What decides for the settings of each mode; a new mode is one more entry."""
+Progress = Callable[[str], None]
 
 
-def build(
-    name: str,
-    model_args: Mapping[str, Any] | None = None,
-    weights: str | Path | None = None,
-) -> nn.Module:
-    """Build a network from its name, and remember the name, so that it can be saved and loaded.
+@dataclass(frozen=True)
+class Decision:
+    """A plan, and what it saves.
 
-    Args:
-        name: A name that `models` lists (``resnet50``, ``timm/NAME``, ``resnet56-cifar``),
-            ``package.module:factory`` or ``file.py:factory``.
-        model_args: Keyword arguments for the factory.
-        weights: A safetensors file, a checkpoint, or a name of torchvision's weights.
-
-    Raises:
-        ModelError: There is no such model, or its factory fails.
-        WeightsError: The weights can't be read or don't fit.
+    Attributes:
+        plan: The plan.
+        report: What the network costs before and after.
     """
-    model = zoo.build(name, model_args, weights)
-    remember_source(model, Source(name, dict(model_args or {})))
-    return model
+
+    plan: Plan
+    report: Report
 
 
 @keep_random_state()
-def plan(
-    model: nn.Module | str,
-    settings: Settings | None = None,
-    *,
-    mode: str = CGhost.mode,
-    example_inputs: ExampleInputs | None = None,
-    input_size: Sequence[int] | None = None,
-    **options: Any,
-) -> Plan:
-    """Say what `convert` would do, and what that saves, without converting.
+def plan(model: nn.Module | str, settings: Settings | None = None, **options: Any) -> Plan:
+    """Say what `convert` would do, as data, without converting.
 
-    Takes what `convert` takes. Its ``report`` has the costs; print it to see the table.
+    Takes what `convert` takes. ``report(model, plan=plan)`` has what it saves.
+
+    Example:
+        >>> [item.name for item in plan("resnet20-cifar", s=2, only="layer3.2").replaced]
+        ['layer3.2.conv1', 'layer3.2.conv2']
     """
-    inputs = {"example_inputs": example_inputs, "input_size": input_size}
-    return _decide(_network(model), settings, {"mode": mode, **inputs, **options})[0]
+    return decide(network_of(model), settings, **options).plan
 
 
 @keep_random_state()
@@ -106,7 +98,7 @@ def find_stages(
         >>> [stage.name for stage in find_stages("resnet20-cifar").stages]
         ['layer1', 'layer2', 'layer3']
     """
-    network = _network(model)
+    network = network_of(model)
     chosen = _settings(settings, GGhost.mode if settings is None else CGhost.mode, options)
     stages = chosen.stages
     if stages is None:
@@ -134,14 +126,11 @@ def convert(
         settings: Settings as data (`CGhost`), or a `Plan` to follow; in place of ``mode`` and
             ``options``.
         **options: ``mode`` (``"c-ghost"``, ``"g-ghost"``, ``"cg-ghost"``) and its settings
-            (see `CGhost`, `GGhost`, `CGGhost`), ``preset`` among them; ``example_inputs``, or
-            ``input_size=(C, H, W)``, that costs are for. And for a
-            warm start ``calibration``, images without labels (a folder, a tensor, a data set, a
-            loader) or ``"data-free"``, with ``calibration_samples`` (512), ``reconstruct_minutes``
-            (0: none; None: as long as its steps take), ``calibration_seed`` (0), ``mean`` and
-            ``std`` (see `ghostify.warmstart.warm_start_`), ``progress`` (told what is done now);
-            and ``target_macs``, the part of the MACs to leave at most, in place of ``s`` or
-            ``ratio``: with these images one is chosen for each layer or stage.
+            (see `CGhost`, `GGhost`, `CGGhost`), ``preset`` among them; and what `decide` takes:
+            ``example_inputs``, or ``input_size=(C, H, W)``, that costs are for; ``calibration``,
+            images without labels, ``"data-free"``, or a `Calibration`, for a warm start;
+            ``target_macs``, the part of the MACs to leave at most, in place of ``s`` or ``ratio``;
+            ``progress``, told what is done now.
 
     Returns:
         The converted network.
@@ -156,10 +145,10 @@ def convert(
         >>> type(cheaper[2]).__name__, type(net[2]).__name__
         ('GhostConv2d', 'Conv2d')
     """
-    network = _network(model)
-    decided, images = _follow(network, settings, options)
-    converted = _remember_plan(rewrite(network, decided), network, decided)
-    return converted if images is None else images.start(converted, network)
+    network = network_of(model)
+    decided = decide(network, settings, **options)
+    converted = rewrite(network, decided.plan)
+    return _finish(converted, network, decided, options.get("progress"))
 
 
 @keep_random_state()
@@ -170,10 +159,9 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     """
     if not isinstance(model, nn.Module):
         raise ModelError(f"convert_ changes a network in place, and {model!r} is none: give one.")
-    decided, images = _follow(model, settings, options)
-    original = copy.deepcopy(model) if images is not None else model
-    converted = _remember_plan(rewrite_(model, decided), model, decided)
-    return converted if images is None else images.start(converted, original)
+    decided = decide(model, settings, **options)
+    original = model if decided.plan.calibration is None else copy_network(model)
+    return _finish(rewrite_(model, decided.plan), original, decided, options.get("progress"))
 
 
 @keep_random_state()
@@ -181,15 +169,26 @@ def report(
     model: nn.Module | str,
     example_inputs: ExampleInputs | None = None,
     input_size: Sequence[int] | None = None,
+    *,
+    plan: Plan | None = None,
 ) -> Report:
-    """What a conversion saved; for a network that was not converted, what it costs.
+    """What a conversion saved or would save; for a network that was not converted, what it costs.
 
     Args:
         model: A network, or the name of one.
         example_inputs: For a network that was not converted: what its forward takes.
         input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
+        plan: What would be done to the network (see `ghostify.plan`).
+
+    Example:
+        >>> from ghostify import plan
+        >>> planned = plan("resnet20-cifar", s=2)
+        >>> round(report("resnet20-cifar", plan=planned).ratios.macs, 1)
+        1.9
     """
-    network = _network(model)
+    network = network_of(model)
+    if plan is not None:
+        return decide(network, plan, example_inputs=example_inputs, input_size=input_size).report
     known = provenance_of(network).report
     if known is not None and example_inputs is None and input_size is None:
         return known
@@ -216,103 +215,84 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
     return saving.save(model, Path(directory), replace(known, source=given or known.source))
 
 
-@keep_random_state()
-def load(
-    directory: str | Path,
-    model: nn.Module | None = None,
+def decide(
+    network: nn.Module,
+    settings: Settings | Plan | None = None,
     *,
-    trust: bool = False,
+    mode: str = CGhost.mode,
+    example_inputs: ExampleInputs | None = None,
     input_size: Sequence[int] | None = None,
-) -> nn.Module:
-    """Load a saved network; its outputs are those of the one that was saved, bit for bit.
+    calibration: Any = None,
+    target_macs: float | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Decision:
+    """Make a plan, or take the one that is given, and work out what it saves.
 
     Args:
-        directory: What `save` wrote.
-        model: The original network, where no name builds it; it is not changed.
-        trust: Whether to import and call the ``module:factory`` that the folder names, with any
-            arguments; without it, no more than a known architecture is built.
-        input_size: ``(C, H, W)`` of the image that its `report` is for; if not given, what the
-            costs were counted for when it was saved.
+        network: The network; it is not changed.
+        settings: Settings as data, or a plan; in place of ``mode`` and ``options``.
+        mode: Name of the mode.
+        example_inputs: What the network's forward takes, for the costs; worked out if not given.
+        input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
+        calibration: Images without labels (a folder, a tensor, a data set, a loader),
+            ``"data-free"``, or a `Calibration`, which also says how many images are taken, and for
+            how long the network is reconstructed.
+        target_macs: Part of the MACs to leave at most, in place of ``s`` or ``ratio``: with these
+            images one is chosen for each layer or stage.
+        progress: Told what is done now.
+        **options: Settings of the mode; and short forms of the calibration's fields
+            (``calibration_samples``, ``calibration_seed``, ``reconstruct_minutes``, ``mean``,
+            ``std``).
 
     Raises:
-        SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
-        ModelError: The network can't take an image of ``input_size``.
+        SettingsError: A setting makes no sense, or a selector matches nothing.
+        ModelError: The network can't be copied, or can't take the inputs that were given.
     """
-    folder, state = saving.read_whole(Path(directory))
-    original = _original(folder, trust) if model is None else model
-    network = saving.restore(folder, original, state)
-    plans = folder.provenance.plans
-    if plans:
-        before, after = _recount(folder, original, network, input_size)
-        told, start = compare(name_of(network), plans, before, after), folder.provenance.start
-        told = told if start is None else start.annotate(told)
-        remember(network, replace(folder.provenance, report=told))
-    return network
+    short = {name: options.pop(name) for name in SHORT_FORMS if name in options}
+    if calibration is None and isinstance(settings, Plan) and settings.calibration is not None:
+        calibration = settings.calibration if settings.calibration.images is not None else None
+    asked = Calibration.from_options(calibration, short)
+    if target_macs is not None:
+        _check_target(target_macs, asked, settings)
+    chosen = _settings_or_plan(settings, mode, options)
+    found = survey(network, example_inputs, input_size)
+    if isinstance(chosen, Plan):
+        made, after = chosen, count_after(found, chosen, network)
+        made = made if asked is None else replace(made, calibration=asked)
+    else:
+        if target_macs is not None:
+            from ghostify.warmstart.allocation import choose_within_target
+
+            assert asked is not None
+            chosen, asked = choose_within_target(
+                network, chosen, asked, target_macs, found, progress or (lambda _: None)
+            )
+        made, after = make_plan(found, chosen, network)
+        made = replace(made, calibration=asked, target_macs=target_macs)
+    return Decision(made, compare(name_of(network), [made], found.count, after))
 
 
-def name_of(model: nn.Module) -> str:
-    """What a network is called: the name it was built from, else its class."""
-    source = provenance_of(model).source
-    return source.name if source is not None else type(model).__name__
-
-
-def _network(model: nn.Module | str) -> nn.Module:
-    network = build(model) if isinstance(model, str) else model
-    if not isinstance(network, nn.Module):
-        raise ModelError(
-            f"{shown(network)} is no torch.nn.Module and no name of one: give a network, or a name "
-            "that ghostify.list_models() has."
+def _check_target(target: float, calibration: Calibration | None, settings: Any) -> None:
+    if isinstance(settings, Plan):
+        raise SettingsError("target_macs given beside a plan: the plan says each layer's s.")
+    if calibration is None:
+        raise SettingsError(
+            "target_macs given without calibration: give images, calibration=FOLDER."
         )
-    return network
+    check_number("target_macs", target, 0, 1)
+    if calibration.is_data_free:
+        raise SettingsError("target_macs needs images: give calibration=FOLDER.")
 
 
-def _original(folder: SavedFolder, trust: bool) -> nn.Module:
-    """The original of a saved network, built from the name that the folder tells."""
-    directory, source = folder.directory, folder.provenance.source
-    if source is None:
-        raise SavedFolderError(
-            f"{directory} does not say what builds the original network: "
-            "give it, load(directory, model=original)."
-        )
-    if zoo.runs_user_code(source.name) and not trust:
-        raise SavedFolderError(
-            f"{directory} names code, {source.name!r}, that builds the original network: give "
-            "trust=True (--trust) to run it, or the network itself, load(..., model=original)."
-        )
-    try:
-        if not trust:
-            check_source(source)
-        return build(source.name, source.model_args)
-    except UntrustedError as error:
-        raise SavedFolderError(
-            f"{directory} asks for more than a known architecture ({error}): give trust=True "
-            "(--trust) if you trust it, or the original network, load(..., model=original)."
-        ) from error
-    except ModelError as error:
-        raise SavedFolderError(
-            f"The original network of {directory} can't be built. {error}"
-        ) from error
-
-
-def _recount(
-    folder: SavedFolder,
-    original: nn.Module,
-    network: nn.Module,
-    input_size: Sequence[int] | None,
-) -> tuple[Count, Count]:
-    """Costs before and after, for the image that is asked for, or the inputs of the save."""
-    if input_size is not None or not folder.input_shapes:
-        return count_both(original, network, None, input_size)
-    try:
-        return count_both(original, network, _example(network, folder.input_shapes))
-    except ModelError:  # inputs that shapes alone don't describe
-        return count_both(original, network)
-
-
-def _example(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
-    floats = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
-    dtype = next(floats, torch.float32)
-    return tuple(torch.empty(shape, dtype=dtype, device="meta") for shape in shapes)
+def _settings_or_plan(
+    settings: Settings | Plan | None, mode: str, options: Mapping[str, Any]
+) -> Settings | Plan:
+    if not isinstance(settings, Plan):
+        return _settings(settings, mode, options)
+    if options:
+        raise SettingsError(f"{', '.join(options)} given beside a plan: the plan says it all.")
+    return settings
 
 
 def _settings(settings: Settings | None, mode: str, options: Mapping[str, Any]) -> Settings:
@@ -332,56 +312,25 @@ def _settings(settings: Settings | None, mode: str, options: Mapping[str, Any]) 
     return settings
 
 
-def _follow(
-    model: nn.Module, settings: Settings | Plan | None, options: dict[str, Any]
-) -> tuple[Plan, Calibrated | None]:
-    """The plan to follow, the caller's own or one made from settings, and calibration images."""
-    if not isinstance(settings, Plan):
-        return _decide(model, settings, options)
-    images = Calibrated.take(options)
-    if images is not None and images.target_macs is not None:
-        raise SettingsError("target_macs given beside a plan: the plan says each layer's s.")
-    inputs = options.pop("example_inputs", None), options.pop("input_size", None)
-    if options:
-        raise SettingsError(f"{', '.join(options)} given beside a plan: the plan says it all.")
-    found = survey(model, *inputs)
-    with rewritten(found.hollow, settings):
-        after = found.run.again(found.hollow).count()
-    after = _after(model, settings, found, after)
-    report = compare(name_of(model), [settings], found.count, after)
-    return replace(settings, report=report), images
-
-
-def _decide(
-    network: nn.Module, settings: Settings | None, options: dict[str, Any]
-) -> tuple[Plan, Calibrated | None]:
-    """A plan made from settings, and the calibration images among the options."""
-    images = Calibrated.take(options)
-    inputs = options.pop("example_inputs", None), options.pop("input_size", None)
-    chosen = _settings(settings, options.pop("mode", CGhost.mode), options)
-
-    found = survey(network, *inputs)
-    if images is not None:
-        chosen, images = images.choose(network, chosen, found)
-    decided, after = PLANNERS[type(chosen)](found, chosen)
-    after = _after(network, decided, found, after)
-    report = compare(name_of(network), [decided], found.count, after)
-    return replace(decided, report=report), images
-
-
-def _after(network: nn.Module, decided: Plan, found: Survey, after: Count) -> Count:
-    """What the converted network costs.
-
-    A shadow that can't be led through to the end leaves one more way to know, where the original
-    could be run for real: to convert it and run that.
-    """
-    if after.stopped is None or found.count.stopped is not None:
-        return after
-    return count_costs(rewrite(network, decided), found.run.inputs.example)
-
-
-def _remember_plan(converted: ModuleT, original: nn.Module, decided: Plan) -> ModuleT:
+def _finish(
+    converted: ModuleT, original: nn.Module, decided: Decision, progress: Progress | None
+) -> ModuleT:
+    """The converted network with its history and, where there are images, a warm start."""
     known = provenance_of(original)
-    plans = (*known.plans, replace(decided, report=None))
-    remember(converted, Provenance(known.source, plans, decided.report))
+    calibration = decided.plan.calibration
+    # The images stay with the caller: the network's history lives as long as the network.
+    kept = None if calibration is None else calibration.without_images()
+    plans = (*known.plans, replace(decided.plan, calibration=kept))
+    history = Provenance(known.source, plans, decided.report)
+    remember(converted, history)
+    if calibration is not None:
+        from ghostify.warmstart import warm_start_
+
+        size = image_size(decided.report.inputs)
+        fitted = warm_start_(
+            converted, original, calibration, input_size=size, said=progress or (lambda _: None)
+        ).summary()
+        remember(
+            converted, replace(history, report=fitted.annotate(decided.report), start=fitted)
+        )
     return converted

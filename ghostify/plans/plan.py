@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ghostify.plans import rows
-from ghostify.reports.conversion import Report
-from ghostify.settings import Settings, settings_from_dict
+from ghostify.settings.base import check_number
+from ghostify.settings import Calibration, Settings, settings_from_dict
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ class Plan:
         stages: The stages that are rebuilt, before any layer is replaced.
         kept_stages: The stages that are left (or are none), with the reasons.
         untraced: Where tracing stopped, module by module; empty when the whole network traces.
-        report: What the conversion saves, where it was counted; no part of the plan's data.
+        calibration: What the new parts are fitted to, and how; None where they are not.
+        target_macs: Part of the MACs to leave at most, where that chose s or the ratios.
     """
 
     settings: Settings
@@ -98,11 +99,12 @@ class Plan:
     untraced: tuple[str, ...] = ()
     stages: tuple[StageRebuild, ...] = ()
     kept_stages: tuple[Kept, ...] = ()
-    report: Report | None = field(default=None, compare=False, repr=False)
+    calibration: Calibration | None = None
+    target_macs: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `Plan.from_dict` turns back into an equal plan."""
-        return {
+        data = {
             "settings": self.settings.to_dict(),
             "replaced": [_row(r) for r in self.replaced],
             "kept": [_row(k) for k in self.kept],
@@ -110,6 +112,11 @@ class Plan:
             "stages": [_row(stage) for stage in self.stages],
             "kept_stages": [_row(k) for k in self.kept_stages],
         }
+        if self.calibration is not None:
+            data["calibration"] = self.calibration.to_dict()
+        if self.target_macs is not None:
+            data["target_macs"] = self.target_macs
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
@@ -120,6 +127,9 @@ class Plan:
         """
         settings = settings_from_dict(rows.part_of(data, "settings"))
         rows.check(data, settings)
+        calibration, target = data.get("calibration"), data.get("target_macs")
+        if target is not None:
+            check_number("target_macs", target, 0, 1)
         return cls(
             settings=settings,
             replaced=tuple(Replacement(**_frozen(row)) for row in data["replaced"]),
@@ -127,22 +137,9 @@ class Plan:
             untraced=tuple(data["untraced"]),
             stages=tuple(StageRebuild(**_frozen(row)) for row in data.get("stages", ())),
             kept_stages=tuple(Kept(**row) for row in data.get("kept_stages", ())),
+            calibration=None if calibration is None else Calibration.from_dict(calibration),
+            target_macs=target,
         )
-
-    def __str__(self) -> str:
-        return str(self.report) if self.report is not None else repr(self)
-
-    def __rich__(self) -> Any:
-        """The plan's report in a terminal."""
-        return self.report if self.report is not None else repr(self)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """The plan's report in IPython, and in a notebook's plain text."""
-        printer.text(str(self).rstrip())
-
-    def _repr_html_(self) -> str | None:
-        """The plan's report in a notebook."""
-        return self.report._repr_html_() if self.report is not None else None
 
 
 def _row(record: Any) -> dict[str, Any]:

@@ -1,5 +1,18 @@
 """Saved networks: a folder of weights and a recipe, and how a network came about."""
 
+from ghostify.saving.building import build, network_of
 from ghostify.saving.folder import RECIPE, check_target, is_saved, read, read_whole, restore, save
+from ghostify.saving.loading import load
 
-__all__ = ["RECIPE", "check_target", "is_saved", "read", "read_whole", "restore", "save"]
+__all__ = [
+    "RECIPE",
+    "build",
+    "check_target",
+    "is_saved",
+    "load",
+    "network_of",
+    "read",
+    "read_whole",
+    "restore",
+    "save",
+]

@@ -89,3 +89,9 @@ def remember(model: nn.Module, provenance: Provenance) -> None:
 def remember_source(model: nn.Module, source: Source) -> None:
     """Attach what built a network."""
     remember(model, replace(provenance_of(model), source=source))
+
+
+def name_of(model: nn.Module) -> str:
+    """What a network is called: the name it was built from, else its class."""
+    source = provenance_of(model).source
+    return source.name if source is not None else type(model).__name__

@@ -1,6 +1,7 @@
 """Settings as data: a class for each mode, which goes to YAML or JSON and back."""
 
 from ghostify.settings.base import Settings
+from ghostify.settings.calibration import DATA_FREE, Calibration
 from ghostify.settings.c_ghost import DEFAULT_D, DEFAULT_S, CGhost
 from ghostify.settings.g_ghost import DEFAULT_RATIO, GGhost
 from ghostify.settings.modes import (
@@ -13,6 +14,8 @@ from ghostify.settings.modes import (
 )
 
 __all__ = [
+    "Calibration",
+    "DATA_FREE",
     "DEFAULT_D",
     "DEFAULT_RATIO",
     "DEFAULT_S",

@@ -1,0 +1,105 @@
+"""Loading a saved network: its original built anew, rewritten, filled, and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ghostify import zoo
+from ghostify.cost.counting import count_both
+from ghostify.cost.figures import Count
+from ghostify.errors import ModelError, SavedFolderError
+from ghostify.numerics.random_state import keep_random_state
+from ghostify.reports.compare import compare
+from ghostify.saving.building import build
+from ghostify.saving.folder import read_whole, restore
+from ghostify.saving.history import name_of, remember
+from ghostify.saving.recipe import SavedFolder
+from ghostify.saving.untrusted import UntrustedError, check_source
+
+
+@keep_random_state()
+def load(
+    directory: str | Path,
+    model: nn.Module | None = None,
+    *,
+    trust: bool = False,
+    input_size: Sequence[int] | None = None,
+) -> nn.Module:
+    """Load a saved network; its outputs are those of the one that was saved, bit for bit.
+
+    Args:
+        directory: What `save` wrote.
+        model: The original network, where no name builds it; it is not changed.
+        trust: Whether to import and call the ``module:factory`` that the folder names, with any
+            arguments; without it, no more than a known architecture is built.
+        input_size: ``(C, H, W)`` of the image that its `report` is for; if not given, what the
+            costs were counted for when it was saved.
+
+    Raises:
+        SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
+        ModelError: The network can't take an image of ``input_size``.
+    """
+    folder, state = read_whole(Path(directory))
+    original = _original(folder, trust) if model is None else model
+    network = restore(folder, original, state)
+    plans = folder.provenance.plans
+    if plans:
+        before, after = _recount(folder, original, network, input_size)
+        told, start = compare(name_of(network), plans, before, after), folder.provenance.start
+        told = told if start is None else start.annotate(told)
+        remember(network, replace(folder.provenance, report=told))
+    return network
+
+
+def _original(folder: SavedFolder, trust: bool) -> nn.Module:
+    """The original of a saved network, built from the name that the folder tells."""
+    directory, source = folder.directory, folder.provenance.source
+    if source is None:
+        raise SavedFolderError(
+            f"{directory} does not say what builds the original network: "
+            "give it, load(directory, model=original)."
+        )
+    if zoo.runs_user_code(source.name) and not trust:
+        raise SavedFolderError(
+            f"{directory} names code, {source.name!r}, that builds the original network: give "
+            "trust=True (--trust) to run it, or the network itself, load(..., model=original)."
+        )
+    try:
+        if not trust:
+            check_source(source)
+        return build(source.name, source.model_args)
+    except UntrustedError as error:
+        raise SavedFolderError(
+            f"{directory} asks for more than a known architecture ({error}): give trust=True "
+            "(--trust) if you trust it, or the original network, load(..., model=original)."
+        ) from error
+    except ModelError as error:
+        raise SavedFolderError(
+            f"The original network of {directory} can't be built. {error}"
+        ) from error
+
+
+def _recount(
+    folder: SavedFolder,
+    original: nn.Module,
+    network: nn.Module,
+    input_size: Sequence[int] | None,
+) -> tuple[Count, Count]:
+    """Costs before and after, for the image that is asked for, or the inputs of the save."""
+    if input_size is not None or not folder.input_shapes:
+        return count_both(original, network, None, input_size)
+    try:
+        return count_both(original, network, _example(network, folder.input_shapes))
+    except ModelError:  # inputs that shapes alone don't describe
+        return count_both(original, network)
+
+
+def _example(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    floats = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
+    dtype = next(floats, torch.float32)
+    return tuple(torch.empty(shape, dtype=dtype, device="meta") for shape in shapes)

@@ -1,0 +1,65 @@
+"""Settings that leave a part of the MACs: calibration images read, and the mode's choice made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ghostify.data.calibration import check_images, gather, preprocessing_of
+from ghostify.errors import SettingsError
+from ghostify.graph.inputs import image_size
+from ghostify.graph.shadow import copy_network
+from ghostify.passes.survey import Survey
+from ghostify.settings import Calibration, CGhost, GGhost, Settings
+from ghostify.warmstart.allocation.layers import choose_s
+from ghostify.warmstart.allocation.stages import choose_ratio
+
+Progress = Callable[[str], None]
+
+ALLOCATORS: dict[type[Settings], Callable[..., Settings]] = {CGhost: choose_s, GGhost: choose_ratio}
+"""What chooses within a target for the settings of each mode."""
+
+
+def choose_within_target(
+    network: nn.Module,
+    settings: Settings,
+    calibration: Calibration,
+    target_macs: float,
+    survey: Survey,
+    progress: Progress,
+) -> tuple[Settings, Calibration]:
+    """Settings with an s or ratio for each part, and the calibration with its images read.
+
+    Args:
+        network: The trained network; it is not changed.
+        settings: What to convert; s or the ratio is what is chosen.
+        calibration: Images, and how they are taken.
+        target_macs: Part of the MACs to leave at most.
+        survey: Of the network.
+        progress: Told what is done now.
+
+    Raises:
+        SettingsError: The mode has no s or ratio to choose, or no choice leaves so little.
+        CalibrationError: The images can't be read.
+    """
+    choose = ALLOCATORS.get(type(settings))
+    if choose is None:
+        raise SettingsError(
+            f"target_macs chooses s or the ratio, and mode={settings.mode!r} has both: "
+            "convert in one mode, or leave it."
+        )
+    is_folder, prepare = isinstance(calibration.images, str | Path), None
+    if is_folder:
+        size = image_size(survey.count.inputs)
+        prepare = preprocessing_of(network, size, calibration.mean, calibration.std)
+    progress("reading calibration images")
+    images = gather(calibration.images, calibration.samples, calibration.seed, prepare)
+    check_images(copy_network(network).eval(), images)
+    options: dict[str, Any] = {"seed": calibration.seed, "said": progress}
+    chosen = choose(network, settings, images, target_macs, survey, **options)
+    # A loader may be at its end now; a folder is read again, by the reader of the warm start.
+    return chosen, calibration if is_folder else replace(calibration, images=images)
