@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from ghostify.cost.figures import Count
 from ghostify.cost.report import Report
 from ghostify.errors import ModelError, SavedFolderError, SettingsError
 from ghostify.graph.inputs import ExampleInputs
+from ghostify.graph.shadow import copy_network
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.cg_ghost import plan_cg_ghost
 from ghostify.passes.g_ghost import plan_g_ghost
@@ -164,7 +164,7 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     if not isinstance(model, nn.Module):
         raise ModelError(f"convert_ changes a network in place, and {model!r} is none: give one.")
     decided, images = _follow(model, settings, options)
-    original = copy.deepcopy(model) if images is not None else model
+    original = copy_network(model) if images is not None else model
     converted = _remember_plan(rewrite_(model, decided), model, decided)
     return converted if images is None else images.start(converted, original)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from torch import nn
 
 from ghostify.errors import SettingsError
+from ghostify.graph.inputs import dtype_of
 from ghostify.provenance import provenance_of, remember
 from ghostify.settings import CGhost, GGhost, Settings
 from ghostify.settings.base import check_number
@@ -101,7 +102,8 @@ class Calibrated:
             size = image_size(look().count.inputs)
             prepare = preprocessing_of(network, size, chosen.mean, chosen.std)
         self.said("reading calibration images")
-        images = gather(self.calibration, chosen.samples, chosen.seed, prepare)
+        dtype = dtype_of(network)
+        images = gather(self.calibration, chosen.samples, chosen.seed, prepare, dtype)
         given = (images, self.target_macs, look)
         options: dict[str, Any] = {"seed": chosen.seed, "said": self.said}
         found: Settings

@@ -64,7 +64,7 @@ def candidate_inputs(
     if example_inputs is not None:
         yield _from_example(example_inputs)
         return
-    dtype, images = _dtype(model), _required_arguments(model)
+    dtype, images = dtype_of(model), _required_arguments(model)
     if input_size is not None:
         sizes = tuple(input_size)
         if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
@@ -122,7 +122,8 @@ def _required_arguments(model: nn.Module) -> int:
     return max(1, len(required))
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Type of a network's first floating-point parameter."""
     floats = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
     return next(floats, torch.float32)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import nn
 
 from ghostify import io
 from ghostify.errors import ModelError, SettingsError, first_line, nearest
+from ghostify.graph.shadow import copy_network
 from ghostify.provenance import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.data import Pool
@@ -98,11 +98,11 @@ def finetune(
     pool = open_pool(data, recipe, chosen.workers)
     val_pool = None if val is None else open_pool(val, recipe, chosen.workers)
     _check_val(pool, val_pool)
-    tuned = copy.deepcopy(student)
+    tuned = copy_network(student)
     losses, points, more = _choose_losses(tuned, teacher, pool, val_pool, recipe, chosen)
     exceptions = [n for n, m in student.named_modules() if student.training and not m.training]
     job = Job(
-        tuned, None if teacher is None else copy.deepcopy(teacher).eval(), points, losses, pool,
+        tuned, None if teacher is None else copy_network(teacher).eval(), points, losses, pool,
         val_pool, recipe, chosen, target, exceptions, progress or (lambda _: None),
     )  # fmt: skip
     with torch.random.fork_rng():

@@ -75,7 +75,13 @@ def preprocessing_of(
     return Preprocessing((size[0], size[1], size[2]), means, stds, assumed)
 
 
-def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | None) -> Spool:
+def gather(
+    source: Source,
+    samples: int,
+    seed: int,
+    prepare: Preprocessing | None,
+    dtype: torch.dtype = torch.float32,
+) -> Spool:
     """At most ``samples`` images, ready for the network.
 
     Args:
@@ -84,6 +90,7 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
         samples: How many to take.
         seed: Of the choice.
         prepare: For image files.
+        dtype: What the network takes.
 
     Raises:
         CalibrationError: There are none, or they can't be read.
@@ -94,7 +101,7 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
         raise CalibrationError(f"calibration_samples={samples} makes no sense: give 1 or more.")
     spool = Spool()
     for image in _take(source, samples, seed, prepare):
-        spool.append(image[None].float())
+        spool.append(image[None].to(dtype))
     if not len(spool):
         raise CalibrationError("The calibration data holds no images: give at least one.")
     return spool

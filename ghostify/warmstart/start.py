@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,9 @@ from torch import nn
 
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.inputs import dtype_of
 from ghostify.graph.segments import Segment, split
+from ghostify.graph.shadow import copy_network
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.provenance import provenance_of
 from ghostify.settings.base import check_not_negative, check_whole
@@ -123,7 +124,7 @@ def warm_start_(
     """
     settings = settings or WarmStartSettings()
     began = time.perf_counter()
-    teacher = copy.deepcopy(original).eval()
+    teacher = copy_network(original).eval()
     with _quiet(converted):
         run = _Run(converted, teacher, settings, said)
         if isinstance(calibration, str) and calibration == DATA_FREE:
@@ -193,7 +194,7 @@ class _Run:
                     "normalisation assumed (ImageNet's mean and std): the network names none"
                 )
         self.said("reading calibration images")
-        images = gather(calibration, chosen.samples, chosen.seed, prepare)
+        images = gather(calibration, chosen.samples, chosen.seed, prepare, dtype_of(self.teacher))
         try:
             if self.stages:
                 self._fit_stages(images)

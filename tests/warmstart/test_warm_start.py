@@ -283,3 +283,25 @@ def test_a_weight_that_two_layers_share_is_not_refitted() -> None:
     )
     assert isinstance(found[0], GhostConv2d)
     assert torch.equal(found[2].weight, network[2].weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["c-ghost", "g-ghost"])
+def test_networks_of_other_types_are_fitted_in_their_own(mode: str, dtype: torch.dtype) -> None:
+    network = ghostify.build("resnet20-cifar").to(dtype)
+    found = ghostify.convert(network, mode=mode, calibration=noise(8, 3, 32, 32))
+    assert {p.dtype for p in found.parameters()} == {dtype}
+    assert torch.isfinite(found.eval()(noise(2, 3, 32, 32).to(dtype))).all()
+
+
+@pytest.mark.parametrize("calibration", ["images", DATA_FREE])
+def test_a_weight_that_a_hook_computed_is_no_hindrance(calibration: str) -> None:
+    # Once it has run, its weight is no leaf, and PyTorch's own deepcopy refuses the network.
+    normed = torch.nn.utils.weight_norm(nn.Conv2d(8, 8, 3, padding=1))
+    network = nn.Sequential(disguised(8), normed)
+    x = noise(16, 4, 9, 9)
+    network(x)
+    given: Any = x if calibration == "images" else DATA_FREE
+    for convert in (ghostify.convert, ghostify.convert_):
+        found = convert(network, input_size=(4, 9, 9), calibration=given)
+        assert isinstance(found[0], GhostConv2d) and torch.isfinite(found(x)).all()

@@ -7,7 +7,6 @@ some images and judged on others, and the choice goes from neighbour to better n
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from torch import nn
 
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.shadow import copy_network
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
@@ -187,7 +187,7 @@ def _some(images: Spool, rows: range) -> Spool:
 @torch.no_grad()
 def _loss(network: nn.Module, plan: Plan, fitted: Spool, judged: Spool, seed: int) -> float:
     """How far the output of a fitted conversion is from the original's."""
-    original = copy.deepcopy(network).eval()
+    original = copy_network(network).eval()
     made = rewrite(original, plan)
     remember(made, Provenance(plans=(plan,)))
     warm_start_(made, original, fitted, WarmStartSettings(seed=seed), input_size=())
