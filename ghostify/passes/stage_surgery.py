@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import memo_for_copy, shadow
+from ghostify.graph.shadow import copy_network, shadow
 from ghostify.nn.start import move_hooks
 from ghostify.passes.scaling import NotScalable
 from ghostify.passes.stage_build import block_modules, build_stage, thin_recipes
@@ -22,25 +21,14 @@ Changes = list[tuple[nn.Module, str, nn.Module]]
 
 
 def rebuild_stages(model: ModuleT, stages: tuple[StageRebuild, ...], settings: GGhost) -> ModuleT:
-    """A copy of ``model`` with the stages rebuilt; the blocks that get thin are not copied whole.
+    """A copy of ``model`` with the stages rebuilt.
+
+    The whole is copied first: a hook in a block may hold any other part of the network.
 
     Raises:
         GhostifyError: The stages are not those of this network.
     """
-    memo = memo_for_copy(model)
-    hollow = shadow(model).eval()
-    placed: dict[int, nn.Module] = {}
-    for item in stages:
-        # First and last block go along as copies, made with the memo of the whole.
-        blocks = _blocks(model, hollow, item)
-        ends = {0, len(blocks) - 1} if settings.tail == "full" else {0}
-        parts = [copy.deepcopy(b, memo) if i in ends else b for i, b in enumerate(blocks)]
-        stage = _build(parts, hollow, item, settings)
-        for old, new in _replacements(model, item, stage).items():
-            placed[id(old)] = new
-        if _is_container(item):
-            move_hooks(model.get_submodule(item.place), stage, memo)
-    return copy.deepcopy(model, memo | placed)
+    return rebuild_stages_(copy_network(model), stages, settings)
 
 
 def rebuild_stages_(model: ModuleT, stages: tuple[StageRebuild, ...], settings: GGhost) -> ModuleT:

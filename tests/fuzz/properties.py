@@ -153,7 +153,14 @@ def check_plan(case: Case) -> None:
     again = ghostify.Plan.from_dict(json.loads(json.dumps(plan.to_dict())))
     assert again == plan
     followed = ghostify.convert(build(case.described), again, example_inputs=case.inputs)
-    assert same_bits(_state(followed), _state(case.converted))
+    _check_alike(case, followed)
+
+
+def _check_alike(case: Case, network: nn.Module) -> None:
+    assert _state(network).keys() == _state(case.converted).keys()
+    if not case.described.has("lazy"):  # each draws its own weights when it first runs
+        assert same_bits(_state(network), _state(case.converted))
+        assert same_bits(case.output(network), case.output(case.converted))
 
 
 def _is_ghost(module: nn.Module) -> bool:
@@ -172,8 +179,7 @@ def check_in_place(case: Case) -> None:
     """`convert_` does what `convert` does."""
     network = build(case.described)
     assert ghostify.convert_(network, **case.given) is network
-    assert same_bits(_state(network), _state(case.converted))
-    assert same_bits(case.output(network), case.output(case.converted))
+    _check_alike(case, network)
 
 
 def check_training(case: Case) -> None:

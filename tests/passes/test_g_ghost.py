@@ -324,3 +324,28 @@ def test_a_rebuilt_network_passes_every_check():
     converted = ghostify.convert(original, mode="g-ghost", preset="cifar")
     checks = list(ghostify.verify(converted, original=original))
     assert {check.status for check in checks} == {"ok"}, [str(check) for check in checks]
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_hook_that_is_a_method_of_the_network_sees_the_rebuilt_one(block):
+    class Watching(Net):
+        def __init__(self):
+            super().__init__(KINDS["Basic"], channels=16, blocks=3)
+            self.notes = []
+            self.stage[block].conv1.register_forward_hook(self.note)
+            self.stage[block].register_forward_hook(self.note)
+
+        def note(self, module, args, output):
+            self.notes.append(output.shape)
+
+    original = Watching()
+    converted = ghostify.convert(original, mode="g-ghost", input_size=(3, 12, 12))
+    assert [type(m).__name__ for n, m in converted.named_modules() if n == "stage"] == [
+        "GGhostStage"
+    ]
+    report = ghostify.report(converted)
+    assert report.after.params == sum(p.numel() for p in converted.parameters())
+    converted(torch.rand(2, 3, 12, 12))
+    assert original.notes == []
+    if block == 0:  # a block that gets thin has thin layers, and those no hooks
+        assert len(converted.notes) == 2
