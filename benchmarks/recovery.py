@@ -28,6 +28,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,24 +172,25 @@ def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row:
 def _start_warm(
     network: nn.Module, options: argparse.Namespace, images: Tensor, row: Row
 ) -> nn.Module:
-    from ghostify.warmstart import WarmStartSettings, warm_start_
+    from ghostify.settings import Calibration
+    from ghostify.warmstart import warm_start_
 
     plan = decide(network, images, options, row)
 
     def begin() -> nn.Module:
         if plan is not None:
-            return ghostify.convert(network, plan)
+            return ghostify.convert(network, replace(plan, calibration=None))
         return convert(network, options.method, options)
 
     row.judge("converted", begin())
     for stage, steps in (("fitted", 0), ("reconstructed", options.reconstruct_steps)):
         made = begin()
-        settings = WarmStartSettings(
-            samples=options.images, minutes=None if steps else 0.0, network_steps=steps,
+        chosen = Calibration(
+            images, samples=options.images, minutes=None if steps else 0.0, network_steps=steps,
             block_steps=options.block_steps, seed=options.seed,
         )  # fmt: skip
         with row.timed(stage):
-            done = warm_start_(made, network, images, settings, input_size=(3, 32, 32))
+            done = warm_start_(made, network, chosen, input_size=(3, 32, 32))
         row.values["steps taken"] = [done.block_steps, done.network_steps]
         row.judge(stage, made)
     return made

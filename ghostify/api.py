@@ -12,7 +12,7 @@ from torch import nn
 from ghostify import saving
 from ghostify.cost.counting import count as count_costs
 from ghostify.errors import ModelError, SettingsError
-from ghostify.graph.inputs import ExampleInputs
+from ghostify.graph.inputs import ExampleInputs, image_size
 from ghostify.graph.shadow import copy_network
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.passes.planning import PLANNERS, count_after, make_plan
@@ -30,7 +30,7 @@ from ghostify.saving.history import (
     provenance_of,
     remember,
 )
-from ghostify.settings import CGGhost, CGhost, Calibration, GGhost, Settings, make_settings
+from ghostify.settings import Calibration, CGGhost, CGhost, GGhost, Settings, make_settings
 from ghostify.settings.base import check_number
 from ghostify.settings.calibration import SHORT_FORMS
 
@@ -42,6 +42,7 @@ __all__ = [
     "find_stages",
     "load",
     "plan",
+    "preview",
     "report",
     "save",
 ]
@@ -162,6 +163,12 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     decided = decide(model, settings, **options)
     original = model if decided.plan.calibration is None else copy_network(model)
     return _finish(rewrite_(model, decided.plan), original, decided, options.get("progress"))
+
+
+@keep_random_state()
+def preview(model: nn.Module | str, settings: Settings | None = None, **options: Any) -> Report:
+    """What `convert` would save, without converting; takes what `convert` takes."""
+    return decide(network_of(model), settings, **options).report
 
 
 @keep_random_state()
@@ -330,7 +337,5 @@ def _finish(
         fitted = warm_start_(
             converted, original, calibration, input_size=size, said=progress or (lambda _: None)
         ).summary()
-        remember(
-            converted, replace(history, report=fitted.annotate(decided.report), start=fitted)
-        )
+        remember(converted, replace(history, report=fitted.annotate(decided.report), start=fitted))
     return converted

@@ -22,7 +22,7 @@ from ghostify.cost.counting import look
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
-from ghostify.graph.shadow import shadow
+from ghostify.graph.shadow import copy_network, shadow
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import provenance_of, remember
@@ -139,7 +139,7 @@ def _subject(
 
 def _twin(model: nn.Module) -> nn.Module:
     """A copy in eval mode, its history included (which a GraphModule's copy would lack)."""
-    twin = copy.deepcopy(model).eval()
+    twin = copy_network(model).eval()
     remember(twin, provenance_of(model))
     return twin
 
@@ -160,7 +160,7 @@ def _check_forward(subject: Subject) -> str:
 
 
 def _check_backward(subject: Subject) -> str:
-    model = copy.deepcopy(subject.model).requires_grad_(True)
+    model = copy_network(subject.model).requires_grad_(True)
     outputs = _tensors(model(*subject.inputs.args, **subject.inputs.kwargs))
     losses = [out.float().square().mean() for out in outputs if out.requires_grad]
     if not losses:
@@ -172,7 +172,7 @@ def _check_backward(subject: Subject) -> str:
 
 
 def _check_modes(subject: Subject) -> str:
-    model = copy.deepcopy(subject.model)
+    model = copy_network(subject.model)
     model.train()
     ghosts = [m for m in model.modules() if isinstance(m, GhostConv2d | GhostLinear)]
     # Ghost modules alone: a network may keep its own parts (frozen batch norms) in eval mode.
@@ -204,7 +204,7 @@ def _check_folder(subject: Subject) -> str:
 
 def _check_compile(subject: Subject) -> str:
     torch._dynamo.reset()
-    compiled = torch.compile(copy.deepcopy(subject.model), backend=_backend())
+    compiled = torch.compile(copy_network(subject.model), backend=_backend())
     _require_close(subject.output(compiled), subject.output(), "the compiled network's output")
     return f"equal outputs ({_backend()})"
 

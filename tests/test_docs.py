@@ -18,6 +18,7 @@ from typer.main import get_command
 
 import ghostify
 from ghostify import saving as folders
+from ghostify.api import preview
 from ghostify.cli import app
 from ghostify.cli.check import SCHEMA as CHECK_SCHEMA
 from ghostify.reports.bounds import Bounds
@@ -109,7 +110,7 @@ def _documented(page: str) -> set[str]:
 
 def test_every_key_of_a_report_is_described() -> None:
     network = ghostify.build("resnet20-cifar")
-    report = ghostify.plan(network, mode="cg-ghost", keep="layer1").report
+    report = preview(network, mode="cg-ghost", keep="layer1")
     assert report is not None and report.replaced and report.kept and report.rebuilt
     assert {REPORT_SCHEMA, *_keys(report.to_dict())} <= _documented("report.md")
 

@@ -27,6 +27,11 @@ from ghostify.errors import GhostifyError, ModelError, SettingsError
 from ghostify.nn.ghost import check_s_d, intrinsic_channels
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.numerics.ranking import NOISE, exceeds
+from ghostify.passes.survey import survey
+from ghostify.reports.stage_table import tabulate_stages
+from ghostify.saving import network_of
+from ghostify.saving.history import name_of
+from ghostify.settings import GGhost
 
 EXPLAINED = 0.5
 """Share of its variance from which a channel counts as explained."""
@@ -112,9 +117,7 @@ def analyze(
         >>> found.layers[0].name, found.layers[0].channels, [k.s for k in found.layers[0].subsets]
         ('0', 8, [2, 3, 4])
     """
-    from ghostify import api
-
-    network = api.build(model) if isinstance(model, str) else model
+    network = network_of(model)
     options = Options(tuple(s), tuple(d), pairs, min_r2)
     batches = as_batches(images, network, input_size)
     watched = Watched(network)
@@ -129,7 +132,7 @@ def analyze(
     plans = {name: _Candidates(moments[name].correlation, options) for name in kept}
     fits = _second_pass(watched, batches, plans, options)
     return Analysis(
-        model=api.name_of(network),
+        model=name_of(network),
         images=seen.images,
         inputs=seen.inputs,
         d=options.judge,
@@ -272,9 +275,8 @@ def find_blocks(
     model: nn.Module, input_size: Sequence[int] | None = None
 ) -> dict[tuple[str, str], str]:
     """First and last block of each stage that G-Ghost would rebuild, and the stage's name."""
-    from ghostify import api
-
-    table = api.find_stages(model, input_size=input_size)
+    found = survey(model, None, input_size)
+    table = tabulate_stages(name_of(model), found, GGhost())
     # A block that calls several modules puts out what the last of them does.
     return {(s.blocks[0][-1], s.blocks[-1][-1]): s.name for s in table.stages}
 

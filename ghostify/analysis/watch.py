@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from ghostify.errors import GhostifyError, ModelError, SettingsError, nearest
 from ghostify.graph.failure import describe_error
+from ghostify.graph.shadow import copy_network
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.numerics.finite import check_pixels
 
@@ -32,7 +32,7 @@ class Watched:
 
     def __init__(self, model: nn.Module) -> None:
         try:
-            self.model = copy.deepcopy(model).eval()
+            self.model = copy_network(model).eval()
         except Exception as error:
             raise ModelError(
                 f"The network can't be copied ({describe_error(error)}): make copy.deepcopy work."

@@ -77,6 +77,7 @@ def open_model(
     """The network that MODEL names: built, or loaded from a saved folder."""
     from ghostify import api, saving
     from ghostify.files import kind_of
+    from ghostify.saving.history import name_of
 
     if not model or not saving.is_saved(Path(model)):
         try:
@@ -90,7 +91,7 @@ def open_model(
             f"{model} is a saved folder and has its own weights: leave out --weights, --model-args."
         )
     network = api.load(model, trust=trust, input_size=input_size)
-    if api.name_of(network) == model:
+    if name_of(network) == model:
         complain(f"taking the saved folder {model}, not the model of that name")
     return network
 

@@ -73,9 +73,7 @@ def _report(
     size = given.parse_input_size(input_size)
     network = given.open_model(model, model_args, None, trust, size)
     if not provenance_of(network).plans:
-        report = api.plan(network, chosen, input_size=size).report
-        assert report is not None
-        return report
+        return api.preview(network, chosen, input_size=size)
     if chosen is not None:
         raise SettingsError(f"{model} is converted already: leave out the settings.")
     return api.report(network)

@@ -88,8 +88,7 @@ def convert(
         step("converting")
         said: dict[str, Any] = {"progress": step.note} if warm else {}
         if dry_run:
-            planned = api.plan(network, chosen, input_size=size, **warm, **said)
-            report, converted = planned.report, None
+            report, converted = api.preview(network, chosen, input_size=size, **warm, **said), None
         else:
             converted = api.convert(network, chosen, input_size=size, **warm, **said)
             report = api.report(converted)

@@ -80,7 +80,13 @@ def preprocessing_of(
     return Preprocessing((size[0], size[1], size[2]), means, stds, assumed)
 
 
-def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | None) -> Spool:
+def gather(
+    source: Source,
+    samples: int,
+    seed: int,
+    prepare: Preprocessing | None,
+    dtype: torch.dtype = torch.float32,
+) -> Spool:
     """At most ``samples`` images, ready for the network.
 
     Args:
@@ -89,6 +95,7 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
         samples: How many to take.
         seed: Of the choice.
         prepare: For image files.
+        dtype: What the network takes.
 
     Raises:
         CalibrationError: There are none, or they can't be read.
@@ -107,7 +114,7 @@ def gather(source: Source, samples: int, seed: int, prepare: Preprocessing | Non
                 f"{what} has the shape {tuple(image.shape)}, and the {number} before it {shape}: "
                 "give images of one shape."
             )
-        spool.append(image[None].float())
+        spool.append(image[None].to(dtype))
     if not len(spool):
         raise CalibrationError("The calibration data holds no images: give at least one.")
     return spool

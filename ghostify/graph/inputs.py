@@ -106,7 +106,7 @@ def candidate_inputs(
     if example_inputs is not None:
         yield _from_example(example_inputs)
         return
-    dtype, images = _dtype(model), _required_arguments(model)
+    dtype, images = dtype_of(model), _required_arguments(model)
     if input_size is not None:
         sizes = tuple(input_size)
         if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
@@ -181,7 +181,8 @@ def forward_parameters(model: nn.Module) -> Mapping[str, inspect.Parameter]:
         return {}
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Type of a network's first floating-point parameter."""
     floats = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
     return next(floats, torch.float32)
 
@@ -214,3 +215,8 @@ def _read(config: Any, name: str) -> tuple[int, ...] | None:
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) in (2, 3):
         return tuple(value) if all(isinstance(v, int) and v > 0 for v in value) else None
     return None
+
+
+def image_size(inputs: str) -> tuple[int, ...]:
+    """Of one input ("1x3x32x32") what follows the batch; nothing where there are several."""
+    return tuple(int(n) for n in inputs.split("x")[1:]) if inputs and "," not in inputs else ()

@@ -10,12 +10,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, is_lazy
 
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
@@ -83,9 +83,27 @@ def memo_for_copy(model: nn.Module) -> dict[int, Any]:
     """
     memo = _fresh_tables(model)
     for tensor in _tensors_of(model):
-        if tensor.grad_fn is not None and id(tensor) not in memo:
+        if isinstance(tensor, UninitializedBuffer):
+            memo[id(tensor)] = _unshaped(tensor, tensor.device)
+        elif tensor.grad_fn is not None and id(tensor) not in memo:
             memo[id(tensor)] = tensor.detach().clone()
     return memo
+
+
+def copy_network(model: ModuleT) -> ModuleT:
+    """A deep copy with data, of networks too that `copy.deepcopy` alone refuses."""
+    return copy.deepcopy(model, memo_for_copy(model))
+
+
+def _unshaped(tensor: Tensor, device: torch.device) -> Tensor:
+    """A lazy parameter or buffer like the tensor."""
+    lazy = cast(Any, type(tensor))
+    if isinstance(tensor, UninitializedBuffer):  # it lacks the parameter's own deepcopy
+        options = {"persistent": getattr(tensor, "persistent", True)}
+    else:
+        options = {}
+    unshaped: Tensor = lazy(tensor.requires_grad, device, tensor.dtype, **options)
+    return unshaped
 
 
 def _fresh_tables(model: nn.Module) -> dict[int, Any]:
@@ -113,7 +131,9 @@ def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
 def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
     memo = _fresh_tables(model)
     for tensor in _tensors_of(model):
-        if not is_lazy(tensor):
+        if is_lazy(tensor):
+            memo[id(tensor)] = _unshaped(tensor, torch.device("meta"))
+        else:
             memo[id(tensor)] = _like(tensor, hollow)
     try:
         return copy.deepcopy(model, memo)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -45,6 +47,19 @@ def _cut(tensor: Tensor, outputs: int, kept: Tensor) -> Tensor:
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         return part.contiguous(memory_format=torch.channels_last)
     return part
+
+
+def owners_of_hooks(block: nn.Module) -> Iterator[nn.Module]:
+    """The modules outside a block whose methods hook something in it."""
+    inside = set(block.modules())
+    for module in inside:
+        tables = [v for k, v in module.__dict__.items() if k.endswith("_hooks") and v]
+        for hook in (hook for table in tables for hook in table.values()):
+            while isinstance(hook, partial):
+                hook = hook.func  # noqa: PLW2901
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, nn.Module) and owner not in inside:
+                yield owner
 
 
 def move_hooks(source: nn.Module, target: nn.Module, memo: dict[int, Any] | None = None) -> None:

@@ -14,15 +14,18 @@ import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from ghostify import api
 from ghostify.cost.counting import count
 from ghostify.cost.figures import Cost
 from ghostify.errors import SettingsError
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.paper.rows import Match, PaperRow, PaperTable, Quantity
 from ghostify.paper.tables import TABLES
+from ghostify.passes.planning import make_plan
+from ghostify.passes.survey import survey
+from ghostify.reports.compare import compare
 from ghostify.reports.conversion import Report
 from ghostify.reports.tables import NARROW, Column, cells, markdown_table, terminal_table, times
+from ghostify.saving import build
 from ghostify.zoo.sources import TIMM
 
 SCHEMA = "ghostify.reproduction/1"
@@ -189,14 +192,15 @@ def _outcome(table: PaperTable, row: PaperRow) -> Outcome:
     if row.model.startswith(TIMM) and importlib.util.find_spec("timm") is None:
         return Outcome(table, row, None, missing="needs timm: pip install 'ghostify[timm]'")
     with torch.device("meta"):  # only shapes matter: weights would take time and memory
-        model = api.build(row.model, row.model_args)
+        model = build(row.model, row.model_args)
     if row.settings is None:
         counted = count(model, input_size=row.input_size)
         if counted.stopped is not None:
             return Outcome(table, row, None, missing=f"can't be run: {counted.stopped}")
         return Outcome(table, row, counted.total)
-    report = api.plan(model, row.settings, input_size=row.input_size).report
-    assert report is not None
+    found = survey(model, None, row.input_size)
+    plan, after = make_plan(found, row.settings, model)
+    report = compare(row.model, [plan], found.count, after)
     return Outcome(table, row, report.after, report.ratios.macs, predicted_ratio(report))
 
 

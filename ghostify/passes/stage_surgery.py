@@ -1,15 +1,14 @@
-"""Putting rebuilt stages into a network: into a copy of it, or in place."""
+"""Put rebuilt stages into a network, in place."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import memo_for_copy, shadow
+from ghostify.graph.shadow import shadow
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.stage_build import block_modules, build_stage, thin_recipes
@@ -17,38 +16,17 @@ from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
 from ghostify.thinning.scaling import NotScalable
 
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-def rebuild_stages(model: ModuleT, stages: tuple[StageRebuild, ...], settings: GGhost) -> ModuleT:
-    """A copy of ``model`` with the stages rebuilt; the blocks that get thin are not copied whole.
-
-    Raises:
-        GhostifyError: The stages are not those of this network.
-    """
-    memo = memo_for_copy(model)
-    hollow = shadow(model).eval()
-    placed: dict[int, nn.Module] = {}
-    for item in stages:
-        # First and last block go along as copies, made with the memo of the whole.
-        blocks = _blocks(model, hollow, item)
-        ends = {0, len(blocks) - 1} if settings.tail == "full" else {0}
-        parts = [copy.deepcopy(b, memo) if i in ends else b for i, b in enumerate(blocks)]
-        stage = _build(parts, hollow, item, settings)
-        for old, new in _replacements(model, item, stage).items():
-            placed[id(old)] = new
-        if _is_container(item):
-            move_hooks(model.get_submodule(item.place), stage, memo)
-    return copy.deepcopy(model, memo | placed)
-
 
 def rebuild_stages_(
     model: nn.Module, stages: tuple[StageRebuild, ...], settings: GGhost
 ) -> list[Undo]:
-    """`rebuild_stages` in place; nothing is changed unless all of it can be.
+    """Rebuild stages in place; nothing is changed unless all of it can be.
 
     Returns:
         What undoes it, to be called from the last to the first.
+
+    Raises:
+        GhostifyError: The stages are not those of this network.
     """
     hollow = shadow(model).eval()
     built = [_build(_blocks(model, hollow, i), hollow, i, settings) for i in stages]

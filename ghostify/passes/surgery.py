@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import memo_for_copy
+from ghostify.graph.shadow import copy_network, memo_for_copy
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.rules import Layer, layer_shape, make_ghost
-from ghostify.passes.stage_surgery import rebuild_stages, rebuild_stages_
+from ghostify.passes.stage_surgery import rebuild_stages_
 from ghostify.plans import Plan, Replacement
 from ghostify.settings import GGhost
 
@@ -25,17 +25,15 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
     """A copy of ``model`` with the plan's ghost modules; ``model`` is not changed.
 
-    The layers that are replaced are never copied: each becomes its ghost module wherever the model
-    holds it (a layer used at several places stays one module, lists and hooks that hold it too).
+    A layer that is replaced becomes its ghost module wherever the model holds it (a layer used at
+    several places stays one module, lists and hooks that hold it too); where no stage is rebuilt,
+    it is never copied.
 
     Raises:
         GhostifyError: The plan names a layer that the model doesn't have, or one unlike it.
     """
-    if plan.stages:
-        stages = _stage_settings(plan)
-        converted = rebuild_stages(model, plan.stages, stages)
-        _put_in(converted, build_ghosts(converted, plan))
-        return converted
+    if plan.stages:  # copied whole first: a hook in a block may hold any other part of it
+        return rewrite_(copy_network(model), plan)
     ghosts = build_ghosts(model, plan)
     memo = memo_for_copy(model) | {id(layer): ghost for layer, ghost in ghosts}
     converted = copy.deepcopy(model, memo)

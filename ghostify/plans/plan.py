@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghostify.plans import rows
-from ghostify.settings.base import check_number
 from ghostify.settings import Calibration, Settings, settings_from_dict
+from ghostify.settings.base import check_number
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `Plan.from_dict` turns back into an equal plan."""
-        data = {
+        data: dict[str, Any] = {
             "settings": self.settings.to_dict(),
             "replaced": [_row(r) for r in self.replaced],
             "kept": [_row(k) for k in self.kept],

@@ -27,7 +27,8 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
     order = {layer.name: index for index, layer in enumerate(before.layers)}
     rows = []
     for item in (item for plan in plans for item in plan.replaced):
-        rows.append(_replaced(item, costs.get(item.name, Cost()), new_costs[item.name]))
+        if item.name in new_costs:  # else a later conversion rebuilt the stage that it was in
+            rows.append(_replaced(item, costs.get(item.name, Cost()), new_costs[item.name]))
     converted = {row.name for row in rows}
     for kept in plans[-1].kept:
         if kept.name not in converted:

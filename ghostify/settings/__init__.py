@@ -1,8 +1,8 @@
 """Settings as data: a class for each mode, which goes to YAML or JSON and back."""
 
 from ghostify.settings.base import Settings
-from ghostify.settings.calibration import DATA_FREE, Calibration
 from ghostify.settings.c_ghost import DEFAULT_D, DEFAULT_S, CGhost
+from ghostify.settings.calibration import DATA_FREE, Calibration
 from ghostify.settings.g_ghost import DEFAULT_RATIO, GGhost
 from ghostify.settings.modes import (
     MODES,

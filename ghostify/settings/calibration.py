@@ -96,6 +96,10 @@ class Calibration:
         own = {SHORT_FORMS[name]: value for name, value in options.items()}
         return replace(images, **own) if isinstance(images, cls) else cls(images, **own)
 
+    def without_images(self) -> Calibration:
+        """The same, without what is large; that there was no data stays."""
+        return self if self.is_data_free else replace(self, images=None)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data: how it was fitted, without the images."""
         fields = [item.name for item in dataclasses.fields(self) if item.name != "images"]
@@ -112,7 +116,9 @@ class Calibration:
         """
         known = {item.name for item in dataclasses.fields(cls)} - {"images"} | {"from"}
         if not isinstance(data, Mapping) or not data.keys() <= known:
-            raise SettingsError(f"{shown(data)} is no calibration: give {', '.join(sorted(known))}.")
+            raise SettingsError(
+                f"{shown(data)} is no calibration: give {', '.join(sorted(known))}."
+            )
         values = {key: value for key, value in data.items() if key != "from"}
         for name in ("mean", "std"):
             if not isinstance(values.get(name), list | None):

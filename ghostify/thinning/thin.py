@@ -17,6 +17,7 @@ from torch import Tensor, fx, nn
 
 from ghostify.nn.carving import Cut, cut_vector
 from ghostify.nn.g_ghost import projection
+from ghostify.nn.start import owners_of_hooks
 from ghostify.thinning.scaling import scaler_for
 
 
@@ -48,7 +49,9 @@ def build(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
         block: The real block, or its shadow.
         recipe: What `ghostify.thinning.replay.replay` found.
     """
-    memo = {id(old): new for old, new in _thin_parts(block, recipe)}
+    # What hooks that are methods belong to, where it is not in the block, stays what it is.
+    memo: dict[int, Any] = {id(owner): owner for owner in owners_of_hooks(block)}
+    memo |= {id(old): new for old, new in _thin_parts(block, recipe)}
     thin = copy.deepcopy(block, memo)
     if not recipe.is_edited:
         return thin

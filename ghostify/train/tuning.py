@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ghostify.data.pools import Pool
 from ghostify.data.sources import Data, open_pool, split_folder
 from ghostify.errors import ModelError, SettingsError, first_line, nearest
 from ghostify.files import kind_of
+from ghostify.graph.shadow import copy_network
 from ghostify.numerics.finite import non_finite
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import provenance_of
@@ -102,11 +102,11 @@ def finetune(
     pool = open_pool(data, recipe, chosen.workers)
     val_pool = None if val is None else open_pool(val, recipe, chosen.workers)
     _check_val(pool, val_pool)
-    tuned = copy.deepcopy(student)
+    tuned = copy_network(student)
     losses, points, more = _choose_losses(tuned, teacher, pool, val_pool, recipe, chosen)
     exceptions = [n for n, m in student.named_modules() if student.training and not m.training]
     job = Job(
-        tuned, None if teacher is None else copy.deepcopy(teacher).eval(), points, losses, pool,
+        tuned, None if teacher is None else copy_network(teacher).eval(), points, losses, pool,
         val_pool, recipe, chosen, target, exceptions, progress or (lambda _: None),
     )  # fmt: skip
     run = Run(job, fabric)

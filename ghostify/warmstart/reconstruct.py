@@ -28,7 +28,6 @@ from ghostify.distributed import (
 from ghostify.graph.segments import Segment
 from ghostify.warmstart.c_ghost.views import Feed
 
-BLOCK_STEPS, NETWORK_STEPS = 100, 1500
 BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2
 """Of Adam for blocks, of SGD for the whole network, where it comes further in as many steps."""
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import dropwhile
 from typing import Any
 
 import torch
 from torch import nn
 
-from ghostify.data.calibration import Source, batch_size, check_images, gather, preprocessing_of
+from ghostify.data.calibration import batch_size, check_images, gather, preprocessing_of
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.inputs import dtype_of
 from ghostify.graph.segments import Segment, split
+from ghostify.graph.shadow import copy_network
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, provenance_of
-from ghostify.settings.base import check_not_negative, check_seed, check_whole
+from ghostify.settings import Calibration
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
@@ -38,8 +39,6 @@ from ghostify.warmstart.g_ghost.stages import (
 )
 from ghostify.warmstart.norms import norms_take_statistics
 from ghostify.warmstart.reconstruct import (
-    BLOCK_STEPS,
-    NETWORK_STEPS,
     Budget,
     View,
     outputs_along,
@@ -47,9 +46,6 @@ from ghostify.warmstart.reconstruct import (
     tune_network,
 )
 from ghostify.warmstart.result import LayerFit, WarmStart
-
-DATA_FREE = "data-free"
-"""In place of calibration images: fit from the weights and the norms' statistics alone."""
 
 WHOLE = Segment(None, (), ())
 """A whole network: what is fitted in it is watched by hooks."""
@@ -63,45 +59,12 @@ AS_BLOCKS = 4
 Said = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class WarmStartSettings:
-    """How a warm start is made.
-
-    Attributes:
-        samples: Calibration images to take.
-        minutes: Most minutes of reconstruction; 0 for none, None for no bound but the steps.
-        block_steps: Most steps of reconstruction on each block.
-        network_steps: Most steps of reconstruction of the whole network.
-        seed: Of the choice of images and the order of steps.
-        mean: Of image files' channels; the network's configuration says it where this does not.
-        std: Likewise.
-
-    Raises:
-        SettingsError: A number makes no sense.
-    """
-
-    samples: int = 512
-    minutes: float | None = 0.0
-    block_steps: int = BLOCK_STEPS
-    network_steps: int = NETWORK_STEPS
-    seed: int = 0
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        check_whole("calibration_samples", self.samples, 1)
-        check_seed("calibration_seed", self.seed)
-        if self.minutes is not None:
-            check_not_negative("reconstruct_minutes", self.minutes, math.inf)
-
-
 def warm_start_(
     converted: nn.Module,
     original: nn.Module,
-    calibration: Source,
-    settings: WarmStartSettings | None = None,
+    calibration: Calibration,
     *,
-    input_size: tuple[int, ...],
+    input_size: tuple[int, ...] = (),
     said: Said = lambda _: None,
 ) -> WarmStart:
     """Fit a converted network's ghost modules to what the original does; in place.
@@ -113,8 +76,8 @@ def warm_start_(
     Args:
         converted: What `convert` returned for ``original``, not fitted yet; only weights change.
         original: The trained network; it is not changed.
-        calibration: Images without labels (see `gather`), or ``"data-free"``.
-        settings: How.
+        calibration: Images without labels (see `gather`), or ``"data-free"``, and how they are
+            used.
         input_size: ``(C, H, W)`` that image files are brought to.
         said: Told what is done now, for a progress bar.
 
@@ -124,15 +87,11 @@ def warm_start_(
     Raises:
         CalibrationError: The images can't be read.
     """
-    settings = settings or WarmStartSettings()
     began = time.perf_counter()
-    teacher = copy.deepcopy(original).eval()
-    with _quiet(converted), keep_random_state(settings.seed):
-        run = _Run(converted, teacher, settings, said)
-        if isinstance(calibration, str) and calibration == DATA_FREE:
-            result = run.without_data()
-        else:
-            result = run.with_images(calibration, input_size)
+    teacher = copy_network(original).eval()
+    with _quiet(converted), keep_random_state(calibration.seed):
+        run = _Run(converted, teacher, calibration, said)
+        result = run.without_data() if calibration.is_data_free else run.with_images(input_size)
     return replace(result, seconds=time.perf_counter() - began)
 
 
@@ -152,7 +111,7 @@ class _Run:
     """One warm start: the two networks, and what came of it so far."""
 
     def __init__(
-        self, converted: nn.Module, teacher: nn.Module, settings: WarmStartSettings, said: Said
+        self, converted: nn.Module, teacher: nn.Module, settings: Calibration, said: Said
     ) -> None:
         self.converted, self.teacher, self.settings, self.said = converted, teacher, settings, said
         self.segments = split(teacher, self._is_ghost)
@@ -187,9 +146,10 @@ class _Run:
         self.notes.append("data-free: the errors are for white inputs, not for real images")
         return self._result(0)
 
-    def with_images(self, calibration: Source, input_size: tuple[int, ...]) -> WarmStart:
+    def with_images(self, input_size: tuple[int, ...]) -> WarmStart:
         """From images."""
         chosen = self.settings
+        calibration = chosen.images
         from_files = isinstance(calibration, str) or hasattr(calibration, "__fspath__")
         prepare = None
         if from_files:
@@ -199,7 +159,7 @@ class _Run:
                     "normalisation assumed (ImageNet's mean and std): the network names none"
                 )
         self.said("reading calibration images")
-        images = gather(calibration, chosen.samples, chosen.seed, prepare)
+        images = gather(calibration, chosen.samples, chosen.seed, prepare, dtype_of(self.teacher))
         check_images(self.teacher, images)
         try:
             if self.stages:

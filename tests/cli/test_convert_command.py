@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import ghostify
+from ghostify.api import preview
 from ghostify.verification import CHECKS
 
 NET = "resnet20-cifar"
@@ -57,7 +58,7 @@ def test_reports_go_to_files_and_the_table_to_the_terminal(run, folder):
     outcome = run("convert", NET, "--json", "r.json", "--markdown", "r.md")
     assert "x MACs" in outcome.out
     report = ghostify.Report.from_dict(json.loads((folder / "r.json").read_text()))
-    assert report == ghostify.plan(NET).report
+    assert report == preview(NET)
     assert (folder / "r.md").read_text() == report.to_markdown()
     assert sorted(path.name for path in folder.iterdir()) == ["r.json", "r.md"]
 
@@ -76,7 +77,7 @@ def test_reports_go_to_files_and_the_table_to_the_terminal(run, folder):
 )
 def test_options_are_the_settings(run, options, settings):
     said = json.loads(run("convert", NET, *options, "--json", "-").out)
-    assert said == ghostify.plan(NET, **settings).report.to_dict()
+    assert said == preview(NET, **settings).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -85,13 +86,13 @@ def test_options_are_the_settings(run, options, settings):
 def test_settings_come_from_a_file_of_yaml_or_json(run, folder, text):
     (folder / "my.settings").write_text(text)
     said = json.loads(run("convert", NET, "--settings", "my.settings", "--json", "-").out)
-    assert said == ghostify.plan(NET, s={"layer1": 4}, keep="stem").report.to_dict()
+    assert said == preview(NET, s={"layer1": 4}, keep="stem").to_dict()
 
 
 def test_costs_are_for_the_input_size_that_is_given(run):
     said = json.loads(run("convert", NET, "--input-size", "3x48x48", "--json", "-").out)
     assert said["inputs"] == "1x3x48x48" and said["notes"] == []
-    assert said == ghostify.plan(NET, input_size=(3, 48, 48)).report.to_dict()
+    assert said == preview(NET, input_size=(3, 48, 48)).to_dict()
 
 
 def test_model_args_reach_the_factory(run, nets):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-import ghostify
+from ghostify.api import preview
 
 NET = "resnet20-cifar"
 
@@ -19,7 +19,7 @@ def test_of_a_saved_folder_it_says_what_was_saved(run, saved):
 
 def test_of_a_saved_folder_the_json_is_that_of_the_conversion(run, saved):
     said = json.loads(run("report", saved, "--json", "-").out)
-    report = ghostify.plan(NET, input_size=(3, 32, 32)).report
+    report = preview(NET, input_size=(3, 32, 32))
     assert said == report.to_dict()
 
 

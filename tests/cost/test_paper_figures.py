@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ghostify
+from ghostify.api import preview
 from ghostify.cost import Cost
 
 CIFAR = (3, 32, 32)
@@ -83,7 +84,7 @@ def test_the_plan_promises_what_the_converted_network_counts(
     with torch.device("meta"):
         model = ghostify.build(name)
     size = CIFAR if name.endswith("cifar") else IMAGENET
-    report = ghostify.plan(model, **settings, input_size=size).report
+    report = preview(model, **settings, input_size=size)
     assert report is not None
     assert report.after == cost_of(name, settings)
     assert report.before == cost_of(name, None)
@@ -122,6 +123,6 @@ def test_regnet_x_3_2gf_counts_as_table_17_and_18_say() -> None:
 
 def test_activations_stay_what_they_were_in_a_ghost_module() -> None:
     # Primary and cheap outputs together are the channels of the convolution (n divisible by s).
-    report = ghostify.plan(ghostify.build("resnet20-cifar"), s=2).report
+    report = preview(ghostify.build("resnet20-cifar"), s=2)
     assert report is not None
     assert report.ratios.acts == 1.0

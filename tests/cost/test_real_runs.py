@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ghostify
+from ghostify.api import preview
 from ghostify.cost.counting import look
 from ghostify.cost.limits import Limits
 from ghostify.cost.run import RealRun
@@ -115,8 +116,8 @@ def test_a_shadow_led_by_the_run_counts_the_same(way: Any) -> None:
 def test_a_conversion_is_counted_along_the_originals_way(way: Any) -> None:
     net, x = Reads(way), torch.randn(1, 3, 12, 12)
     plan = ghostify.plan(net, example_inputs=x)
-    report = plan.report
-    assert report is not None and report.how == "run" and report.missing is None
+    report = ghostify.report(net, x, plan=plan)
+    assert report.how == "run" and report.missing is None
     assert [item.name for item in plan.replaced] == ["first", "second"]
     assert report.before.macs == flops(net, x)
     assert report.after.macs is not None and report.ratios.macs is not None
@@ -296,7 +297,7 @@ def test_a_run_that_fails_too_leaves_the_total_unknown() -> None:
     assert report.missing is not None and "no such op" in report.missing
     assert any("the layers up to there have 13.8k MACs" in note for note in report.notes)
     assert "unknown" in str(report)
-    assert ghostify.plan(Reads(fails), input_size=(3, 8, 8)).report.ratios.macs is None  # type: ignore[union-attr]
+    assert preview(Reads(fails), input_size=(3, 8, 8)).ratios.macs is None  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ghostify
+from ghostify.api import preview
 from ghostify.cost import approximate_ratio, compression_ratio, speedup_ratio
 
 channels, kernels = st.integers(1, 512), st.integers(1, 7)
@@ -44,7 +45,7 @@ def test_the_approximation_tends_to_s(c: int, s: int) -> None:
 
 @pytest.mark.parametrize(("s", "d"), [(2, 1), (2, 3), (4, 3), (2, 5)])
 def test_measured_ratios_of_a_layer_are_the_equations_where_s_divides_n(s: int, d: int) -> None:
-    report = ghostify.plan(ghostify.build("resnet20-cifar"), s=s, d=d).report
+    report = preview(ghostify.build("resnet20-cifar"), s=s, d=d)
     assert report is not None and report.replaced
     for row in report.replaced:
         assert row.ratios.macs == pytest.approx(row.eq4)
@@ -52,7 +53,7 @@ def test_measured_ratios_of_a_layer_are_the_equations_where_s_divides_n(s: int, 
 
 
 def test_measured_ratios_of_strided_and_grouped_layers_are_the_equations() -> None:
-    report = ghostify.plan(ghostify.build("resnext50_32x4d"), s=2, input_size=(3, 64, 64)).report
+    report = preview(ghostify.build("resnext50_32x4d"), s=2, input_size=(3, 64, 64))
     assert report is not None
     grouped = [row for row in report.replaced if row.name.endswith("conv2")]
     assert len(grouped) == 16

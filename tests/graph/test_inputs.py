@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import ghostify
+from ghostify.api import preview
 from ghostify.errors import SettingsError
 from ghostify.graph.inputs import candidate_inputs
 
@@ -65,7 +66,7 @@ def test_a_network_for_pairs_of_images_gets_two() -> None:
             return self.conv(torch.cat([one, other], 1))
 
     assert assumed(Flow()) == "1x3x224x224, 1x3x224x224"
-    report = ghostify.plan(Flow(), input_size=(3, 32, 32)).report
+    report = preview(Flow(), input_size=(3, 32, 32))
     assert report is not None and report.inputs == "1x3x32x32, 1x3x32x32"
 
 

@@ -89,3 +89,13 @@ def test_methods_that_watch_layers_work_in_the_shadow() -> None:
     assert net.kept == []
     x = torch.randn(1, 3, 8, 8)
     assert ghostify.convert(net, input_size=(3, 8, 8))(x).shape == (1, 8, 6, 6)
+
+
+def test_a_lazy_norm_has_a_shadow_and_a_copy() -> None:
+    # PyTorch's own deepcopy refuses the buffers of a lazy norm.
+    net = nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Conv2d(8, 16, 3))
+    assert ghostify.count(net, input_size=(3, 8, 8)).output == (1, 16, 4, 4)
+    converted = ghostify.convert(net, input_size=(3, 8, 8))
+    assert isinstance(converted[3], ghostify.GhostConv2d)
+    assert converted(torch.rand(2, 3, 8, 8)).shape == (2, 16, 4, 4)
+    assert isinstance(net[1].running_mean, nn.parameter.UninitializedBuffer)

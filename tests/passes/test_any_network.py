@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 import ghostify
 from ghostify import GhostConv2d
+from ghostify.api import preview
 
 timm = pytest.importorskip("timm")
 
@@ -144,11 +145,11 @@ def test_detectors_are_converted_and_the_report_says_where_tracing_stopped(
     where = plan.untraced[0]
     assert where.startswith(f"the network: detection/{file}:")
     assert where.split(":")[2].isdigit()
-    assert plan.report is not None
-    assert any(f"detection/{file}:" in note for note in plan.report.notes)
+    report = ghostify.report(model, plan=plan)
+    assert any(f"detection/{file}:" in note for note in report.notes)
     # On the meta device there are no weights to run it for real with.
-    assert plan.report.how == "partial" and plan.report.ratios.macs is None
-    saved = [row for row in plan.report.rows if row.replaced and row.after.macs is not None]
+    assert report.how == "partial" and report.ratios.macs is None
+    saved = [row for row in report.rows if row.replaced and row.after.macs is not None]
     assert all(row.ratios.macs is not None and row.ratios.macs > 1 for row in saved)
 
 
@@ -222,8 +223,8 @@ def test_star_args_are_converted() -> None:
     assert [item.name for item in plan.replaced] == ["conv"]
     x = torch.randn(1, 3, 8, 8)
     assert shapes(ghostify.convert(model)(x, x)) == [(1, 8, 6, 6)] * 2
-    twice = ghostify.plan(model, example_inputs=(x, x)).report
-    once = ghostify.plan(model, example_inputs=(x,)).report
+    twice = preview(model, example_inputs=(x, x))
+    once = preview(model, example_inputs=(x,))
     assert twice is not None and once is not None
     assert twice.before.macs == 2 * (once.before.macs or 0)
 
@@ -245,8 +246,8 @@ def test_where_nothing_traces_and_nothing_runs_layers_are_still_replaced() -> No
     model = Opaque()
     plan = ghostify.plan(model)
     assert [item.name for item in plan.replaced] == ["convs.0", "convs.1"]
-    report = plan.report
-    assert report is not None and report.before.macs is None
+    report = ghostify.report(model, plan=plan)
+    assert report.before.macs is None
     assert report.ratios.params is not None and report.ratios.params > 1
     assert any("MACs unknown" in note and "give a path" in note for note in report.notes)
     assert ghostify.convert(model)("image.png").shape == (1, 8, 4, 4)
@@ -403,8 +404,9 @@ def test_a_network_of_each_family_of_timm_is_converted() -> None:
         with torch.device("meta"):
             model = timm.create_model(name)
         plan = ghostify.plan(model)
-        assert plan.report is not None and plan.report.before.macs, name
+        report = ghostify.report(model, plan=plan)
+        assert report.before.macs, name
         incomplete = ("MACs unknown", "MACs are those of", "its MACs are not known")
-        bad = [note for note in plan.report.notes if any(text in note for text in incomplete)]
+        bad = [note for note in report.notes if any(text in note for text in incomplete)]
         assert bad == [], name
         ghostify.convert(model, plan)

@@ -9,6 +9,7 @@ from torch import nn
 
 import ghostify
 from ghostify import GGhostStage, GhostConv2d, Plan
+from ghostify.api import preview
 from tests.passes.blocks import KINDS, Net
 
 SIZE = {"input_size": (3, 12, 12)}
@@ -278,7 +279,7 @@ def test_the_backbone_of_a_detector_is_rebuilt_and_its_feature_maps_keep_their_s
 
 def test_the_gaps_are_all_that_parts_measured_costs_from_the_equations():
     for options in ({}, {"preset": "cifar"}, {"tail": "thin"}, {"preset": "regnet"}):
-        report = ghostify.plan("resnet20-cifar", mode="g-ghost", **options).report
+        report = preview("resnet20-cifar", mode="g-ghost", **options)
         for stage in report.rebuilt:
             macs = stage.before.macs / stage.eq13 + sum(gap.macs for gap in stage.gaps)
             params = stage.before.params / stage.eq14 + sum(gap.params for gap in stage.gaps)
@@ -287,14 +288,14 @@ def test_the_gaps_are_all_that_parts_measured_costs_from_the_equations():
 
 
 def test_the_report_goes_through_json_and_names_each_stage():
-    report = ghostify.plan("resnet20-cifar", mode="g-ghost").report
+    report = preview("resnet20-cifar", mode="g-ghost")
     assert ghostify.Report.from_dict(report.to_dict()) == report
     assert "| layer2 | 3 |" in report.to_markdown()
     assert "3 stages rebuilt" in str(report)
 
 
 def test_check_holds_stages_against_bounds():
-    report = ghostify.plan("resnet56-cifar", mode="g-ghost", preset="cifar").report
+    report = preview("resnet56-cifar", mode="g-ghost", preset="cifar")
     verdicts = ghostify.check(report, ghostify.Bounds(min_macs_ratio=2.4, min_params_ratio=2.3))
     assert [verdict.met for verdict in verdicts] == [True, False]
 
@@ -324,3 +325,28 @@ def test_a_rebuilt_network_passes_every_check():
     converted = ghostify.convert(original, mode="g-ghost", preset="cifar")
     checks = list(ghostify.verify(converted, original=original))
     assert {check.status for check in checks} == {"ok"}, [str(check) for check in checks]
+
+
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_hook_that_is_a_method_of_the_network_sees_the_rebuilt_one(block):
+    class Watching(Net):
+        def __init__(self):
+            super().__init__(KINDS["Basic"], channels=16, blocks=3)
+            self.notes = []
+            self.stage[block].conv1.register_forward_hook(self.note)
+            self.stage[block].register_forward_hook(self.note)
+
+        def note(self, module, args, output):
+            self.notes.append(output.shape)
+
+    original = Watching()
+    converted = ghostify.convert(original, mode="g-ghost", input_size=(3, 12, 12))
+    assert [type(m).__name__ for n, m in converted.named_modules() if n == "stage"] == [
+        "GGhostStage"
+    ]
+    report = ghostify.report(converted)
+    assert report.after.params == sum(p.numel() for p in converted.parameters())
+    converted(torch.rand(2, 3, 12, 12))
+    assert original.notes == []
+    if block == 0:  # a block that gets thin has thin layers, and those no hooks
+        assert len(converted.notes) == 2

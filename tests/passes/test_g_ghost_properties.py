@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import ghostify
+from ghostify.api import preview
 from tests.passes.blocks import KINDS, Net
 
 
@@ -72,7 +73,7 @@ def test_shapes_stay_and_costs_are_those_of_an_independent_count(
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_each_kind_of_block_is_rebuilt_and_saves_macs(kind):
     net = Net(KINDS[kind], channels=16, blocks=4)
-    report = ghostify.plan(net, mode="g-ghost", input_size=(3, 12, 12)).report
+    report = preview(net, mode="g-ghost", input_size=(3, 12, 12))
     assert [stage.name for stage in report.rebuilt] == ["stage"]
     assert report.ratios.macs > 1.1
 

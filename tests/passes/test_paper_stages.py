@@ -3,6 +3,7 @@
 import pytest
 
 import ghostify
+from ghostify.api import preview
 
 _CIFAR = {"preset": "cifar", "ratio": 0.5}
 _REGNET = {"preset": "regnet", "ratio": 0.5}
@@ -10,7 +11,7 @@ _REGNET = {"preset": "regnet", "ratio": 0.5}
 
 def _count(name, **settings):
     model = ghostify.build(name)
-    return ghostify.plan(model, mode="g-ghost", **settings).report.after
+    return preview(model, mode="g-ghost", **settings).after
 
 
 @pytest.mark.parametrize(

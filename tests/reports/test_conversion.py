@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import ghostify
+from ghostify.api import preview
 from ghostify.cost import Cost
 from ghostify.cost.theory import approximate_ratio, compression_ratio, speedup_ratio
 from ghostify.reports import Report
@@ -38,7 +38,7 @@ reports = st.builds(
 
 @pytest.fixture(scope="module")
 def report():
-    return ghostify.plan("resnet20-cifar", s={"layer1": 1, "layer3": 4, "*": 2}, keep="stem").report
+    return preview("resnet20-cifar", s={"layer1": 1, "layer3": 4, "*": 2}, keep="stem")
 
 
 @given(reports)
@@ -48,7 +48,7 @@ def test_a_report_goes_to_json_and_back(found):
 
 @pytest.mark.parametrize("mode", ["c-ghost", "g-ghost"])
 def test_the_report_of_a_conversion_goes_to_json_and_back(mode):
-    found = ghostify.plan("resnet20-cifar", mode=mode).report
+    found = preview("resnet20-cifar", mode=mode)
     assert Report.from_dict(json.loads(found.to_json())) == found
 
 
@@ -65,7 +65,7 @@ def keys_of(data) -> set[str]:
 @pytest.mark.parametrize("mode", ["c-ghost", "g-ghost"])
 def test_every_key_of_the_json_is_described(mode):
     page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
-    keys = keys_of(ghostify.plan("resnet20-cifar", mode=mode).report.to_dict())
+    keys = keys_of(preview("resnet20-cifar", mode=mode).to_dict())
     assert {key for key in keys if not re.search(rf"`[^`\n]*\b{key}\b[^`\n]*`", page)} == set()
 
 
@@ -115,6 +115,6 @@ def test_savings_are_of_params_where_macs_are_unknown():
 
 
 def test_an_assumed_input_is_said_and_a_given_one_is_not():
-    assumed = ghostify.plan("resnet20-cifar").report
+    assumed = preview("resnet20-cifar")
     assert any("assumed" in note for note in assumed.notes)
-    assert ghostify.plan("resnet20-cifar", input_size=(3, 32, 32)).report.notes == ()
+    assert preview("resnet20-cifar", input_size=(3, 32, 32)).notes == ()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import ghostify
+from ghostify.api import preview
 from ghostify.cost import Cost
 from ghostify.reports import Report
 from ghostify.reports.conversion import Row
@@ -20,7 +21,7 @@ from ghostify.reports.tables import amount, times
 
 @pytest.fixture(scope="module")
 def report():
-    return ghostify.plan("resnet20-cifar", s=2, keep="layer1").report
+    return preview("resnet20-cifar", s=2, keep="layer1")
 
 
 def lines(report: Report, width: int = 120, **options) -> list[str]:
@@ -68,7 +69,7 @@ def test_what_was_left_is_folded_by_reason(report):
 @pytest.mark.parametrize("width", [30, 40, 60, 75, 80, 104, 200])
 @pytest.mark.parametrize("mode", ["c-ghost", "g-ghost"])
 def test_a_table_fits_any_width_with_whole_names_and_figures(width, mode):
-    found = ghostify.plan("resnet20-cifar", mode=mode, input_size=(3, 32, 32)).report
+    found = preview("resnet20-cifar", mode=mode, input_size=(3, 32, 32))
     shown = lines(found, width)
     assert max(map(len, shown)) <= width
     table = shown[1 : shown.index("")]

@@ -23,6 +23,7 @@ from torch import nn
 import ghostify
 from ghostify import saving
 from ghostify.errors import GhostifyError, SavedFolderError
+from tests.passes.blocks import KINDS, Net
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -177,6 +178,16 @@ def test_a_network_converted_twice_comes_back(resnet, tmp_path):
     loaded = ghostify.load(ghostify.save(twice, tmp_path / "out"))
     assert (loaded.layer1[0].conv1.s, loaded.layer2[0].conv1.s) == (2, 4)
     assert torch.equal(outputs(loaded), outputs(twice))
+
+
+def test_layers_whose_stage_was_rebuilt_afterwards_come_back(tmp_path):
+    original = Net(KINDS["Basic"], channels=16, blocks=3)
+    once = ghostify.convert(original, only="stage.0.conv1", input_size=(3, 32, 32))
+    twice = ghostify.convert(once, mode="g-ghost", input_size=(3, 32, 32))
+    loaded = ghostify.load(ghostify.save(twice, tmp_path / "out"), original)
+    assert torch.equal(outputs(loaded), outputs(twice))
+    report = ghostify.report(loaded)
+    assert [stage.name for stage in report.rebuilt] == ["stage"] and not report.replaced
 
 
 def test_a_network_that_was_not_converted_comes_back(small_net, tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ghostify
+from ghostify.api import decide, preview
 from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
 from ghostify.warmstart.allocation import stages
@@ -116,10 +117,10 @@ def test_the_target_is_kept_and_layers_that_matter_less_give_more() -> None:
     with torch.no_grad():
         net[5].weight[:] = net[5].weight[:1]  # all maps alike: its ghosts cost nothing
         net[5].bias[:] = net[5].bias[:1]
-    plan = ghostify.plan(net, target_macs=0.5, calibration=x, input_size=(3, 12, 12))
-    assert plan.report.after.macs <= 0.5 * plan.report.before.macs
-    assert plan.settings.s["5"] == 4
-    assert plan.settings.s["2"] < 4
+    decided = decide(net, target_macs=0.5, calibration=x, input_size=(3, 12, 12))
+    assert decided.report.after.macs <= 0.5 * decided.report.before.macs
+    assert decided.plan.settings.s["5"] == 4
+    assert decided.plan.settings.s["2"] < 4
 
 
 @pytest.mark.parametrize(("s", "largest"), [(2, 4), (3, 4), (4, 8)])
@@ -130,9 +131,9 @@ def test_no_layer_gets_more_than_twice_what_would_do_for_all(s: int, largest: in
     net, x = nn.Sequential(*layers).eval(), noise(32, 3, 12, 12)
     for_all = ghostify.report(ghostify.convert(net, s=s, input_size=(3, 12, 12)))
     target = for_all.after.macs / for_all.before.macs
-    plan = ghostify.plan(net, target_macs=target, calibration=x, input_size=(3, 12, 12))
-    assert plan.report.after.macs <= for_all.after.macs
-    assert max(plan.settings.s.values()) == largest
+    decided = decide(net, target_macs=target, calibration=x, input_size=(3, 12, 12))
+    assert decided.report.after.macs <= for_all.after.macs
+    assert max(decided.plan.settings.s.values()) == largest
 
 
 def test_a_plan_is_what_a_conversion_follows() -> None:
@@ -141,8 +142,7 @@ def test_a_plan_is_what_a_conversion_follows() -> None:
     # A loader that can be read once only.
     once = (batch for batch in x.split(16))
     converted = ghostify.convert(net, calibration=once, calibration_samples=64, **options)
-    plan = ghostify.plan(net, calibration=x, **options)
-    assert ghostify.report(converted).after == plan.report.after
+    assert ghostify.report(converted).after == preview(net, calibration=x, **options).after
     assert any("warm start from 64 images" in n for n in ghostify.report(converted).notes)
 
 
@@ -155,10 +155,10 @@ def test_any_output_will_do() -> None:
         def forward(self, x: Tensor) -> dict[str, Tensor]:
             return {"maps": self.net(x)}
 
-    plan = ghostify.plan(
+    report = preview(
         Maps().eval(), target_macs=0.6, calibration=noise(8, 3, 12, 12), input_size=(3, 12, 12)
     )
-    assert plan.report.after.macs <= 0.6 * plan.report.before.macs
+    assert report.after.macs <= 0.6 * report.before.macs
 
 
 @pytest.mark.parametrize(
@@ -225,10 +225,11 @@ def test_the_climb_ends_on_the_top_of_an_even_hill_and_asks_once_each() -> None:
 def test_each_stage_gets_a_ratio_and_the_target_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "TRIES", 2)
     network = ghostify.build("resnet20-cifar").eval()
-    plan = ghostify.plan(
+    decided = decide(
         network, mode="g-ghost", preset="cifar", target_macs=0.75, calibration=noise(8, 3, 32, 32)
     )
-    assert 0.65 < plan.report.after.macs / plan.report.before.macs <= 0.75
+    plan, report = decided.plan, decided.report
+    assert 0.65 < report.after.macs / report.before.macs <= 0.75
     assert {stage.name: stage.ratio for stage in plan.stages} == dict(plan.settings.ratio)
 
 
@@ -257,8 +258,8 @@ def test_linear_layers_of_any_class_are_no_matter_of_the_choice() -> None:
 
     net = network()
     net[9] = OwnLinear(16, 8)
-    plan = ghostify.plan(
+    decided = decide(
         net, target_macs=0.6, linear=True, calibration=noise(8, 3, 12, 12), input_size=(3, 12, 12)
     )
-    assert "9" not in plan.settings.s
-    assert plan.report.after.macs <= 0.6 * plan.report.before.macs
+    assert "9" not in decided.plan.settings.s
+    assert decided.report.after.macs <= 0.6 * decided.report.before.macs

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.warmstart import WarmStartSettings, warm_start_
+from ghostify.settings import Calibration
+from ghostify.warmstart import warm_start_
 from ghostify.warmstart.start import DATA_FREE
 
 SIZE = (3, 16, 16)
@@ -71,8 +72,8 @@ def test_reconstruction_comes_nearer_still(network: nn.Module) -> None:
     made = ghostify.convert(network, mode="g-ghost", input_size=SIZE)
     tuned, warm = made, copy.deepcopy(made)
     for steps, net in ((0, warm), (60, tuned)):
-        settings = WarmStartSettings(minutes=None, block_steps=steps, network_steps=steps)
-        warm_start_(net, network, IMAGES, settings, input_size=SIZE)
+        chosen = Calibration(IMAGES, minutes=None, block_steps=steps, network_steps=steps)
+        warm_start_(net, network, chosen, input_size=SIZE)
     with torch.no_grad():
         gaps = [(net(IMAGES) - network(IMAGES)).square().sum() for net in (tuned, warm)]
     assert gaps[0] < gaps[1]

@@ -152,11 +152,12 @@ def test_layers_of_a_network_that_does_not_trace_are_fitted_too(network: Net) ->
 
 def test_the_same_seed_gives_the_same_network_bit_for_bit(network: Net) -> None:
     def state() -> dict[str, Tensor]:
-        from ghostify.warmstart import WarmStartSettings, warm_start_
+        from ghostify.settings import Calibration
+        from ghostify.warmstart import warm_start_
 
         made = ghostify.convert(network, input_size=(3, 12, 12))
-        chosen = WarmStartSettings(32, minutes=None, block_steps=5, network_steps=5, seed=4)
-        warm_start_(made, network, IMAGES, chosen, input_size=(3, 12, 12))
+        chosen = Calibration(IMAGES, 32, seed=4, minutes=None, block_steps=5, network_steps=5)
+        warm_start_(made, network, chosen, input_size=(3, 12, 12))
         return made.state_dict()
 
     one, other = state(), state()
@@ -283,3 +284,25 @@ def test_a_weight_that_two_layers_share_is_not_refitted() -> None:
     )
     assert isinstance(found[0], GhostConv2d)
     assert torch.equal(found[2].weight, network[2].weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["c-ghost", "g-ghost"])
+def test_networks_of_other_types_are_fitted_in_their_own(mode: str, dtype: torch.dtype) -> None:
+    network = ghostify.build("resnet20-cifar").to(dtype)
+    found = ghostify.convert(network, mode=mode, calibration=noise(8, 3, 32, 32))
+    assert {p.dtype for p in found.parameters()} == {dtype}
+    assert torch.isfinite(found.eval()(noise(2, 3, 32, 32).to(dtype))).all()
+
+
+@pytest.mark.parametrize("calibration", ["images", DATA_FREE])
+def test_a_weight_that_a_hook_computed_is_no_hindrance(calibration: str) -> None:
+    # Once it has run, its weight is no leaf, and PyTorch's own deepcopy refuses the network.
+    normed = torch.nn.utils.weight_norm(nn.Conv2d(8, 8, 3, padding=1))
+    network = nn.Sequential(disguised(8), normed)
+    x = noise(16, 4, 9, 9)
+    network(x)
+    given: Any = x if calibration == "images" else DATA_FREE
+    for convert in (ghostify.convert, ghostify.convert_):
+        found = convert(network, input_size=(4, 9, 9), calibration=given)
+        assert isinstance(found[0], GhostConv2d) and torch.isfinite(found(x)).all()

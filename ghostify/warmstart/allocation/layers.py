@@ -7,7 +7,6 @@ the budget is taken.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ghostify.cost.figures import Count
 from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
+from ghostify.graph.shadow import copy_network
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
@@ -119,7 +119,7 @@ def _losses(
     said: Said,
 ) -> dict[str, dict[int, float]]:
     """What ghosts of each s do to the output, for each layer that was seen at work."""
-    teacher = copy.deepcopy(network).eval()
+    teacher = copy_network(network).eval()
     said("feeling for each layer what the output makes of its errors")
     felt = gradients(teacher, names, images, seed)
     found: dict[str, dict[int, float]] = {}

@@ -7,7 +7,6 @@ some images and judged on others, and the choice goes from neighbour to better n
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,16 +19,17 @@ from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.shadow import copy_network
 from ghostify.numerics.ranking import exceeds
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
 from ghostify.saving.history import Provenance, remember
-from ghostify.settings import DEFAULT_RATIO, GGhost
+from ghostify.settings import DEFAULT_RATIO, Calibration, GGhost
 from ghostify.warmstart.allocation.budget import macs_of, unreachable
 from ghostify.warmstart.reconstruct import outputs_apart
-from ghostify.warmstart.start import WarmStartSettings, warm_start_
+from ghostify.warmstart.start import warm_start_
 
 RATIOS = (0.25, 0.375, 0.5, 0.625, 0.75)
 """Ratios that a stage can get."""
@@ -188,10 +188,10 @@ def _some(images: Spool, rows: range) -> Spool:
 @torch.no_grad()
 def _loss(network: nn.Module, plan: Plan, fitted: Spool, judged: Spool, seed: int) -> float:
     """How far the output of a fitted conversion is from the original's."""
-    original = copy.deepcopy(network).eval()
+    original = copy_network(network).eval()
     made = rewrite(original, plan)
     remember(made, Provenance(plans=(plan,)))
-    warm_start_(made, original, fitted, WarmStartSettings(seed=seed), input_size=())
+    warm_start_(made, original, Calibration(fitted, seed=seed))
     size = batch_size(judged.take([0]), 128)
     parts = torch.stack([outputs_apart(made(x), original(x)) for x in judged.batches(size)])
     total = torch.stack([parts.sum(), parts.new_tensor(len(parts))]).double()

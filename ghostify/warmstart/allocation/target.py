@@ -11,7 +11,7 @@ from torch import nn
 
 from ghostify.data.calibration import check_images, gather, preprocessing_of
 from ghostify.errors import SettingsError
-from ghostify.graph.inputs import image_size
+from ghostify.graph.inputs import dtype_of, image_size
 from ghostify.graph.shadow import copy_network
 from ghostify.passes.survey import Survey
 from ghostify.settings import Calibration, CGhost, GGhost, Settings
@@ -57,7 +57,8 @@ def choose_within_target(
         size = image_size(survey.count.inputs)
         prepare = preprocessing_of(network, size, calibration.mean, calibration.std)
     progress("reading calibration images")
-    images = gather(calibration.images, calibration.samples, calibration.seed, prepare)
+    dtype = dtype_of(network)
+    images = gather(calibration.images, calibration.samples, calibration.seed, prepare, dtype)
     check_images(copy_network(network).eval(), images)
     options: dict[str, Any] = {"seed": calibration.seed, "said": progress}
     chosen = choose(network, settings, images, target_macs, survey, **options)

@@ -131,7 +131,7 @@ def _fit_filters(views: Views) -> _Filters:
 def _look(views: Views, subject: GhostSubject, weight: Tensor) -> Sums:
     """What each map that the filters make says of each map that is wanted."""
     conv = subject.conv
-    filters = carve(conv, torch.arange(conv.out_channels))
+    filters = carve(conv, torch.arange(conv.out_channels)).float()
     filters.weight.copy_(weight)
     if filters.bias is not None and subject.owns_offsets:
         filters.bias.zero_()
