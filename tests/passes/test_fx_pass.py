@@ -10,8 +10,9 @@ from torch.fx.passes.infra.pass_manager import PassManager
 from torch.fx.passes.shape_prop import ShapeProp
 
 import ghostify
-from ghostify import CGhost, CGhostPass, GhostConv2d
+from ghostify import CGhost, GhostConv2d
 from ghostify.errors import SettingsError
+from ghostify.passes import CGhostPass
 
 X = torch.randn(1, 3, 16, 16)
 
