@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,9 +100,9 @@ def takes_settings(default_mode: str) -> Callable[[Command], Command]:
 
 def _with_options(command: Command) -> inspect.Signature:
     """The command's signature, ``chosen`` out and the options in."""
-    hints = get_type_hints(command, include_extras=True)
-    own = inspect.signature(command).parameters.values()
-    model, *kept = [p.replace(annotation=hints[p.name]) for p in own if p.name != "chosen"]
+    # Not typing.get_type_hints: with a default of None it hides an option's names in Python 3.10.
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    model, *kept = [parameter for parameter in own if parameter.name != "chosen"]
     place = inspect.Parameter.POSITIONAL_OR_KEYWORD
     added = [
         inspect.Parameter(name, place, default=None, annotation=kind)
