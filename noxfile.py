@@ -41,9 +41,9 @@ def pinned(session: nox.Session) -> None:
     _test(session)
 
 
-@nox.session(venv_backend="venv")
+@nox.session(venv_backend="uv")
 def newest(session: nox.Session) -> None:
-    """Test with what pip resolves without pins."""
+    """Test with the newest of everything, without pins (uv: wheels of gigabytes in parallel)."""
     session.install("-e", ".[test]")
     _test(session)
 
