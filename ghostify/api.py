@@ -167,7 +167,7 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
 
 @keep_random_state()
 def preview(model: nn.Module | str, settings: Settings | None = None, **options: Any) -> Report:
-    """What `convert` would save, without converting; takes what `convert` takes."""
+    """Report what `convert` would save, without converting; takes the same arguments."""
     return decide(network_of(model), settings, **options).report
 
 
@@ -179,7 +179,7 @@ def report(
     *,
     plan: Plan | None = None,
 ) -> Report:
-    """What a conversion saved or would save; for a network that was not converted, what it costs.
+    """Report what a conversion saved or would save, or the costs of a network as it is.
 
     Args:
         model: A network, or the name of one.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class GhostifyError(Exception):
-    """What went wrong, why, and the way out, in one sentence and one line (CLI: exit code 2)."""
+    """An error in one sentence: what is wrong, why, and what to do (CLI: exit code 2)."""
 
     def __init__(self, sentence: str = "") -> None:
         super().__init__(in_one_line(sentence))
@@ -31,7 +31,7 @@ class SavedFolderError(GhostifyError):
 
 
 class GhostifyWarning(UserWarning):
-    """What a user should know though all goes on."""
+    """A warning: something that a user should know, though nothing failed."""
 
 
 def in_one_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""What the commands write: reports to stdout and files, everything else to stderr."""
+"""Output of the commands: reports go to stdout and files, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def warn_in_a_line() -> None:
 
 @contextmanager
 def prints_to_stderr() -> Iterator[None]:
-    """What a network's own code prints goes to stderr: stdout has the results alone."""
+    """Send the output of a network's own code to stderr: stdout has the results alone."""
     with redirect_stdout(sys.stderr):
         yield
 
@@ -62,7 +62,7 @@ def print_report(report: Report, order: Order = "savings", longest: int | None =
 
 
 def print_plain(shown: Any) -> None:
-    """What `rich` can show, on stdout, its numbers not coloured."""
+    """Print something that `rich` can show to stdout, its numbers not coloured."""
     Console(highlight=False).print(shown)
 
 
@@ -80,7 +80,7 @@ def check_report_targets(json_file: str | None, markdown_file: str | None) -> No
 
 
 class Writable(Protocol):
-    """What can be written as a report."""
+    """A result that can be written as JSON and Markdown."""
 
     def to_json(self) -> str:
         """As JSON."""

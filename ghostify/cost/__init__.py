@@ -1,4 +1,4 @@
-"""What a network costs: counting ops, the paper's equations."""
+"""Costs of a network: counted op by op, and by the paper's equations."""
 
 from ghostify.cost.counting import count
 from ghostify.cost.figures import Cost, Count, LayerCount

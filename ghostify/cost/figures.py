@@ -16,7 +16,7 @@ real; the figures are those of the way that it took. ``"partial"``: something of
 
 @dataclass(frozen=True)
 class Cost:
-    """What a layer or a network costs.
+    """Costs of a layer or a network.
 
     Attributes:
         params: Parameters; shared ones once.
@@ -33,7 +33,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class LayerCount:
-    """What one module computes itself, its submodules left out.
+    """Costs of one module without its submodules.
 
     Attributes:
         name: Qualified name of the module (its first, when it has several).
@@ -87,7 +87,7 @@ class Count:
 
     @property
     def missing(self) -> str | None:
-        """What was not counted, or why not; None where all was."""
+        """The part that was not counted, or the reason; None where all was."""
         if self.stopped is not None:
             return f"the pass stopped in {self.stopped}"
         ops = ", ".join(f"{op} ({times}x)" for op, times in self.uncounted.items())
@@ -104,7 +104,7 @@ class Count:
 
 
 def worst(*ways: How) -> How:
-    """What can be said of figures that were got in several ways.
+    """The weakest of the ways in which figures were counted.
 
     Example:
         >>> worst("shapes", "run"), worst("run", "partial")

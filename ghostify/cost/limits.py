@@ -16,7 +16,7 @@ UNTOLD = 4 * 2**30
 
 
 class TooBig(RuntimeError):
-    """What a run for real would take is more than there is."""
+    """A real run would need more time or memory than there is."""
 
 
 class Limits:

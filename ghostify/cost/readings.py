@@ -1,4 +1,4 @@
-"""What a forward reads of its data: the numbers, lists and shapes that its way depends on.
+"""Values that a forward pass reads from its data, and that its path depends on.
 
 Recorded in one run for real, they lead a run on shapes the same way: that of the same network, or
 of the one that it was converted to.

@@ -99,14 +99,14 @@ class Run(TorchDispatchMode):
                 return self.hollow(*args, **kwargs)
 
     def _methods(self) -> Any:
-        """What looks after the methods that hand over values without an op."""
+        """Patch the methods that return values without dispatching an op."""
         if self.readings is None:
             return nullcontext()
         following = self.following = self.readings.again()
         return Methods(lambda name, call: self._answer(following, name, call))
 
     def _answer(self, readings: Readings, op: str, call: Callable[[], Any]) -> Any:
-        """What a call gives; where it needs data, what the run for real read there."""
+        """Result of a call; where it needs data, the value that the real run read there."""
         reading, refused = readings.take(self.names[self.stack[-1]], op), self.refused
         try:
             return call()

@@ -25,7 +25,7 @@ NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno
 
 
 def kind_of(path: Path, error: Error = GhostifyError) -> Kind:
-    """What a path leads to: a regular file, a folder, something else (a pipe, ...), or nothing.
+    """Kind of a path: a regular file, a folder, something else (a pipe, ...), or nothing.
 
     Raises:
         GhostifyError: (or ``error``) Its folder can't be looked into.
@@ -56,7 +56,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def reading(path: Path, advice: str, error: Error = GhostifyError) -> Iterator[None]:
-    """What goes wrong inside, while a file is read, in a sentence; it must be a regular file.
+    """Turn faults of reading a file into one sentence; it must be a regular file.
 
     A pipe would be waited for, and a device has no end: neither is opened.
 
@@ -106,7 +106,7 @@ def read_image(path: Path, advice: str, error: Error = GhostifyError, mode: str 
 
 
 def list_folder(folder: Path, error: Error = GhostifyError) -> list[Path]:
-    """What a folder holds, by name.
+    """A folder's entries, sorted by name.
 
     Raises:
         GhostifyError: (or ``error``) It can't be read.
@@ -186,7 +186,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """What goes wrong inside, while a file is written, in a sentence.
+    """Turn faults of writing a file into one sentence.
 
     Raises:
         GhostifyError: The file can't be written.

@@ -1,1 +1,1 @@
-"""What a network looks like: shapes without data, fx graphs of any model, its ends."""
+"""Structure of any network: shapes without data, fx graphs, blocks and stages."""

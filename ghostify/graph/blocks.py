@@ -68,7 +68,7 @@ class Unit:
 
 
 class Anatomy:
-    """What the blocks of a graph are told by: shapes, the hierarchy of calls, layers.
+    """Facts by which the blocks of a graph are found: shapes, the hierarchy of calls, layers.
 
     Args:
         graph: The graph.

@@ -1,4 +1,4 @@
-"""What to run a network on when only its shapes matter: the caller's example, or one worked out."""
+"""Inputs to run a network on when only shapes matter: the caller's example, or one worked out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch.utils import _pytree as pytree
 from ghostify.errors import SettingsError
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
-"""What a caller may give: one tensor, the positional arguments, or the keyword arguments."""
+"""Example inputs: one tensor, the positional arguments, or the keyword arguments."""
 
 NO_TENSOR = "no tensor"
-"""What `Inputs` of no tensors are called."""
+"""Text for `Inputs` without tensors."""
 DEFAULT_SIZE = 224
 DEFAULT_CHANNELS = (3, 1)
 LARGEST = 2**40

@@ -41,7 +41,7 @@ def evaluate(node: fx.Node, module: nn.Module, values: Mapping[fx.Node, Any]) ->
 
 
 def apply(node: fx.Node, module: nn.Module, args: Any, kwargs: Any) -> Any:
-    """What a node does, on given arguments."""
+    """Execute a node on given arguments."""
     if node.op == "call_module":
         return module.get_submodule(str(node.target))(*args, **kwargs)
     if node.op == "get_attr":

@@ -62,7 +62,7 @@ class NoStage:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a search found: stages, and what looks like one and is none."""
+    """Result of a search: stages, and candidates that are none, with the reasons."""
 
     stages: tuple[Stage, ...]
     left: tuple[NoStage, ...]

@@ -16,7 +16,7 @@ from ghostify.graph.inputs import forward_parameters
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 
 LAYERS = (_ConvNd, nn.Linear, GhostConv2d, GhostLinear)
-"""What counts as a layer with weights that mix channels."""
+"""Layers with weights that mix channels."""
 
 LEAVES = (
     *LAYERS,
@@ -99,7 +99,7 @@ class TraceStop:
 
 @dataclass(frozen=True)
 class Tracing:
-    """What of a network traces.
+    """The parts of a network that trace, and those that do not.
 
     Attributes:
         regions: The largest modules that trace.

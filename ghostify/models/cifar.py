@@ -18,7 +18,7 @@ _VGG16 = (64, 64, "pool", 128, 128, "pool", 256, 256, 256, "pool",
 
 
 def _config(num_classes: int) -> dict[str, Any]:
-    """What tools ask a network for: its input size and the normalisation it was trained with."""
+    """Configuration that tools ask a network for: input size and normalisation."""
     return {
         "input_size": (3, 32, 32),
         "mean": IMAGENET_MEAN,

@@ -1,4 +1,4 @@
-"""What C-GhostNet and G-GhostNet have in common (Tables 1 and 2): stem, four stages, head."""
+"""Frame of C-GhostNet and G-GhostNet (Tables 1 and 2): stem, four stages, head."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ class Mix(nn.Module):
         return self.bn2(self.conv2(hidden))
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows beside the parts."""
+        """Text that ``print(model)`` shows beside the parts."""
         return f"{self.in_channels}, {self.out_channels}, {self.kind!r}"
 
 
@@ -237,11 +237,11 @@ class GGhostStage(Ordered):
         return out if self.order is None else self._select(out, self.order)
 
     def entering(self, y1: Tensor) -> Tensor:
-        """What the thin path takes of Y1."""
+        """Channels of Y1 that the thin path takes."""
         return self._in_concat(y1)[:, : self.complicated] if self.entry == "slice" else y1
 
     def cheapened(self, y1: Tensor) -> Tensor:
-        """What the cheap operation takes of Y1; the ghosts themselves where there is none."""
+        """Channels of Y1 that the cheap operation takes; without one, the ghosts."""
         if self.cheap is not None and self.entry == "project":
             return y1
         return self._in_concat(y1)[:, self.complicated :]
@@ -284,6 +284,6 @@ class GGhostStage(Ordered):
         return ghosts if self.ghost_act is None else self.ghost_act(ghosts)
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows beside the parts."""
+        """Text that ``print(model)`` shows beside the parts."""
         ghost = f"{self.channels - self.complicated} ghost" if self.ghosts else "no ghosts"
         return f"{self.channels} = {self.complicated} + {ghost}, entry={self.entry!r}"

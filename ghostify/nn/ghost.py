@@ -42,7 +42,7 @@ def check_s_d(s: int, d: int) -> None:
 
 
 class _Ghost(nn.Module):
-    """What both ghost modules share: a primary layer, its cheap operation, the concat."""
+    """Base of the ghost modules: a primary layer, its cheap operation, the concat."""
 
     if TYPE_CHECKING:  # hidden from torch.jit.script, which can't read them
         primary: nn.Conv2d | nn.Linear
@@ -250,7 +250,7 @@ class GhostConv2d(Ordered, _Ghost):
         self.order = None if order is None else order.to(self.primary.weight.device)
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows beside the two parts."""
+        """Text that ``print(model)`` shows beside the two parts."""
         return f"{self.in_channels}, {self.out_channels}, s={self.s}, d={self.d}"
 
 
@@ -332,5 +332,5 @@ class GhostLinear(_Ghost):
         return torch.cat([intrinsic, ghosts], dim=-1).narrow(-1, 0, self.out_features)
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows beside the two parts."""
+        """Text that ``print(model)`` shows beside the two parts."""
         return f"{self.in_features}, {self.out_features}, s={self.s}"

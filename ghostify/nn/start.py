@@ -1,4 +1,4 @@
-"""What a ghost module starts from: its parts cut from, or fitted to, the layer it stands for."""
+"""Initial weights of a ghost module: cut from, or fitted to, the layer that it replaces."""
 
 from __future__ import annotations
 

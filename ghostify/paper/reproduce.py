@@ -55,7 +55,7 @@ class Outcome:
     missing: str = ""
 
     def count(self, quantity: Quantity) -> int | None:
-        """What was counted, by the table's own convention."""
+        """Count of a quantity, by the table's own convention."""
         if self.cost is None:
             return None
         if quantity == "macs" and self.table.convolutions:

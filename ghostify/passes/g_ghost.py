@@ -145,7 +145,7 @@ def _reason_to_leave(stage: Stage, lazy: frozenset[str]) -> str | None:
 def _plan_stage(
     stage: Stage, hollow: nn.Module, settings: GGhost
 ) -> tuple[StageRebuild, nn.Module]:
-    """What becomes of a stage, and the new one on the meta device.
+    """Plan one stage, and build the new one on the meta device.
 
     Raises:
         NotScalable: It can't be rebuilt.

@@ -24,7 +24,7 @@ PLANNERS: dict[type[Settings], Planner] = {
     GGhost: plan_g_ghost,
     CGGhost: plan_cg_ghost,
 }
-"""What decides for the settings of each mode; a new mode is one more entry."""
+"""The planner of each mode, by its settings class; a new mode is one more entry."""
 
 
 def make_plan(survey: Survey, settings: Settings, network: nn.Module) -> tuple[Plan, Count]:
@@ -43,7 +43,7 @@ def make_plan(survey: Survey, settings: Settings, network: nn.Module) -> tuple[P
 
 
 def count_after(survey: Survey, plan: Plan, network: nn.Module) -> Count:
-    """What a network costs once a plan was followed.
+    """Count a network as it would be once a plan was followed.
 
     Args:
         survey: Of the network; it stays as it was.

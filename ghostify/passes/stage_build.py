@@ -84,7 +84,7 @@ def middle(blocks: Sequence[nn.Module], settings: GGhost) -> Sequence[nn.Module]
 
 
 def channel_step(blocks: Sequence[nn.Module], channels: int, settings: GGhost, divisor: int) -> int:
-    """What the number of complicated channels must be a multiple of."""
+    """The step that the number of complicated channels must be a multiple of."""
     widths = Widths(
         channels, 1, settings.group_width, divisor, group_widths(middle(blocks, settings))
     )

@@ -23,7 +23,7 @@ from ghostify.settings.selectors import Ends
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at a network found; the network itself was neither run nor changed.
+    """All that is known of a network before a plan is made; the network itself is not changed.
 
     Attributes:
         hollow: A copy of it on the meta device, in eval mode.
@@ -43,7 +43,7 @@ class Survey:
     lazy: frozenset[str] = frozenset()
 
     def arguments_of(self, region: str) -> tuple[Any, ...]:
-        """What a part of the network was called with; worked out where it was not reached."""
+        """Arguments of a part of the network; worked out where it was not reached."""
         if not region:
             names = forward_parameters(self.hollow)
             keywords = self.run.inputs.kwargs

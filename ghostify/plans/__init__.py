@@ -1,4 +1,4 @@
-"""What will be replaced by what: data that a person can read and edit."""
+"""Plans: what is replaced by what, as data that a person can read and edit."""
 
 from ghostify.plans.plan import Kept, Plan, Replacement, StageRebuild
 

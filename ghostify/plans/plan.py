@@ -1,4 +1,4 @@
-"""What will be replaced by what, what is left and why: data that a person can read and edit."""
+"""Plans: what is replaced by what, what is left and why, as data that a person can edit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a conversion saved: the comparison, its tables, and bounds for CI."""
+"""Reports: what a conversion saved, and bounds for CI."""
 
 from ghostify.reports.conversion import Report, Row
 

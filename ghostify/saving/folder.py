@@ -241,7 +241,7 @@ def _is_left_over(path: Path) -> bool:
 
 
 def _recipe_stamp(directory: Path) -> tuple[int, int] | None:
-    """What changes whenever a recipe is put into place."""
+    """A stamp that changes whenever a recipe is put into place."""
     try:
         found = (directory / RECIPE).stat()
     except OSError:

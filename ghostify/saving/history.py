@@ -16,7 +16,7 @@ _ATTRIBUTE = "_ghostify"
 
 @dataclass(frozen=True)
 class Source:
-    """What builds the original network.
+    """The name and arguments that build the original network.
 
     Attributes:
         name: A model name, ``package.module:factory`` or ``file.py:factory``.
@@ -33,7 +33,7 @@ INTERRUPTED = "interrupted: "
 
 @dataclass(frozen=True)
 class Start:
-    """What a warm start came to.
+    """Result of a warm start, as it is kept with the network.
 
     Attributes:
         errors: What the ghosts of each layer leave unexplained, as a part of the variance.
@@ -45,7 +45,7 @@ class Start:
 
     @property
     def interrupted(self) -> str | None:
-        """What an interrupt left undone, where there was one."""
+        """The note on what an interrupt left undone, where there was one."""
         return next((note for note in self.notes if note.startswith(INTERRUPTED)), None)
 
     def annotate(self, report: Report) -> Report:
@@ -76,7 +76,7 @@ class Provenance:
 
 
 def provenance_of(model: nn.Module) -> Provenance:
-    """What is known of a network's history; empty for one that ghostify has not met."""
+    """A network's history; empty for one that ghostify has not met."""
     found = model.__dict__.get(_ATTRIBUTE)
     return found if isinstance(found, Provenance) else Provenance()
 
@@ -92,6 +92,6 @@ def remember_source(model: nn.Module, source: Source) -> None:
 
 
 def name_of(model: nn.Module) -> str:
-    """What a network is called: the name it was built from, else its class."""
+    """Name of a network: the one it was built from, else its class."""
     source = provenance_of(model).source
     return source.name if source is not None else type(model).__name__

@@ -37,7 +37,7 @@ def describe_strides(tensors: Mapping[str, Any], channels_last: bool) -> dict[st
 
 
 def parse_strides(found: Any) -> dict[str, tuple[int, ...]]:
-    """What `describe_strides` wrote.
+    """Read what `describe_strides` wrote.
 
     Raises:
         TypeError: It is something else.

@@ -1,4 +1,4 @@
-"""What the recipe of a saved network says, as YAML and back."""
+"""The recipe of a saved network: to YAML and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _SHAPES = re.compile(
 
 @dataclass(frozen=True)
 class SavedFolder:
-    """What a saved folder says.
+    """Content of a saved folder: its recipe, checked.
 
     Attributes:
         directory: The folder.
@@ -112,7 +112,7 @@ def check_format(directory: Path, found: Any) -> None:
 
 
 def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
-    """What a recipe says; raises what comes of it where it is damaged."""
+    """Parse a recipe; raises whatever comes of it where it is damaged."""
     weights = _mapping("weights", recipe["weights"])
     if not isinstance(recipe["conversions"], list) or len(recipe["conversions"]) > MOST_CONVERSIONS:
         raise ValueError(f"conversions is no list of at most {MOST_CONVERSIONS} plans")
@@ -175,7 +175,7 @@ def _dtype(name: Any) -> torch.dtype | None:
 
 
 def _describe_source(source: Source | None) -> dict[str, Any] | None:
-    """What builds the original; its trained weights are in the folder, and not fetched again."""
+    """The source as it is written: without arguments that fetch weights."""
     if source is None:
         return None
     given = dict(source.model_args)

@@ -1,4 +1,4 @@
-"""What a saved folder may ask for without trust: a known architecture, its sizes and options.
+"""Check of what a saved folder asks for without trust: a known architecture and its sizes.
 
 The arguments of a factory are as powerful as code: timm's and torchvision's load weights from a
 path, an address or a hub, and some readers of weights run what they read. So an argument that says

@@ -1,4 +1,4 @@
-"""What the settings of all modes have in common, and the checks of their values."""
+"""Base of the settings of all modes, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class Settings:
-    """What the settings of all modes have in common."""
+    """Base of the settings of all modes."""
 
     mode: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""What a warm start is fitted to, and how: images, how many of them, for how long."""
+"""Calibration: the images that a warm start is fitted to, and how."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORT_FORMS = {
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a warm start is fitted to, and how.
+    """The images that a warm start is fitted to, and how.
 
     Attributes:
         images: Images without labels: a folder, a tensor ``(N, C, H, W)``, a data set, a loader; or

@@ -108,7 +108,7 @@ def _with_own_names(state: dict[str, Tensor], aliases: Mapping[str, str]) -> dic
 
 
 def _misfits(state: Mapping[str, Tensor], wanted: Mapping[str, Any]) -> list[str]:
-    """What keeps a state from fitting, key by key."""
+    """Reasons why a state does not fit, key by key."""
     # Checkpoints from before 2018 lack the counters of batch norms, which nothing depends on.
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [key for key in state if key not in wanted]

@@ -21,7 +21,7 @@ from ghostify.warmstart.allocation.stages import choose_ratio
 Progress = Callable[[str], None]
 
 ALLOCATORS: dict[type[Settings], Callable[..., Settings]] = {CGhost: choose_s, GGhost: choose_ratio}
-"""What chooses within a target for the settings of each mode."""
+"""The function that chooses within a target, by the settings class of the mode."""
 
 
 def choose_within_target(
