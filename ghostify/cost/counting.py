@@ -184,7 +184,10 @@ def run_on_shapes(hollow: nn.Module, inputs: Inputs, readings: Readings | None =
     """On the meta device; pretending to be on the CPU where the forward has tensors there."""
     run = Run(hollow, inputs, readings=readings)
     if run.error is not None and (readings or _is_of_devices(run.error)):
-        pretended = Run(hollow, inputs, pretend_cpu=True, readings=readings)
+        try:
+            pretended = Run(hollow, inputs, pretend_cpu=True, readings=readings)
+        except ModelError:  # tensors that have no form without data (quantised ones)
+            return run
         if pretended.error is None or pretended.calls > run.calls:
             return pretended
     return run

@@ -115,7 +115,7 @@ def how_counted(count: Count) -> Iterator[str]:
     if count.stopped is not None:
         known = sum(layer.cost.macs or 0 for layer in count.layers)
         yield (
-            f"MACs and activations unknown, the network could not be run to its end on "
+            f"MACs unknown, and activations: the network could not be run to its end on "
             f"{count.inputs}: {count.stopped}"
         )
         if known:

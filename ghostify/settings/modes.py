@@ -115,10 +115,10 @@ def settings_from_dict(data: Mapping[str, Any]) -> Settings:
     if not isinstance(data, Mapping) or any(not isinstance(name, str) for name in data):
         raise SettingsError(f"{shown(data)} are no settings: give names and values, like s: 2.")
     mode = data.get("mode", CGhost.mode)
-    rest = {name: value for name, value in data.items() if name != "mode"}
+    rest = {k: v if k == "preset" else _frozen(v) for k, v in data.items() if k != "mode"}
     if mode == CGGhost.mode and rest and rest.keys() <= _PARTS.keys():
         return CGGhost(**{part: _part(part, value) for part, value in rest.items()})
-    return make_settings(mode, **{name: _frozen(value) for name, value in rest.items()})
+    return make_settings(mode, **rest)
 
 
 def _part(name: str, data: Any) -> Any:

@@ -79,7 +79,7 @@ REFUSED = [
     (("--data", "images", "--lr", "-1"), ("lr=-1",)),
     (("--data", "images", "--optimizer", "lion"), ("'lion'", "sgd, adamw")),
     (("--data", "images/train/class0"), ("no labels", "--teacher")),
-    (("--data", "images", "--batch-size", "64"), ("30 images", "batch_size=64")),
+    (("--data", "images", "--batch-size", "64"), ("30 images", "--batch-size=64")),
     (("--data", "images", "-o", "images"), ("images holds other things",)),
     (("--data", "images", "--input-size", "big"), ("--input-size=big",)),
 ]

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ghostify import files
 from ghostify.cli._names import with_options
+from ghostify.errors import GhostifyError
 from tests.cli.test_bad_input import NET, assert_refused
 
 LONG = "n" * 300
@@ -125,9 +126,9 @@ def test_a_place_without_permission_is_said(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "stat", refused)
-    with pytest.raises(files.GhostifyError, match=r"secret can't be looked at \(Permission denied"):
-        files.look(tmp_path / "secret")
-    with pytest.raises(files.GhostifyError, match=r"secret can't be read \(Permission denied"):
+    with pytest.raises(GhostifyError, match=r"secret can't be looked at \(Permission denied"):
+        files.kind_of(tmp_path / "secret")
+    with pytest.raises(GhostifyError, match=r"secret can't be read \(Permission denied"):
         files.read_text(tmp_path / "secret", "give another")
 
 

@@ -24,6 +24,7 @@ START = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch, ghostify
+from ghostify import saving
 from ghostify.files import drafts
 from ghostify.saving import folder as folder_module
 from torch import nn

@@ -23,6 +23,7 @@ from torch import nn
 import ghostify
 from ghostify import saving
 from ghostify.errors import GhostifyError, SavedFolderError
+from ghostify.saving import folder as folder_module
 from tests.passes.blocks import KINDS, Net
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -435,7 +436,7 @@ def test_a_save_that_fails_leaves_what_was_there(
     before = contents(out) if not is_new else None
     with torch.no_grad():
         converted.stem.primary.weight.add_(1)
-    owner = folder if call == "save_file" else Path
+    owner = folder_module if call == "save_file" else Path
     real, calls = getattr(owner, call), iter(range(9))
 
     def failing(*args, **options):
@@ -572,12 +573,18 @@ def test_a_damaged_recipe_is_refused_with_what_is_wrong(folder, small_net, old, 
         ghostify.load(damaged(folder, old, new), small_net)
 
 
-@pytest.mark.parametrize("content", [b"", b"5", b"- a\n", b"{", b"\xff\xfe\x00", b"a: b: c"])
+@pytest.mark.parametrize("content", [b"", b"5", b"- a\n", b"{", b"a: b: c"])
 def test_a_recipe_that_is_none_is_refused(folder, small_net, content):
     (folder / "recipe.yaml").write_bytes(content)
     with pytest.raises(
         SavedFolderError, match=r"recipe\.yaml is damaged .*: save the network again"
     ):
+        ghostify.load(folder, small_net)
+
+
+def test_a_recipe_that_is_no_text_is_refused(folder, small_net):
+    (folder / "recipe.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SavedFolderError, match=r"read \(it is no text\): save the network again"):
         ghostify.load(folder, small_net)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import shutil
 
 import pytest
@@ -89,7 +90,7 @@ def test_each_value_of_a_recipe_may_be_anything(folder, original, tmp_path):
 def test_a_value_is_refused_by_name(folder, original, tmp_path, key, value, words):
     work = shutil.copytree(folder, tmp_path / "work")
     recipe = yaml.safe_load((work / "recipe.yaml").read_text())
-    (work / "recipe.yaml").write_text(yaml.safe_dump(changed(recipe, (key,), value)))
+    (work / "recipe.yaml").write_text(json.dumps(changed(recipe, (key,), value)))
     with pytest.raises(SavedFolderError, match=words):
         ghostify.load(work, original)
 

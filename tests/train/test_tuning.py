@@ -37,7 +37,7 @@ def test_a_converted_network_comes_closer_to_its_original(trained_resnet20, cifa
     rows = []
     tuned = finetune(
         student, images, teacher=trained_resnet20, val=(images, labels), steps=16, batch_size=25,
-        log_steps=4, progress=rows.append,
+        log_steps=4, seed=1, progress=rows.append,
     )  # fmt: skip
     assert tuned.losses == ("kd", "features") and len(tuned.points) == 10
     assert [row.step for row in rows] == [4, 8, 10, 12, 16], "and 10: the epoch's end"

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from torch import nn
 
 import ghostify
-from ghostify import zoo
 from ghostify.errors import ModelError, WeightsError
+from ghostify.models import cifar
 
 
 def test_the_cifar_resnets_have_the_keys_of_the_trained_files(data_dir: Path) -> None:
@@ -67,7 +67,7 @@ def test_cifar_networks_take_the_number_of_classes(name: str) -> None:
 @pytest.mark.parametrize("depth", [7, 21, 2])
 def test_a_depth_that_is_not_6n_plus_2_is_refused(depth: int) -> None:
     with pytest.raises(ValueError, match=r"not 6n \+ 2"):
-        zoo.cifar.ResNet(depth)
+        cifar.ResNet(depth)
 
 
 @pytest.mark.parametrize(
