@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.settings import Calibration
+from ghostify.settings import DATA_FREE, Calibration
 from ghostify.warmstart import warm_start_
-from ghostify.warmstart.start import DATA_FREE
 
 SIZE = (3, 16, 16)
 

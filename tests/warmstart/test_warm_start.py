@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.nn.ghost import GhostConv2d
-from ghostify.warmstart.start import DATA_FREE
+from ghostify.settings import DATA_FREE
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
