@@ -11,6 +11,7 @@ from torch import nn
 
 import ghostify
 from ghostify.errors import GhostifyError, ModelError, SettingsError
+from ghostify.saving.history import provenance_of
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -211,3 +212,24 @@ def test_random_starts_depend_on_the_seed_alone(small_net):
     assert equal(state(one), state(same)) and not equal(state(one), state(other))
     torch.manual_seed(1)
     assert torch.equal(torch.get_rng_state(), before), "the global generator is left alone"
+
+
+def test_the_calibration_stands_in_plan_and_recipe_without_its_images(small_net, tmp_path):
+    images = torch.rand(8, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    asked = ghostify.Calibration(images, samples=6, seed=3, mean=(0.5, 0.5, 0.5))
+    plan = ghostify.plan(small_net, s=2, calibration=asked, input_size=(3, 40, 40))
+    assert plan.calibration == asked and plan.calibration.images is images
+    written = ghostify.Plan.from_dict(plan.to_dict())
+    assert written == plan and written.calibration.images is None
+    converted = ghostify.convert(small_net, plan, input_size=(3, 40, 40))
+    assert any("6 images" in note for note in ghostify.report(converted).notes)
+    loaded = ghostify.load(ghostify.save(converted, tmp_path / "out"), small_net)
+    kept = provenance_of(loaded).plans[-1].calibration
+    assert kept == asked and kept.images is None
+
+
+def test_short_forms_are_fields_of_the_calibration(small_net):
+    images = torch.rand(8, 3, 40, 40)
+    options = {"calibration": images, "calibration_samples": 4, "calibration_seed": 5}
+    plan = ghostify.plan(small_net, s=2, input_size=(3, 40, 40), **options)
+    assert plan.calibration == ghostify.Calibration(samples=4, seed=5)
