@@ -24,6 +24,8 @@ _import, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
+    if name not in __all__:  # in Python's words
+        raise AttributeError(f"module 'ghostify' has no attribute {name!r}")
     state = random.getstate()  # some of what is imported draws while it is
     try:
         return _import(name)
