@@ -37,10 +37,6 @@ def test_every_public_name_is_there():
         _ = ghostify.convrt
 
 
-def test_the_convenience_table_names_what_exists():
-    assert set(ghostify._HOMES) | {"__version__"} == set(ghostify.__all__)
-
-
 def test_convert_gives_a_copy_and_leaves_the_original(small_net):
     before, text = state(small_net), str(small_net)
     converted = ghostify.convert(small_net, mode="c-ghost", s=2)
