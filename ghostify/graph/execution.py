@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,6 +13,8 @@ from torch.utils import _pytree as pytree
 
 Env = dict[fx.Node, Any]
 """Values of nodes."""
+
+_IN_PLACE = frozenset({operator.iadd, operator.isub, operator.imul, operator.itruediv})
 
 
 class Executor(fx.Interpreter):
@@ -62,7 +65,7 @@ class Executor(fx.Interpreter):
             RuntimeError: A node needs a value that is neither given nor worked out; and whatever a
                 node raises, as it comes.
         """
-        work = _work(nodes, wanted)
+        work = self._work(nodes, wanted)
         last_use = {used: node for node in work for used in node.all_input_nodes}
         self.env = dict(given)
         found = {n: _own(value) if work else value for n, value in given.items() if n in wanted}
@@ -74,6 +77,32 @@ class Executor(fx.Interpreter):
                 if last_use[used] is node:
                     self.env.pop(used, None)
         return found
+
+    def _work(self, nodes: Iterable[fx.Node], wanted: Collection[fx.Node]) -> list[fx.Node]:
+        """What must run for some nodes' values, in order."""
+        order = list(nodes)
+        while order and order[-1] not in wanted:
+            order.pop()
+        # Nobody reads the result of a node without users: it is there for what it does in place.
+        # All placeholders run, as each takes the next argument.
+        always = [node for node in order if not node.users or node.op == "placeholder"]
+        needed = made_from([*wanted, *always], order)
+        while True:
+            untouched = set(order) - needed
+            left = [node for node in order if node in untouched and self._changes_input(node)]
+            more = [node for node in left if not untouched.issuperset(node.all_input_nodes[:1])]
+            if not more:
+                return [node for node in order if node in needed]
+            needed |= made_from(more, order)
+
+    def _changes_input(self, node: fx.Node) -> bool:
+        """Whether a node changes its first input in place."""
+        if node.op == "call_module":
+            return bool(getattr(self.fetch_attr(str(node.target)), "inplace", False))
+        target: Any = node.target
+        name = target if isinstance(target, str) else getattr(target, "__name__", "")
+        is_named_so = node.op != "get_attr" and name.endswith("_") and not name.endswith("__")
+        return bool(node.kwargs.get("inplace")) or is_named_so or target in _IN_PLACE
 
 
 def propagate(graph: fx.Graph, module: nn.Module, args: Sequence[Any]) -> Env:
@@ -104,19 +133,6 @@ def made_from(wanted: Iterable[fx.Node], inside: Iterable[fx.Node]) -> set[fx.No
             seen.add(node)
             waiting.extend(node.all_input_nodes)
     return seen
-
-
-def _work(nodes: Iterable[fx.Node], wanted: Collection[fx.Node]) -> list[fx.Node]:
-    """What must run for some nodes' values, in order."""
-    inside = dict.fromkeys(nodes)
-    # Nobody reads the result of a node without users: it is there for what it does in place. All
-    # placeholders run, as each takes the next argument.
-    always = [node for node in inside if not node.users or node.op == "placeholder"]
-    needed = made_from([*wanted, *always], inside)
-    work = [node for node in inside if node in needed]
-    while work and work[-1] not in wanted:
-        work.pop()
-    return work
 
 
 def _own(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ghostify.graph.execution import Executor, propagate
@@ -57,6 +58,29 @@ def test_wanted_values_are_those_before_a_change_in_place() -> None:
     found = Executor(graph, network, x).values(graph.nodes, wanted, {})
     assert (found[nodes["add"]] < 0).any()
     assert torch.equal(found[nodes["add"]].relu(), found[nodes["relu_"]])
+
+
+@pytest.mark.parametrize(
+    "act",
+    [nn.ReLU(inplace=True), torch.relu_, lambda x: F.relu(x, inplace=True), lambda x: x.mul_(2)],
+    ids=["module", "function", "keyword", "method"],
+)
+def test_a_change_in_place_counts_though_its_result_is_for_others(act) -> None:
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act, self.left, self.right = act, nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x * 1
+            y = self.act(x)
+            return self.right(x) + self.left(y)
+
+    network, x = Changed(), torch.randn(2, 4)
+    graph = fx.Tracer().trace(network)
+    right = next(node for node in graph.nodes if node.target == "right")
+    found = Executor(graph, network, x).values(graph.nodes, {right}, {})
+    assert torch.equal(found[right], network.right(act(x.clone())))
 
 
 def test_values_are_freed_after_their_last_use() -> None:
