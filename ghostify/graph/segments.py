@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
+from ghostify.graph.execution import Env, Executor, made_from
 from ghostify.graph.trace import LAYERS, LayerTracer
-
-Env = dict[fx.Node, Any]
 
 
 @dataclass(frozen=True)
@@ -32,35 +31,15 @@ class Segment:
         last = self.nodes[-1] if self.entry is not None else None
         return network(x) if last is None else self.values(network, x, (last,))[last]
 
-    def values(self, network: nn.Module, x: Any, wanted: Sequence[fx.Node]) -> Env:
+    def values(self, network: nn.Module, x: Any, wanted: Collection[fx.Node]) -> Env:
         """The values of some nodes (the entry may be among them): only they are worked out."""
         assert self.entry is not None
-        # Nobody reads the result of a node without users: it is there for what it does in place.
-        needed = self.behind([*wanted, *(node for node in self.nodes if not node.users)])
-        work = [node for node in self.nodes if node in needed]
-        last = {used: node for node in work for used in node.all_input_nodes}
-        env: Env = {self.entry: x}
-        kept: Env = {self.entry: _own(x)} if self.entry in wanted and work else {}
-        for node in work:
-            env[node] = _run_node(network, node, env)
-            if node in wanted and node is not work[-1]:
-                kept[node] = _own(env[node])
-            for used in node.all_input_nodes:
-                if last[used] is node and used not in wanted:
-                    env.pop(used, None)
-        return env | kept
+        executor = Executor(self.entry.graph, network)
+        return executor.values(self.nodes, wanted, {self.entry: x})
 
-    def behind(self, wanted: Sequence[fx.Node]) -> set[fx.Node]:
+    def behind(self, wanted: Iterable[fx.Node]) -> set[fx.Node]:
         """Some nodes, and all of the segment's that they are made from."""
-        inside = set(self.nodes)
-        seen: set[fx.Node] = set()
-        stack = list(wanted)
-        while stack:
-            node = stack.pop()
-            if node in inside and node not in seen:
-                seen.add(node)
-                stack.extend(node.all_input_nodes)
-        return seen
+        return made_from(wanted, self.nodes)
 
 
 def split(network: nn.Module, wanted: Callable[[str], bool]) -> list[Segment]:
@@ -137,24 +116,3 @@ def _holds(nodes: list[fx.Node], wanted: Callable[[str], bool]) -> bool:
 
 def _is_layer(network: nn.Module, node: fx.Node) -> bool:
     return node.op == "call_module" and isinstance(network.get_submodule(str(node.target)), LAYERS)
-
-
-def _own(value: Any) -> Any:
-    """A copy, which what is done in place later can't change."""
-    return value.clone() if isinstance(value, Tensor) else value
-
-
-def _run_node(network: nn.Module, node: fx.Node, env: Env) -> Any:
-    args = fx.map_arg(node.args, lambda n: env[n])
-    kwargs = fx.map_arg(node.kwargs, lambda n: env[n])
-    if node.op == "call_module":
-        return network.get_submodule(str(node.target))(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    if node.op == "get_attr":
-        value: Any = network
-        for part in str(node.target).split("."):
-            value = getattr(value, part)
-        return value
-    assert callable(node.target)
-    return node.target(*args, **kwargs)

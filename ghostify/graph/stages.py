@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from ghostify.graph.blocks import Anatomy, Block, calls_of, common_calls, module_of
 from ghostify.graph.chains import Segment, find_chains
-from ghostify.graph.propagate import propagate
+from ghostify.graph.execution import propagate
 from ghostify.graph.trace import LAYERS, Region
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

@@ -30,7 +30,7 @@ from ghostify.passes.trial import same_end
 from ghostify.plans import Kept, Plan, StageRebuild
 from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.settings.selectors import check_something_is_left, select_stages, value_for
-from ghostify.thinning.scaling import NotScalable
+from ghostify.thinning.slicers import NotScalable
 
 STAGE = "stage"
 # Where thin widths don't work out (odd halves, shuffles), rounder ones may; where they don't either

@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from ghostify.graph.blocks import calls_of, module_of
 from ghostify.graph.stages import Stage
-from ghostify.thinning.scaling import NotScalable
+from ghostify.thinning.slicers import NotScalable
 
 # What changes nothing on the output of a block that ends in it: it may stay in the forward code.
 _HARMLESS_FUNCTIONS = frozenset(

@@ -14,8 +14,8 @@ from ghostify.graph.trace import frozen_tensors, trace_graph
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
 from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
-from ghostify.thinning.replay import Wanted, replay
-from ghostify.thinning.scaling import NotScalable, Widths
+from ghostify.thinning.channel_propagation import Wanted, propagate_channels
+from ghostify.thinning.slicers import NotScalable, Widths
 from ghostify.thinning.thin import ThinRecipe, build
 
 
@@ -135,7 +135,7 @@ def thin_recipes(
             wanted = c if makes_all else r
             widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
             kept = _wanted(choice, index, makes_all)
-            recipe = replay(block, x, arriving, widths, stage.thin_inside, kept)
+            recipe = propagate_channels(block, x, arriving, widths, stage.thin_inside, kept)
             assert recipe.out_ids is not None
             arriving = recipe.out_ids
             if len(arriving) != wanted:

@@ -14,7 +14,7 @@ from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.stage_build import block_modules, build_stage, thin_recipes
 from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
-from ghostify.thinning.scaling import NotScalable
+from ghostify.thinning.slicers import NotScalable
 
 
 def rebuild_stages_(

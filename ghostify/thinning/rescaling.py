@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 from ghostify.thinning.values import Value
 
-ALWAYS_RESCALED = frozenset(
-    {
-        operator.getitem,
-        "narrow",
-        "split",
-        "split_with_sizes",
-        torch.narrow,
-        torch.split,
-        torch.split_with_sizes,
-    }
-)
+_NARROW = frozenset({"narrow", torch.narrow})
+_SPLIT = frozenset({"split", "split_with_sizes", torch.split, torch.split_with_sizes})
+
+ALWAYS_RESCALED = frozenset({operator.getitem}) | _NARROW | _SPLIT
 """Ops that run on thin maps with the original's numbers too, and then take the wrong part."""
 
-
 _Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+_Scale = Callable[[Any], Any]
 
 
 def rescaled_arguments(node: fx.Node, values: Mapping[fx.Node, Value]) -> Iterator[_Arguments]:
     """Arguments to try for a node that doesn't work on thin maps.
 
-    Its whole numbers scaled as the channels of its input are; or widths read off a thin map as the
-    original's, where the map that they are for kept its width.
+    First its own, with whole numbers scaled as the channels of its input are (as they are, where
+    its input did not change): all numbers along the channels where the op is known to take some,
+    else one at a time. Then widths read off a thin map, as the original's: the map that they are
+    for may have kept its width.
     """
-    yield from _scaled(node, values)
+    source = node.args[0] if node.args else None
+    value = values.get(source) if isinstance(source, fx.Node) else None
+    changed = [] if value is None else value.changed_dims
+    if value is None or len(changed) != 1:
+        yield node.args, dict(node.kwargs)
+    else:
+        thin, original = value.thin.shape[changed[0]], value.original.shape[changed[0]]
+        scale = partial(_scaled, thin=thin, original=original)
+        yield from _arguments(node, changed[0], value.original.ndim, scale)
     for other in node.all_input_nodes:
         value = values.get(other)
         if value is not None and isinstance(value.original, int) and value.thin != value.original:
@@ -47,70 +51,44 @@ def _put(arguments: Any, node: fx.Node, number: int) -> Any:
     return fx.node.map_arg(arguments, lambda other: number if other is node else other)
 
 
-def _scaled(node: fx.Node, values: Mapping[fx.Node, Value]) -> Iterator[_Arguments]:
-    """Arguments with whole numbers scaled.
-
-    First as they are where its input did not change; else with all numbers along the channels
-    scaled, then with one number scaled at a time.
-    """
-    source = node.args[0] if node.args else None
-    value = values.get(source) if isinstance(source, fx.Node) else None
-    ratio = _ratio(value)
-    if value is None or ratio is None:
-        yield node.args, dict(node.kwargs)
-        return
+def _arguments(node: fx.Node, dim: int, ndim: int, scale: _Scale) -> Iterator[_Arguments]:
+    """Arguments with scaled numbers, for an input with channels along ``dim``."""
+    source, *rest = node.args
+    keywords = dict(node.kwargs)
     if node.target is operator.getitem:
-        index = node.args[1]
-        dim = _changed(value)[0]
+        index = rest[0]
         if isinstance(index, tuple) and len(index) > dim and Ellipsis not in index:
-            scaled = (*index[:dim], _scale(index[dim], ratio), *index[dim + 1 :])
-            yield (node.args[0], scaled), {}
-        else:
-            yield node.args, dict(node.kwargs)
-        return
-    rest, keywords = node.args[1:], dict(node.kwargs)
-    if node.target in ALWAYS_RESCALED:
-        axis: Any = keywords.get("dim", rest[1] if len(rest) > 1 else 0)
-        along = isinstance(axis, int) and axis % value.original.ndim == _changed(value)[0]
-        first = _scale(rest[0], ratio) if along and rest else rest[0] if rest else None
-        yield (node.args[0], first, *rest[1:]) if rest else node.args, keywords
-        return
-    for position, argument in enumerate(rest):
-        for changed in _one_at_a_time(argument, ratio):
-            yield (node.args[0], *rest[:position], changed, *rest[position + 1 :]), keywords
+            rest = [(*index[:dim], scale(index[dim]), *index[dim + 1 :])]
+        yield (source, *rest), keywords
+    elif node.target in ALWAYS_RESCALED:
+        place = 0 if node.target in _NARROW else 1
+        axis: Any = keywords.get("dim", rest[place] if len(rest) > place else 0)
+        if isinstance(axis, int) and axis % ndim == dim:
+            rest = [item if i == place else scale(item) for i, item in enumerate(rest)]
+            keywords = {key: v if key == "dim" else scale(v) for key, v in keywords.items()}
+        yield (source, *rest), keywords
+    else:
+        for position, argument in enumerate(rest):
+            for changed in _one_at_a_time(argument, scale):
+                yield (source, *rest[:position], changed, *rest[position + 1 :]), keywords
 
 
-def _one_at_a_time(argument: Any, ratio: tuple[int, int]) -> Iterator[Any]:
+def _one_at_a_time(argument: Any, scale: _Scale) -> Iterator[Any]:
     if isinstance(argument, int) and not isinstance(argument, bool) and argument > 1:
-        yield _scale(argument, ratio)
+        yield scale(argument)
     elif isinstance(argument, list | tuple):
         for index, item in enumerate(argument):
-            for changed in _one_at_a_time(item, ratio):
+            for changed in _one_at_a_time(item, scale):
                 yield type(argument)([*argument[:index], changed, *argument[index + 1 :]])
 
 
-def _scale(number: Any, ratio: tuple[int, int]) -> Any:
+def _scaled(number: Any, thin: int, original: int) -> Any:
     """A number (or slice, or list of numbers) scaled."""
-    thin, original = ratio
+    scale = partial(_scaled, thin=thin, original=original)
     if isinstance(number, slice):
-        return slice(_scale(number.start, ratio), _scale(number.stop, ratio), number.step)
+        return slice(scale(number.start), scale(number.stop), number.step)
     if isinstance(number, list | tuple):
-        return type(number)(_scale(item, ratio) for item in number)
+        return type(number)(map(scale, number))
     if isinstance(number, int) and not isinstance(number, bool):
         return number * thin // original
     return number
-
-
-def _changed(value: Value) -> list[int]:
-    if not isinstance(value.original, Tensor):
-        return []
-    pairs = enumerate(zip(value.original.shape, value.thin.shape, strict=True))
-    return [dim for dim, (size, thin) in pairs if size != thin]
-
-
-def _ratio(value: Value | None) -> tuple[int, int] | None:
-    """Thin and original number of channels, where they differ."""
-    changed = _changed(value) if value is not None else []
-    if value is None or len(changed) != 1:
-        return None
-    return value.thin.shape[changed[0]], value.original.shape[changed[0]]

@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from ghostify.nn.carving import Cut, cut_vector
 from ghostify.nn.g_ghost import projection
 from ghostify.nn.start import owners_of_hooks
-from ghostify.thinning.scaling import scaler_for
+from ghostify.thinning.slicers import slicer_for
 
 
 @dataclass
@@ -47,7 +47,7 @@ def build(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
 
     Args:
         block: The real block, or its shadow.
-        recipe: What `ghostify.thinning.replay.replay` found.
+        recipe: What `propagate_channels` found.
     """
     # What hooks that are methods belong to, where it is not in the block, stays what it is.
     memo: dict[int, Any] = {id(owner): owner for owner in owners_of_hooks(block)}
@@ -66,9 +66,9 @@ def build(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
 def _thin_parts(block: nn.Module, recipe: ThinRecipe) -> Iterator[tuple[Any, Any]]:
     for name, cut in recipe.cuts.items():
         layer = block.get_submodule(name)
-        scaler = scaler_for(layer)
-        assert scaler is not None
-        yield layer, scaler.make(layer, cut)
+        slicer = slicer_for(layer)
+        assert slicer is not None
+        yield layer, slicer.make(layer, cut)
     for name, kept in recipe.vectors.items():
         tensor = operator.attrgetter(name)(block)
         part = cut_vector(tensor, tensor.numel(), kept)

@@ -1,4 +1,4 @@
-"""What a node gives in a block and in its thin version, and which channels those are."""
+"""Values of a block's nodes, in the block and in its thin version, and which channels they are."""
 
 from __future__ import annotations
 
@@ -27,40 +27,56 @@ class Value:
     ids: Tensor | None = None
     is_direct: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a tensor that is as wide as in the original."""
+        return isinstance(self.thin, Tensor) and self.thin.shape == self.original.shape
 
-def concatenated_ids(node: fx.Node, values: Mapping[fx.Node, Value]) -> Tensor | None:
-    """The channels of what is concatenated; None where a part has no channels."""
+    @property
+    def changed_dims(self) -> list[int]:
+        """The dimensions in which the thin tensor is thinner; none of what is no tensor."""
+        if not isinstance(self.original, Tensor):
+            return []
+        pairs = enumerate(zip(self.original.shape, self.thin.shape, strict=True))
+        return [dim for dim, (size, thin) in pairs if size != thin]
+
+    def channels(self, dim: int = 1) -> Tensor:
+        """The channels along ``dim``, ``(channels,)``; the first where they are not known."""
+        count = self.thin.shape[dim]
+        known = self.ids is not None and len(self.ids) == count
+        return self.ids if known and self.ids is not None else torch.arange(count)
+
+
+def ids_of_result(node: fx.Node, thin: Any, values: Mapping[fx.Node, Value]) -> Tensor | None:
+    """The channels of what a node makes that is no layer, ``(channels,)``; None where not known.
+
+    They are those of its input, or of what it concatenates.
+    """
+    if not isinstance(thin, Tensor):
+        return None
+    if node.target in (torch.cat, torch.concat):
+        return _concatenated(node, values)
+    for value in (values[other] for other in node.all_input_nodes if other in values):
+        same = isinstance(value.thin, Tensor) and value.thin.shape[1:2] == thin.shape[1:2]
+        if same and value.ids is not None:
+            return value.ids
+    return None
+
+
+def _concatenated(node: fx.Node, values: Mapping[fx.Node, Value]) -> Tensor | None:
     found, offset = [], 0
     parts: Any = node.args[0]
     for part in parts:
         value = values.get(part)
         if value is None or value.original.ndim < 2:
             return None
-        found.append(ids_of(value) + offset)
+        found.append(value.channels() + offset)
         offset += value.original.shape[1]
     return torch.cat(found)
 
 
-def ids_of(value: Value, dim: int = 1) -> Tensor:
-    """The channels of a thin value; where they are not known, as many of the first."""
-    channels = value.thin.shape[dim]
-    known = value.ids is not None and len(value.ids) == channels
-    return value.ids if known and value.ids is not None else torch.arange(channels)
-
-
-def changed_dim(value: Value, default: int) -> int:
-    """The dimension in which the thin value is thinner."""
-    pairs = enumerate(zip(value.original.shape, value.thin.shape, strict=True))
-    changed = [dim for dim, (size, thin) in pairs if size != thin]
-    return changed[0] if len(changed) == 1 else default
-
-
 def alike(thin: Any, original: Any) -> bool:
     """Whether two values have the same form: as many tensors, with as many dimensions."""
-    thins, originals = pytree.tree_leaves(thin), pytree.tree_leaves(original)
-    if len(thins) != len(originals):
-        return False
-    return all(
-        type(a) is type(b) and (not isinstance(a, Tensor) or a.ndim == b.ndim)
-        for a, b in zip(thins, originals, strict=True)
-    )
+    leaves = pytree.tree_leaves(thin), pytree.tree_leaves(original)
+    forms = [[(type(leaf), getattr(leaf, "ndim", None)) for leaf in both] for both in leaves]
+    return forms[0] == forms[1]

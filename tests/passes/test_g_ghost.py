@@ -67,45 +67,6 @@ def test_first_and_last_block_keep_their_weights():
     assert all(map(torch.equal, net.stage[3].parameters(), stage.last.parameters()))
 
 
-def test_thin_blocks_take_the_slices_of_the_channels_that_are_kept():
-    net = _net(channels=16)
-    thin = _convert(net).stage.thin[0]
-    assert torch.equal(thin.conv1.weight, net.stage[1].conv1.weight[:8, :8])
-    assert torch.equal(thin.bn1.running_var, net.stage[1].bn1.running_var[:8])
-    assert torch.equal(thin.conv2.bias, net.stage[1].conv2.bias[:8])
-
-
-def test_a_layer_after_a_concat_takes_the_slices_of_what_was_concatenated():
-    class Twice(nn.Module):
-        def __init__(self, c, groups):
-            super().__init__()
-            self.a, self.b = nn.Conv2d(c, c, 1), nn.Conv2d(c, c, 1)
-            self.fuse = nn.Conv2d(2 * c, c, 1)
-
-        def forward(self, x):
-            return x + self.fuse(torch.cat([self.a(x), self.b(x)], 1))
-
-    net = Net(Twice, 8, 3)
-    thin = _convert(net).stage.thin[0]
-    kept = [0, 1, 2, 3, 8, 9, 10, 11]
-    assert torch.equal(thin.fuse.weight, net.stage[1].fuse.weight[:4][:, kept])
-
-
-def test_narrower_groups_take_the_first_channels_of_each_original_group():
-    net = _net("Bottleneck", channels=16, blocks=3, groups=2)
-    thin = _convert(net, group_width=0.5).stage.thin[0]
-    old, new = net.stage[1].body[3], thin.body[3]
-    assert (old.groups, new.groups, new.in_channels) == (2, 2, 4)
-    assert torch.equal(new.weight, old.weight[[0, 1, 4, 5]][:, :2])
-
-
-def test_a_projected_entry_puts_a_projection_into_the_shortcut():
-    thin = _convert(_net(), entry="project").stage.thin[0]
-    projection = thin.shortcut_projection
-    assert (projection[0].in_channels, projection[0].out_channels) == (16, 8)
-    assert type(thin).__name__ == "Basic"
-
-
 def test_a_stage_among_siblings_takes_the_place_of_its_first_block_and_the_rest_do_nothing():
     blocks = [KINDS["Basic"](8) for _ in range(4)]
     net = nn.Sequential(nn.Conv2d(3, 8, 1), *blocks, nn.Conv2d(8, 4, 1)).eval()
@@ -171,32 +132,6 @@ def test_a_stage_called_twice_as_a_whole_is_rebuilt_once():
     converted = _convert(Twice(KINDS["Basic"], 8, 3).eval())
     assert isinstance(converted.stage, GGhostStage)
     assert converted(torch.randn(1, 3, 12, 12)).shape == (1, 5)
-
-
-def test_a_layer_of_an_unknown_kind_leaves_its_stage_with_the_reason():
-    class Odd(nn.Module):
-        def __init__(self, c, groups):
-            super().__init__()
-            self.up = nn.ConvTranspose2d(c, c, 3, padding=1, groups=2)
-
-        def forward(self, x):
-            return x + self.up(x)
-
-    plan = ghostify.plan(Net(Odd, 8, 3), mode="g-ghost", **SIZE)
-    assert "ConvTranspose2d can't be made thinner" in plan.kept_stages[0].reason
-
-
-def test_blocks_that_behave_differently_in_training_stay_their_own_class():
-    class Drop(KINDS["Basic"]):
-        def forward(self, x):
-            return F.dropout(super().forward(x), 0.5, training=self.training)
-
-    converted = _convert(Net(Drop, 8, 3))
-    x = torch.randn(2, 3, 12, 12)
-    assert not torch.equal(converted.train()(x), converted(x))
-    assert torch.equal(converted.eval()(x), converted(x))
-    reason = ghostify.plan(Net(Drop, 8, 3), mode="g-ghost", entry="project", **SIZE).kept_stages
-    assert "training mode" in reason[0].reason
 
 
 def test_hooks_and_modes_go_along():

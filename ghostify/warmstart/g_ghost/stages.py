@@ -20,8 +20,8 @@ from ghostify.passes.stage_build import Choice, block_modules, middle, thin_reci
 from ghostify.plans import StageRebuild
 from ghostify.saving.history import provenance_of
 from ghostify.settings import GGhost
-from ghostify.thinning.replay import layers_inside
-from ghostify.thinning.scaling import NotScalable
+from ghostify.thinning.channel_propagation import layers_inside
+from ghostify.thinning.slicers import NotScalable
 from ghostify.thinning.thin import ThinRecipe, build
 from ghostify.warmstart.fit.statistics import Moments, Window, places
 from ghostify.warmstart.g_ghost.channels import keep_inside, worst_explained

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.data.spool import Spool
-from ghostify.graph.propagate import evaluate
+from ghostify.graph.execution import Executor
 from ghostify.nn.carving import Cut
 from ghostify.warmstart.c_ghost.sequential import ADDITIONS, WIDEST
 from ghostify.warmstart.c_ghost.subjects import norm_after
@@ -246,18 +246,9 @@ def _values(pair: BlockPair, flow: Flow, item: Sum) -> Iterator[tuple[Values, Te
 
 def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> Values:
     """The values of some nodes of a block's graph, as they are before anything changes them."""
-    values: dict[fx.Node, Tensor] = {}
-    found: Values = {}
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            values[node] = x.clone() if not values else node.args[0]
-        else:
-            values[node] = evaluate(node, block, values)
-        if node.name in names:
-            found[node.name] = values[node].clone()
-            if len(found) == len(names):
-                break
-    return found
+    wanted = {node for node in graph.nodes if node.name in names}
+    values = Executor(graph, block, x.clone()).values(graph.nodes, wanted, {})
+    return {node.name: value for node, value in values.items()}
 
 
 def _windows(term: Term, x: Tensor, spots: tuple[Tensor, Tensor]) -> Tensor:

@@ -1,12 +1,12 @@
-"""How each kind of layer gets thinner: from what arrives and the width wanted to what is cut.
+"""Slicers: what takes channels out of a layer, one for each kind.
 
-A new kind of layer is one more entry of `SCALERS`.
+A new kind of layer is one more entry of `SLICERS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import gcd, lcm
 from typing import Any
 
@@ -42,6 +42,11 @@ class Widths:
     divisor: int = 1
     group_widths: frozenset[int] = field(default_factory=frozenset)
 
+    @property
+    def unchanged(self) -> Widths:
+        """The same with every width as it was."""
+        return replace(self, thin=self.channels, group_width=1.0, divisor=1)
+
     def __call__(self, width: int) -> int:
         """The thin width of ``width`` channels."""
         if self.channels in (width, self.thin):
@@ -60,63 +65,57 @@ class Widths:
 
 
 @dataclass(frozen=True)
-class Arriving:
-    """What comes to a layer.
+class LayerContext:
+    """What a slicer is told of a layer's surroundings.
 
     Attributes:
-        channels: How many channels.
-        ids: Which channels of the original's input they are, ``(channels,)``.
-        grouped: Width of the groups of the convolution that takes the layer's output, where that
-            is a grouped one: the channels kept should be those that its groups keep.
+        arriving: Which channels of the original's input arrive, ``(channels,)``.
+        next_group_width: Width of the groups of the convolution that takes the layer's output,
+            where that is a grouped one: the channels kept should be those that its groups keep.
         wanted: Which of the layer's outputs to keep where it is free to; None for the first.
     """
 
-    channels: int
-    ids: Tensor
-    grouped: int | None = None
+    arriving: Tensor
+    next_group_width: int | None = None
     wanted: Tensor | None = None
 
 
-Decide = Callable[[Any, Arriving, Widths], Cut]
-Make = Callable[[Any, Cut], nn.Module]
-
-
-def _conv(conv: _ConvNd, arriving: Arriving, widths: Widths) -> Cut:
+def _conv(conv: _ConvNd, context: LayerContext, widths: Widths) -> Cut:
     is_depthwise = conv.groups == conv.in_channels == conv.out_channels
     if conv.transposed and conv.groups > 1 and not is_depthwise:
         raise NotScalable(f"a grouped {type(conv).__name__} can't be made thinner")
+    arriving = context.arriving
     if conv.groups == 1:
-        kept = _kept(conv.out_channels, arriving, widths)
-        return Cut(kept, arriving.ids)
+        return Cut(_kept(conv.out_channels, context, widths), arriving)
     if conv.groups == conv.in_channels:
         copies = conv.out_channels // conv.in_channels
-        outputs = arriving.ids[:, None] * copies + torch.arange(copies)
-        return Cut(outputs.flatten(), arriving.ids, arriving.channels)
+        outputs = arriving[:, None] * copies + torch.arange(copies)
+        return Cut(outputs.flatten(), arriving, len(arriving))
     return _grouped_conv(conv, arriving, widths)
 
 
-def _grouped_conv(conv: _ConvNd, arriving: Arriving, widths: Widths) -> Cut:
+def _grouped_conv(conv: _ConvNd, arriving: Tensor, widths: Widths) -> Cut:
     old_in, old_out = conv.in_channels // conv.groups, conv.out_channels // conv.groups
     new_in = widths.grouped(old_in)
-    groups, rest = divmod(arriving.channels, new_in)
+    groups, rest = divmod(len(arriving), new_in)
     if rest or not groups:
         raise NotScalable(
-            f"{arriving.channels} channels are no multiple of a group's width of {new_in}"
+            f"{len(arriving)} channels are no multiple of a group's width of {new_in}"
         )
     is_square = conv.in_channels == conv.out_channels
-    wanted = arriving.channels if is_square else widths(conv.out_channels)
+    wanted = len(arriving) if is_square else widths(conv.out_channels)
     new_out, rest = divmod(wanted, groups)
     if rest or new_out > old_out:
         raise NotScalable(f"{wanted} outputs can't be shared among {groups} groups")
-    first = arriving.ids.view(groups, new_in)[:, 0] // old_in
+    first = arriving.view(groups, new_in)[:, 0] // old_in
     outputs = (first[:, None] * old_out + torch.arange(new_out)) % conv.out_channels
-    return Cut(outputs.flatten(), arriving.ids, groups)
+    return Cut(outputs.flatten(), arriving, groups)
 
 
-def _kept(width: int, arriving: Arriving, widths: Widths) -> Tensor:
+def _kept(width: int, context: LayerContext, widths: Widths) -> Tensor:
     """Those wanted, the first, or the first of each group of the convolution that comes next."""
     thin = widths(width)
-    old, wanted = arriving.grouped, arriving.wanted
+    old, wanted = context.next_group_width, context.wanted
     if old is None and wanted is not None and len(wanted) == thin:
         return wanted
     if old is None or width % old or thin % widths.grouped(old):
@@ -127,17 +126,17 @@ def _kept(width: int, arriving: Arriving, widths: Widths) -> Tensor:
     return kept if kept.max() < width else torch.arange(thin)
 
 
-def _linear(linear: nn.Linear, arriving: Arriving, widths: Widths) -> Cut:
-    return Cut(_kept(linear.out_features, arriving, widths), arriving.ids)
+def _linear(linear: nn.Linear, context: LayerContext, widths: Widths) -> Cut:
+    return Cut(_kept(linear.out_features, context, widths), context.arriving)
 
 
-def _norm(norm: nn.Module, arriving: Arriving, widths: Widths) -> Cut:
+def _norm(norm: nn.Module, context: LayerContext, widths: Widths) -> Cut:
     if isinstance(norm, nn.LayerNorm) and len(tuple(norm.normalized_shape)) != 1:
         raise NotScalable("a LayerNorm over more than channels has weights for each position")
     if isinstance(norm, nn.PReLU) and norm.num_parameters == 1:
         return Cut(torch.zeros(1, dtype=torch.long))
-    groups = gcd(norm.num_groups, arriving.channels) if isinstance(norm, nn.GroupNorm) else 1
-    return Cut(arriving.ids % channels_of(norm), groups=groups)
+    groups = gcd(norm.num_groups, len(context.arriving)) if isinstance(norm, nn.GroupNorm) else 1
+    return Cut(context.arriving % channels_of(norm), groups=groups)
 
 
 def _layer_norm_dim(norm: nn.Module, x: Tensor) -> int:
@@ -153,41 +152,41 @@ def _conv_dim(conv: nn.Module, x: Tensor) -> int:
 
 
 @dataclass(frozen=True)
-class Scaler:
-    """How a kind of layer gets thinner.
+class Slicer:
+    """What takes channels out of a kind of layer.
 
     Attributes:
         kinds: The classes it is for, subclasses too.
-        decide: From the layer, what arrives and the widths to what is cut.
-        make: From the layer and the cut to the thin layer.
+        decide: From the layer, its context and the widths to what it keeps; raises `NotScalable`.
+        make: From the layer and what it keeps to the thin layer.
         dim: The dimension of its input that the channels lie in, from its class and input.
     """
 
     kinds: tuple[type[nn.Module], ...]
-    decide: Decide
-    make: Make
+    decide: Callable[[Any, LayerContext, Widths], Cut]
+    make: Callable[[Any, Cut], nn.Module]
     dim: Callable[[nn.Module, Tensor], int]
 
 
-SCALERS: tuple[Scaler, ...] = (
-    Scaler((_ConvNd,), _conv, cut_conv, _conv_dim),
-    Scaler((nn.Linear,), _linear, cut_linear, lambda linear, x: x.ndim - 1),
-    Scaler((_NormBase, nn.GroupNorm, nn.PReLU), _norm, cut_norm, lambda norm, x: 1),
-    Scaler((nn.LayerNorm,), _norm, cut_norm, _layer_norm_dim),
+SLICERS: tuple[Slicer, ...] = (
+    Slicer((_ConvNd,), _conv, cut_conv, _conv_dim),
+    Slicer((nn.Linear,), _linear, cut_linear, lambda linear, x: x.ndim - 1),
+    Slicer((_NormBase, nn.GroupNorm, nn.PReLU), _norm, cut_norm, lambda norm, x: 1),
+    Slicer((nn.LayerNorm,), _norm, cut_norm, _layer_norm_dim),
 )
 """Asked in this order."""
 
 
-def scaler_for(layer: nn.Module) -> Scaler | None:
-    """The scaler of a layer; None for one without parameters, which takes any width.
+def slicer_for(layer: nn.Module) -> Slicer | None:
+    """The slicer of a layer; None for one without parameters, which takes any width.
 
     Raises:
         NotScalable: It has parameters, and nothing is known of its kind.
     """
-    for scaler in SCALERS:
-        if isinstance(layer, scaler.kinds):
+    for slicer in SLICERS:
+        if isinstance(layer, slicer.kinds):
             _require_plain(layer)
-            return scaler
+            return slicer
     if any(True for _ in layer.parameters()) or any(True for _ in layer.buffers()):
         raise NotScalable(f"a {type(layer).__name__} can't be made thinner")
     return None

@@ -1,0 +1,208 @@
+"""Channel propagation: which channels every value of a thin block has, and every layer keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
+
+from ghostify.graph.execution import propagate
+from ghostify.graph.failure import describe_error
+from ghostify.graph.trace import LAYERS, BlockTracer, frozen_tensors
+from ghostify.nn.carving import Cut
+from ghostify.thinning.editing import GraphEditor
+from ghostify.thinning.slicers import LayerContext, NotScalable, Slicer, Widths, slicer_for
+from ghostify.thinning.thin import ThinRecipe
+from ghostify.thinning.values import Value, ids_of_result
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which channels a thin block should keep, where its layers are free to choose.
+
+    Attributes:
+        leaving: Of what it gives, ``(r,)``; None for the first.
+        inside: Of what layers inside it give, by their names; the first of all others.
+    """
+
+    leaving: Tensor | None = None
+    inside: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def propagate_channels(
+    block: nn.Module,
+    x: Tensor,
+    arriving: Tensor,
+    widths: Widths,
+    thin_inside: bool = True,
+    wanted: Wanted | None = None,
+) -> ThinRecipe:
+    """Find how a block gets thin, node by node from what arrives to what leaves.
+
+    Args:
+        block: The block on the meta device, in eval mode; it is not changed.
+        x: Its input in the original network, ``(N, c, H, W)`` on the meta device.
+        arriving: Which of those channels arrive in the thin network, ``(channels,)``.
+        widths: From original widths to thin ones.
+        thin_inside: Whether the widths inside the block shrink too; else only those of what it
+            takes and gives (attention, say, whose heads are written into the code).
+        wanted: Which channels to keep; the first, if not given.
+
+    Returns:
+        What each layer keeps, and the graph with the changes that it needs.
+
+    Raises:
+        NotScalable: Something in the block can't be made thinner; the message is the reason.
+    """
+    try:
+        graph = BlockTracer().trace(block)
+    except Exception as error:
+        raise NotScalable(f"a block of it does not trace ({describe_error(error)})") from error
+    propagation = _Propagation(block, graph, x, widths, thin_inside, wanted or Wanted())
+    return propagation.run(x, arriving)
+
+
+class _Propagation:
+    """One propagation: the values so far, and the recipe that comes of them."""
+
+    def __init__(
+        self,
+        block: nn.Module,
+        graph: fx.Graph,
+        x: Tensor,
+        widths: Widths,
+        thin_inside: bool,
+        wanted: Wanted,
+    ) -> None:
+        self.block, self.widths, self.wanted = block, widths, wanted
+        self.inside = layers_inside(graph, block)
+        self.full = set() if thin_inside else self.inside
+        self.recipe = ThinRecipe(graph)
+        self.originals = propagate(graph, block, (x,))
+        self.editor = GraphEditor(block, self.recipe, self.originals)
+        self.values = self.editor.values
+        self._thin_layers: dict[str, nn.Module] = {}
+        self._stays: set[str] = set()
+
+    def run(self, x: Tensor, arriving: Tensor) -> ThinRecipe:
+        """Go through all nodes; whether enough channels leave is checked by the caller."""
+        thin = x.new_empty(x.shape[0], len(arriving), *x.shape[2:])
+        entry = Value(x, thin, arriving, is_direct=True)
+        for node in list(self.recipe.graph.nodes):
+            if node not in self.originals:
+                raise NotScalable(f"a block of it can't be run on its own (at {node.name})")
+            if node.op == "placeholder":
+                original = self.originals[node]
+                self.values[node] = Value(original, original) if self.values else entry
+            elif node.op == "output":
+                self._finish(node)
+            elif self.editor.inputs(node):
+                self.values[node] = self._value(node)
+        return self.recipe
+
+    def _finish(self, node: fx.Node) -> None:
+        result = node.args[0]
+        if not isinstance(result, fx.Node):
+            raise NotScalable("a block of it gives more than one tensor")
+        value = self.values[result]
+        if not isinstance(value.thin, Tensor) or value.thin.shape[2:] != value.original.shape[2:]:
+            raise NotScalable("a thin block of it gives another shape")
+        nodes = self.recipe.graph.nodes
+        if self.recipe.is_edited and any("training" in n.kwargs for n in nodes):
+            raise NotScalable("its code must change, and a trace would freeze its training mode")
+        if self.recipe.is_edited and frozen_tensors(nodes):
+            raise NotScalable("its code must change, and a trace would freeze a tensor it makes")
+        self.recipe.out_ids = value.channels()
+
+    def _value(self, node: fx.Node) -> Value:
+        is_mixing = False
+        if node.op == "call_module":
+            layer = self.block.get_submodule(str(node.target))
+            stays = node in self.full and all(v.is_whole for v in self.editor.inputs(node))
+            slicer = None if stays else slicer_for(layer)
+            if slicer is not None:
+                return self._sliced(node, layer, slicer)
+            if stays:
+                self._keep_whole(str(node.target))
+            is_mixing = isinstance(layer, LAYERS)
+        thin = self.editor.compute(node)
+        ids = None if is_mixing else ids_of_result(node, thin, self.values)
+        is_direct = not is_mixing and all(value.is_direct for value in self.editor.inputs(node))
+        return Value(self.originals[node], thin, ids, is_direct)
+
+    def _keep_whole(self, name: str) -> None:
+        """Note that a layer inside the block stays as it is."""
+        if name in self.recipe.cuts:
+            raise NotScalable(f"{name} is used twice, on different channels")
+        self._stays.add(name)
+
+    def _sliced(self, node: fx.Node, layer: nn.Module, slicer: Slicer) -> Value:
+        """What a layer gives when what does not arrive and is not kept is cut out of it."""
+        source, name = node.args[0] if node.args else None, str(node.target)
+        if not isinstance(source, fx.Node) or len(node.all_input_nodes) != 1:
+            raise NotScalable(f"{name} takes more than one tensor")
+        value = self.values[source]
+        changed = value.changed_dims
+        dim = changed[0] if len(changed) == 1 else slicer.dim(layer, value.original)
+        following, wanted = next_group_width(node, self.block), self._wanted_of(node, layer)
+        context = LayerContext(value.channels(dim), following, wanted)
+        widths = self.widths.unchanged if node in self.full else self.widths
+        cut = slicer.decide(layer, context, widths)
+        thin_layer = self._thin_layer(name, layer, slicer, cut)
+        try:
+            thin = thin_layer(value.thin)
+        except Exception as error:
+            raise NotScalable(f"{name} does not work when thin ({describe_error(error)})") from None
+        is_mixing = isinstance(layer, LAYERS)
+        ids = cut.outputs if is_mixing else value.ids
+        return Value(self.originals[node], thin, ids, value.is_direct and not is_mixing)
+
+    def _thin_layer(self, name: str, layer: nn.Module, slicer: Slicer, cut: Cut) -> nn.Module:
+        if name in self._stays or not cut.same_as(self.recipe.cuts.setdefault(name, cut)):
+            raise NotScalable(f"{name} is used twice, on different channels")
+        if name not in self._thin_layers:
+            self._thin_layers[name] = slicer.make(layer, cut)
+        return self._thin_layers[name]
+
+    def _wanted_of(self, node: fx.Node, layer: nn.Module) -> Tensor | None:
+        """Which outputs of a layer to keep: what the block gives shares its last layers' choice."""
+        if node in self.inside:
+            return self.wanted.inside.get(str(node.target))
+        width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
+        return self.wanted.leaving if width == self.widths.channels else None
+
+
+def next_group_width(node: fx.Node, block: nn.Module) -> int | None:
+    """Width of the groups of the grouped convolution that takes a layer's output, if one does."""
+    for user in node.users:
+        layer = block.get_submodule(str(user.target)) if user.op == "call_module" else None
+        if isinstance(layer, _ConvNd) and 1 < layer.groups < layer.in_channels:
+            return layer.in_channels // layer.groups
+        if isinstance(layer, LAYERS):
+            return None
+        following = next_group_width(user, block) if len(node.users) == 1 else None
+        if following is not None:
+            return following
+    return None
+
+
+def layers_inside(graph: fx.Graph, block: nn.Module) -> set[fx.Node]:
+    """Calls of modules from which a block's output can't be reached but through a layer.
+
+    What a depth-wise or grouped convolution gives is as wide as what it takes: the layers before it
+    count as those at the end.
+    """
+    outer: set[fx.Node] = set()
+    waiting = [node for node in graph.nodes if node.op == "output"]
+    while waiting:
+        for node in waiting.pop().all_input_nodes:
+            if node in outer:
+                continue
+            outer.add(node)
+            layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
+            ends = isinstance(layer, LAYERS) and getattr(layer, "groups", 1) == 1
+            if not ends:
+                waiting.append(node)
+    return {node for node in graph.nodes if node.op == "call_module"} - outer
