@@ -18,6 +18,17 @@ class InFileError(SettingsError):
 class Command(TyperCommand):
     """A command whose errors name its own options: ``--min-blocks=0``, not ``min_blocks=0``."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the options; a value that is none of its option's is one sentence, as all else."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except Exception as error:
+            # By name: newer versions of typer have a click of their own.
+            if type(error).__name__ != "BadParameter":
+                raise
+            reason = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+            raise SettingsError(f"{reason}: see `ghostify {self.name} -h`.") from error
+
     def invoke(self, ctx: Any) -> Any:
         """Run it."""
         try:
