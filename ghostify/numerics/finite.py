@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ghostify.errors import GhostifyError
 
@@ -46,6 +47,7 @@ def non_finite(values: Iterable[tuple[str, Any]]) -> list[str]:
         name
         for name, tensor in values
         if isinstance(tensor, Tensor)
+        and not is_lazy(tensor)
         and (tensor.dtype.is_floating_point or tensor.dtype.is_complex)
         and not tensor.is_meta
         and not tensor.detach().isfinite().all()

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError, first_line, shown
@@ -268,7 +269,7 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for key, value in model.state_dict().items():
-        if not isinstance(value, Tensor) or value.is_meta:
+        if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta:
             raise SavedFolderError(
                 f"{key!r} of this network is no tensor with data, and only those can be saved: "
                 "leave it out of its state_dict."

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ghostify.nn import GGhostStage, GhostConv2d
 from ghostify.numerics.finite import non_finite
@@ -24,7 +25,8 @@ class ColdStart:
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         state = network.state_dict().items()
-        self.state = {name: copy.deepcopy(value) for name, value in state}
+        # What a lazy layer has no shape for yet is fitted by nobody.
+        self.state = {n: copy.deepcopy(value) for n, value in state if not is_lazy(value)}
         self.kept: list[str] = []
 
     @contextmanager

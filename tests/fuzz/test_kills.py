@@ -23,7 +23,6 @@ def test_a_killed_save_leaves_a_whole_network(tmp_path: Path, long: bool, fresh:
                 check_whole(folder)
 
 
-@pytest.mark.xfail(reason="temporary files of killed saves are not swept", strict=False)
 @long_or_short
 def test_nothing_is_left_of_killed_saves(tmp_path: Path, long: bool) -> None:
     folder = tmp_path / "out"
