@@ -11,7 +11,7 @@ from ghostify.cli import _options as given
 from ghostify.cli._terminal import (
     Steps,
     check_report_targets,
-    print_report,
+    print_document,
     prints_to_stderr,
     warn_in_a_line,
     write_report,
@@ -59,4 +59,4 @@ def report(
         found = api.report(network) if is_counted else api.report(network, input_size=size)
     write_report(found, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):
-        print_report(found, order.value, layers or None)
+        print_document(found.document(order.value, layers or None))
