@@ -94,16 +94,11 @@ class LayerRedundancy:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LayerRedundancy:
         """A layer from its plain data."""
-        parts = {
-            "size": tuple(data["size"]),
-            "constant": tuple(data["constant"]),
-            "pairs": tuple(Pair.from_dict(pair) for pair in data["pairs"]),
-            "subsets": tuple(
-                Subset(**{**subset, "intrinsic": tuple(subset["intrinsic"])})
-                for subset in data["subsets"]
-            ),
-        }
-        return cls(**{**data, **parts})
+        pairs = tuple(map(Pair.from_dict, data["pairs"]))
+        subsets = ({**row, "intrinsic": tuple(row["intrinsic"])} for row in data["subsets"])
+        parts = {"pairs": pairs, "subsets": tuple(Subset(**row) for row in subsets)}
+        plain = {name: tuple(data[name]) for name in ("size", "constant")}
+        return cls(**{**data, **plain, **parts})
 
     def subset(self, s: int) -> Subset:
         """The subset of one s."""
@@ -135,8 +130,6 @@ class BlockRedundancy:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> BlockRedundancy:
         """Two blocks from their plain data."""
-        parts = {
-            "pairs": tuple(Pair.from_dict(pair) for pair in data["pairs"]),
-            "r2": None if data["r2"] is None else tuple(data["r2"]),
-        }
-        return cls(**{**data, **parts})
+        pairs = tuple(map(Pair.from_dict, data["pairs"]))
+        r2 = None if data["r2"] is None else tuple(data["r2"])
+        return cls(**{**data, "pairs": pairs, "r2": r2})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
+from dataclasses import replace
 
 from ghostify.analysis.redundancy import BlockRedundancy, LayerRedundancy, Pair
-from ghostify.documents import Column, Table
+from ghostify.documents import Table, plain_columns
 from ghostify.numerics.ranking import ranked
 
 ALIKE = "most alike"
@@ -51,9 +51,7 @@ def most_alike(
 
 
 def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    columns = [
-        Column(name, itemgetter(index), wraps=name == ALIKE) for index, name in enumerate(header)
-    ]
+    columns = [replace(column, wraps=column.title == ALIKE) for column in plain_columns(*header)]
     return Table(columns, rows, title)
 
 

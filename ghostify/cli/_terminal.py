@@ -17,7 +17,7 @@ from ghostify.errors import GhostifyWarning, SettingsError, in_one_line
 from ghostify.files import check_target, write_text
 
 if TYPE_CHECKING:
-    from ghostify.documents import Document, Writable
+    from ghostify.documents import Writable
 
 INTERRUPTED = 130
 
@@ -51,13 +51,6 @@ def prints_to_stderr() -> Iterator[None]:
     """What a network's own code prints goes to stderr: stdout has the results alone."""
     with redirect_stdout(sys.stderr):
         yield
-
-
-def print_document(document: Document) -> None:
-    """A document, on stdout."""
-    from ghostify.documents.render import TerminalDocument
-
-    print_plain(TerminalDocument(document))
 
 
 def print_plain(shown: Any) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-from ghostify.documents import Column, Document, Printable, Table, amount
+from ghostify.documents import Column, Document, Printable, Table, amount, plain_columns
 
 How = Literal["shapes", "run", "partial"]
 """How a network was counted.
@@ -153,9 +152,8 @@ class Count(Printable):
 
     def document(self) -> Document:
         """The layers by cost, and the total."""
-        rows = [CostRow(layer.name, layer.kind, layer.shape, layer.cost) for layer in self.layers]
         return Document(
-            tables=[cost_table(by_cost(rows))],
+            tables=[cost_table(by_cost(self.layers))],
             totals=total_table(self.total, self.how),
             footnotes=[*input_note(self.inputs, self.total), *self.notes()],
         )
@@ -165,32 +163,23 @@ LONGEST = 20
 """Rows of layers or stages that a terminal shows before it folds the rest into a line."""
 
 
-class CostRow(NamedTuple):
-    """A row of a table of costs."""
-
-    name: str
-    kind: str
-    output: str
-    cost: Cost
-
-
 COST_COLUMNS = (
     Column("layer", lambda row: row.name),
     Column("kind", lambda row: row.kind, tiny=False),
-    Column("output", lambda row: row.output, narrow=False),
+    Column("output", lambda row: row.shape, narrow=False),
     Column("params", lambda row: amount(row.cost.params)),
     Column("MACs", lambda row: amount(row.cost.macs)),
     Column("activations", lambda row: amount(row.cost.acts), tiny=False),
 )
 
 
-def by_cost(rows: Iterable[CostRow]) -> list[CostRow]:
-    """Rows with the most expensive first."""
+def by_cost(rows: Iterable[Any]) -> list[Any]:
+    """What has a ``cost``, the most expensive first."""
     return sorted(rows, key=lambda row: (-(row.cost.macs or 0), -row.cost.params))
 
 
-def cost_table(rows: Sequence[CostRow], longest: int | None = LONGEST) -> Table:
-    """What each layer costs."""
+def cost_table(rows: Sequence[Any], longest: int | None = LONGEST) -> Table:
+    """The costs of layers that have a name, kind, shape and cost."""
     hidden = [] if longest is None else rows[longest:]
     macs = sum(row.cost.macs or 0 for row in hidden)
     return Table(
@@ -205,7 +194,7 @@ def cost_table(rows: Sequence[CostRow], longest: int | None = LONGEST) -> Table:
 def total_table(total: Cost, how: How) -> Table:
     """What a whole network costs."""
     rows = [(title, amount(value) + mark) for title, value, mark in total_rows(total, how)]
-    return Table((Column("", itemgetter(0)), Column("total", itemgetter(1))), rows, bold=True)
+    return Table(plain_columns("", "total"), rows)
 
 
 def total_rows(total: Cost, how: How) -> list[tuple[str, int | None, str]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 
@@ -37,7 +38,6 @@ class Table:
         folded: Title of the fold in which HTML keeps it closed; empty to keep it open.
         longest: Rows that a terminal shows; None for all.
         rest: What the other rows come to: a line below the table in a terminal.
-        bold: Whether a terminal shows it in bold.
     """
 
     columns: Sequence[Column]
@@ -46,7 +46,6 @@ class Table:
     folded: str = ""
     longest: int | None = None
     rest: str = ""
-    bold: bool = False
 
     @property
     def titles(self) -> list[str]:
@@ -56,13 +55,12 @@ class Table:
     @property
     def cells(self) -> list[list[str]]:
         """The text of each row in each column."""
-        return cells_of(self.columns, self.rows)
+        return [[column.cell(row) for column in self.columns] for row in self.rows]
 
 
-def cells_of(columns: Iterable[Column], rows: Iterable[Any]) -> list[list[str]]:
-    """The text of rows in columns."""
-    shown = list(columns)
-    return [[column.cell(row) for column in shown] for row in rows]
+def plain_columns(*titles: str) -> list[Column]:
+    """Columns for rows that are lists of texts."""
+    return [Column(title, itemgetter(index)) for index, title in enumerate(titles)]
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import table as rich_table
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from ghostify.documents.document import Column, Document, Table, cells_of
+from ghostify.documents.document import Column, Document, Table
 
 NAME_WIDTH = 22
 """Columns that a name gets at the least, if it has as many; what is longer is folded."""
@@ -72,7 +72,7 @@ def _blocks(document: Document, width: int) -> Iterator[Text | rich_table.Table]
             yield Text()
     if document.totals is not None:
         yield Text()
-        yield _terminal_table(document.totals, width)
+        yield _terminal_table(document.totals, width, are_totals=True)
     for part in document.parts:
         yield from _blocks(part, width)
         yield Text()
@@ -81,9 +81,9 @@ def _blocks(document: Document, width: int) -> Iterator[Text | rich_table.Table]
         yield Text(document.summary)
 
 
-def _terminal_table(table: Table, width: int) -> rich_table.Table:
+def _terminal_table(table: Table, width: int, are_totals: bool = False) -> rich_table.Table:
     columns = [column for column in table.columns if _fits(column, width)]
-    cells = cells_of(columns, table.rows[: table.longest])
+    cells = replace(table, columns=columns, rows=table.rows[: table.longest]).cells
     shown = rich_table.Table(
         box=None, pad_edge=False, title=table.title or None, title_justify="left"
     )
@@ -92,10 +92,10 @@ def _terminal_table(table: Table, width: int) -> rich_table.Table:
         shown.add_column(
             column.title,
             justify="right" if index else "left",
-            no_wrap=bool(index) and not column.wraps,
-            overflow="fold",
-            min_width=None if index else min(longest, NAME_WIDTH),
-            style="bold" if table.bold else "",
+            no_wrap=bool(index) and not (column.wraps or are_totals),
+            overflow="ellipsis" if are_totals else "fold",
+            min_width=None if index or are_totals else min(longest, NAME_WIDTH),
+            style="bold" if are_totals else "",
         )
     for row in cells:
         shown.add_row(*map(Text, row))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
+
+from typing_extensions import Self
 
 from ghostify.cost.figures import Cost
 from ghostify.cost.ratios import Ratios, ratios_of, saved
@@ -11,7 +14,7 @@ from ghostify.documents import Column, Table, amount
 
 
 class Changed:
-    """Something that cost ``before`` and costs ``after``."""
+    """Base of what cost ``before`` and costs ``after``: a data class."""
 
     before: Cost
     after: Cost
@@ -25,6 +28,18 @@ class Changed:
     def saved(self) -> int:
         """MACs saved, or parameters where MACs are unknown."""
         return saved(self.before, self.after)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` turns back into an equal row."""
+        row: Any = self
+        return {**asdict(row), "ratios": asdict(self.ratios)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """A row from what `to_dict` gave."""
+        values = {key: value for key, value in data.items() if key != "ratios"}
+        costs = {key: Cost(**data[key]) for key in ("before", "after")}
+        return cls(**{**values, **costs})
 
 
 def change(before: int | None, after: int | None) -> str:

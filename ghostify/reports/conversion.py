@@ -6,13 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Literal
 
 from ghostify.cost.figures import (
     LONGEST,
     Cost,
-    CostRow,
     How,
     by_cost,
     cost_table,
@@ -20,7 +18,7 @@ from ghostify.cost.figures import (
     total_rows,
     total_table,
 )
-from ghostify.documents import Column, Document, Table, Writable, amount, counted, times
+from ghostify.documents import Document, Table, Writable, amount, counted, plain_columns, times
 from ghostify.documents.render import to_markdown
 from ghostify.reports.changes import Changed
 from ghostify.reports.layer_rows import LayerRow, layer_table
@@ -143,8 +141,8 @@ class Report(Changed, Writable):
             ]
         else:
             title, totals = self.model, total_table(self.before, self.how)
-            rows = [CostRow(row.name, row.kind, row.shape, row.before) for row in self.rows]
-            tables = [cost_table(rows if order == "network" else by_cost(rows), longest)]
+            rows = self.rows if order == "network" else by_cost(self.rows)
+            tables = [cost_table(rows, longest)]
         return Document(title, tables, totals, footnotes=self._footnotes())
 
     def _totals(self) -> Table:
@@ -157,9 +155,7 @@ class Report(Changed, Writable):
             (title, amount(was) + mark, amount(now) + mark, times(ratio) + mark)
             for (title, was, mark), now, ratio in figures
         ]
-        titles = ("", "before", "after", "x fewer")
-        columns = [Column(title, itemgetter(index)) for index, title in enumerate(titles)]
-        return Table(columns, rows, bold=True)
+        return Table(plain_columns("", "before", "after", "x fewer"), rows)
 
     def _footnotes(self) -> list[str]:
         """What was left and why, and what a reader must know of the figures."""

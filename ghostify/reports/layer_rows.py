@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ghostify.cost.figures import Cost
 from ghostify.documents import Column, Table, times
@@ -46,20 +44,14 @@ class LayerRow(Changed):
     error: float | None = None
 
     @property
+    def cost(self) -> Cost:
+        """Its cost in a network that was not converted."""
+        return self.before
+
+    @property
     def replaced(self) -> bool:
         """Whether the layer became a ghost module."""
         return self.reason is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into an equal row."""
-        return {**dataclasses.asdict(self), "ratios": dataclasses.asdict(self.ratios)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> LayerRow:
-        """A row from what `to_dict` gave."""
-        values = {key: value for key, value in data.items() if key != "ratios"}
-        costs = {"before": Cost(**values["before"]), "after": Cost(**values["after"])}
-        return cls(**{**values, **costs})
 
 
 # Eq. 4 and Eq. 5 are equal in value (as the paper notes), so that one column serves both.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ghostify.cost.figures import Cost
@@ -60,21 +60,10 @@ class StageRow(Changed):
     gaps: tuple[Gap, ...] = ()
     reason: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into an equal row."""
-        return {**asdict(self), "gaps": [asdict(gap) for gap in self.gaps],
-                "ratios": asdict(self.ratios)}  # fmt: skip
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StageRow:
         """A row from what `to_dict` gave."""
-        values = {key: value for key, value in data.items() if key != "ratios"}
-        parts = {
-            "before": Cost(**values["before"]),
-            "after": Cost(**values["after"]),
-            "gaps": tuple(Gap(**gap) for gap in values["gaps"]),
-        }
-        return cls(**{**values, **parts})
+        return super().from_dict({**data, "gaps": tuple(Gap(**gap) for gap in data["gaps"])})
 
 
 STAGE_COLUMNS = (

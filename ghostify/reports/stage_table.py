@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -134,12 +133,8 @@ def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost
         params_share=cost.params / total.params if total.params else 0.0,
         ratio=ratio,
         eq13=stage_ratio(macs, ratio, cheap * positions) if known else None,
-        eq14=_params_ratio([b.params for b in blocks], ratio, cheap),
+        eq14=stage_ratio([b.params for b in blocks], ratio, cheap) if cost.params else None,
     )
-
-
-def _params_ratio(params: Sequence[int], ratio: float, cheap: int) -> float | None:
-    return stage_ratio(params, ratio, cheap) if sum(params) else None
 
 
 def _cheap_params(channels: int, ratio: float, settings: GGhost) -> int:

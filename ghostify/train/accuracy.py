@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from operator import itemgetter
 from typing import Any
 
-from ghostify.documents import Column, Document, Table, Writable
+from ghostify.documents import Document, Table, Writable, plain_columns
 
 SCHEMA = "ghostify.evaluate/1"
 Z95 = 1.959963984540054
@@ -90,7 +89,6 @@ class Evaluation(Writable):
             if share is not None:
                 low, high = share.interval
                 rows.append((name, f"{share.percent:.2f}", f"{low:.2f} to {high:.2f}"))
-        titles = ("", "percent", "95 % interval")
-        columns = [Column(title, itemgetter(index)) for index, title in enumerate(titles)]
+        table = Table(plain_columns("", "percent", "95 % interval"), rows)
         summary = f"{self.images} images, mean loss {self.loss:.4f}"
-        return Document(tables=[Table(columns, rows)], summary=summary)
+        return Document(tables=[table], summary=summary)
