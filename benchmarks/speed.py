@@ -174,7 +174,7 @@ def main() -> None:
         partial(conversion_memory, ("resnet50", "resnet152", "wide_resnet101_2", "vgg16")),
     ):
         tables.append(make())
-        tables[-1].show()
+        print(tables[-1])
     if arguments.write is not None:
         parts = [f"{machine}.", *(table.to_markdown() for table in tables)]
         write_between(arguments.write, "speed", parts)

@@ -6,15 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table as RichTable
-
+from ghostify import documents
 from ghostify.errors import GhostifyError
 from ghostify.files import write_text
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(documents.Printable):
     """Measurements.
 
     Attributes:
@@ -29,20 +27,14 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
-    def to_markdown(self) -> str:
-        """A heading, the table, the note."""
-        align = ["---", *("---:" for _ in self.header[1:])]
-        lines = [_line(self.header), _line(align), *(_line(row) for row in self.rows)]
-        return "\n".join([f"### {self.title}", "", *lines, "", self.note]).rstrip() + "\n"
+    def document(self) -> documents.Document:
+        """The title, the table, the note."""
+        table = documents.Table(documents.plain_columns(*self.header), self.rows)
+        return documents.Document(self.title, [table], summary=self.note)
 
-    def show(self) -> None:
-        """Print it."""
-        table = RichTable(title=self.title, title_justify="left", caption=self.note)
-        for index, title in enumerate(self.header):
-            table.add_column(title, justify="right" if index else "left")
-        for row in self.rows:
-            table.add_row(*row)
-        Console().print(table)
+    def to_markdown(self) -> str:
+        """The document as a section of a page, a level deeper."""
+        return f"#{super().to_markdown()}"
 
 
 def write_between(file: Path, name: str, parts: Iterable[str]) -> None:
@@ -59,7 +51,3 @@ def write_between(file: Path, name: str, parts: Iterable[str]) -> None:
     tail = rest.partition(end)[2]
     body = "\n".join(part.rstrip() + "\n" for part in parts)
     write_text(file, f"{head}{begin}\n\n{body}\n{end}{tail}")
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.reports.tables import amount
+from ghostify.documents import amount
 
 Images = tuple[Tensor, Tensor]
 """Images ``(N, 3, 32, 32)`` from 0 to 1, and their classes ``(N,)``."""

@@ -3,14 +3,8 @@
 from ghostify.analysis.images import ImageFiles
 from ghostify.analysis.measure import analyze
 from ghostify.analysis.pictures import draw
-from ghostify.analysis.result import (
-    Analysis,
-    BlockRedundancy,
-    KernelFit,
-    LayerRedundancy,
-    Pair,
-    Subset,
-)
+from ghostify.analysis.redundancy import BlockRedundancy, KernelFit, LayerRedundancy, Pair, Subset
+from ghostify.analysis.result import Analysis
 
 __all__ = [
     "Analysis",

@@ -12,14 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.analysis.images import ImageFiles, as_batches
-from ghostify.analysis.result import (
-    Analysis,
-    BlockRedundancy,
-    KernelFit,
-    LayerRedundancy,
-    Pair,
-    Subset,
-)
+from ghostify.analysis.redundancy import BlockRedundancy, KernelFit, LayerRedundancy, Pair, Subset
+from ghostify.analysis.result import Analysis
 from ghostify.analysis.select import alike_pairs, intrinsic_order, sources_of
 from ghostify.analysis.sums import CrossMoments, KernelFits, Moments
 from ghostify.analysis.watch import Watched, first_tensors

@@ -19,7 +19,8 @@ from ghostify.analysis.plots import (
     draw_redundancy,
     save_figure,
 )
-from ghostify.analysis.result import Analysis, LayerRedundancy
+from ghostify.analysis.redundancy import LayerRedundancy
+from ghostify.analysis.result import Analysis
 from ghostify.analysis.watch import Watched, first_tensors
 from ghostify.files import make_folder
 from ghostify.nn.g_ghost import GGhostStage

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ghostify.analysis.result import Analysis, Pair
+from ghostify.analysis.redundancy import Pair
+from ghostify.analysis.result import Analysis
 from ghostify.errors import GhostifyError
 from ghostify.files import writing
 

@@ -1,13 +1,15 @@
-"""What an analysis found, as data: per layer, per pair of blocks, and what it recommends."""
+"""The result of an analysis: its figures, what they recommend, and the document they make."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ghostify.analysis.redundancy import BlockRedundancy, LayerRedundancy
+from ghostify.analysis.tables import block_table, layer_table, pair_table
+from ghostify.documents import Document, Writable
 from ghostify.errors import SettingsError
 from ghostify.settings import CGhost, GGhost
 
@@ -16,114 +18,7 @@ SCHEMA = "ghostify.analysis/1"
 
 
 @dataclass(frozen=True)
-class KernelFit:
-    """The best d x d depth-wise kernel, with a bias, from one map to another (Table 3).
-
-    Attributes:
-        d: Kernel size.
-        mse: Mean squared error, in the maps' own units.
-        r2: Share of the target's variance that is explained, adjusted for the number of weights;
-            1 where it does not vary.
-    """
-
-    d: int
-    mse: float
-    r2: float
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two channels that are alike (Figure 1).
-
-    Attributes:
-        source: Channel that the other is made from.
-        target: The other channel.
-        correlation: Over all images and positions.
-        fits: Kernels of each size.
-    """
-
-    source: int
-    target: int
-    correlation: float
-    fits: tuple[KernelFit, ...] = ()
-
-    def fit(self, d: int) -> KernelFit:
-        """The fit of kernel size d."""
-        return next(fit for fit in self.fits if fit.d == d)
-
-
-@dataclass(frozen=True)
-class Subset:
-    """How well ceil(n / s) channels of a layer stand for all n (Eq. 2-3).
-
-    Attributes:
-        s: The paper's s.
-        intrinsic: The channels that the others are made from.
-        r2: Mean, over the other channels, of the share of variance that the best d x d kernel on
-            one intrinsic map explains.
-        explained: Share of the other channels of which at least half of the variance is.
-    """
-
-    s: int
-    intrinsic: tuple[int, ...]
-    r2: float
-    explained: float
-
-
-@dataclass(frozen=True)
-class LayerRedundancy:
-    """What was seen in one layer.
-
-    Attributes:
-        name: Qualified name.
-        kind: Name of its class.
-        channels: Number of its feature maps.
-        size: Height and width of one.
-        constant: Channels that do not vary (dead ones).
-        pairs: The most alike channels, no channel twice.
-        subsets: For each s.
-        s: The recommended s; 1 is to leave the layer.
-    """
-
-    name: str
-    kind: str
-    channels: int
-    size: tuple[int, int]
-    constant: tuple[int, ...]
-    pairs: tuple[Pair, ...]
-    subsets: tuple[Subset, ...]
-    s: int
-
-    def subset(self, s: int) -> Subset:
-        """What holds for one s."""
-        return next(subset for subset in self.subsets if subset.s == s)
-
-
-@dataclass(frozen=True)
-class BlockRedundancy:
-    """What the last block of a stage adds to the first (Figure 4).
-
-    Attributes:
-        first: Name of the first block.
-        last: Name of the last.
-        pairs: Channels of the first and of the last block that are most alike.
-        r2: For each channel of the last block, the share of variance that a 1 x 1 convolution of
-            the first block's maps explains, adjusted for its number of weights; None where too few
-            positions were seen.
-        ratio: The recommended ratio lambda of ghost channels; None likewise.
-        stage: Name of the stage that they are the first and last block of, where it was found.
-    """
-
-    first: str
-    last: str
-    pairs: tuple[Pair, ...]
-    r2: tuple[float, ...] | None
-    ratio: float | None
-    stage: str = ""
-
-
-@dataclass(frozen=True)
-class Analysis:
+class Analysis(Writable):
     """The redundancy of a network's feature maps.
 
     Attributes:
@@ -147,7 +42,7 @@ class Analysis:
     notes: tuple[str, ...] = ()
 
     def layer(self, name: str) -> LayerRedundancy:
-        """What was seen in a layer."""
+        """The redundancy of one layer."""
         return next(layer for layer in self.layers if layer.name == name)
 
     def settings(self) -> CGhost:
@@ -187,49 +82,40 @@ class Analysis:
         """Plain data that `Analysis.from_dict` turns back into an equal analysis."""
         return {"schema": SCHEMA, **dataclasses.asdict(self)}
 
-    def to_json(self) -> str:
-        """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Analysis:
         """An analysis from what `to_dict` gave, or its JSON."""
         values = {key: value for key, value in data.items() if key != "schema"}
-        values["layers"] = tuple(_layer(row) for row in data["layers"])
-        values["blocks"] = tuple(_blocks(row) for row in data["blocks"])
+        values["layers"] = tuple(LayerRedundancy.from_dict(row) for row in data["layers"])
+        values["blocks"] = tuple(BlockRedundancy.from_dict(row) for row in data["blocks"])
         values["notes"] = tuple(data["notes"])
         return cls(**values)
 
-    def to_markdown(self) -> str:
-        """The analysis as Markdown tables."""
-        from ghostify.analysis.render import to_markdown
+    def document(self) -> Document:
+        """Tables of layers, of pairs and of blocks."""
+        tables = [
+            layer_table(f"Redundancy of {self.model}", self.layers),
+            pair_table(self.layers),
+            block_table(self.blocks),
+        ]
+        return Document(tables=tables, footnotes=self._footnotes(), width=100)
 
-        return to_markdown(self)
-
-    def __rich__(self) -> Any:
-        """The analysis in a terminal: ``rich.print(analysis)``."""
-        from ghostify.analysis.render import to_rich
-
-        return to_rich(self)
-
-    def __str__(self) -> str:
-        from ghostify.analysis.render import to_text
-
-        return to_text(self)
-
-
-def _pairs(rows: Any) -> tuple[Pair, ...]:
-    return tuple(
-        Pair(**{**row, "fits": tuple(KernelFit(**f) for f in row["fits"])}) for row in rows
-    )
-
-
-def _layer(row: Mapping[str, Any]) -> LayerRedundancy:
-    subsets = tuple(Subset(**{**s, "intrinsic": tuple(s["intrinsic"])}) for s in row["subsets"])
-    plain = {"size": tuple(row["size"]), "constant": tuple(row["constant"])}
-    return LayerRedundancy(**{**row, **plain, "pairs": _pairs(row["pairs"]), "subsets": subsets})
-
-
-def _blocks(row: Mapping[str, Any]) -> BlockRedundancy:
-    r2 = None if row["r2"] is None else tuple(row["r2"])
-    return BlockRedundancy(**{**row, "pairs": _pairs(row["pairs"]), "r2": r2})
+    def _footnotes(self) -> list[str]:
+        """How the figures are to be read."""
+        lines = [f"{self.images} images of {self.inputs}"]
+        if self.layers:
+            d = self.d
+            lines += [
+                "n: feature maps; most alike: two of them, and their correlation",
+                f"s=2, ...: share of the variance of the other channels that a {d}x{d} depth-wise "
+                "kernel on one of the best n/s explains (and share of channels of which it "
+                "explains half)",
+                f"take s: the largest that keeps {self.min_r2:g}; 1 is to leave the layer",
+            ]
+        if self.blocks:
+            lines.append(
+                "explained: mean over the last block's channels; take lambda: share of them of "
+                f"which a 1x1 convolution of the first block's explains {self.min_r2:g}, rounded "
+                "down to tenths, at most 0.7"
+            )
+        return [*lines, *self.notes]

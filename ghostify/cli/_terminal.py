@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from threading import Timer
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -17,8 +17,7 @@ from ghostify.errors import GhostifyWarning, SettingsError, in_one_line
 from ghostify.files import check_target, write_text
 
 if TYPE_CHECKING:
-    from ghostify.reports.conversion import Order, Report
-
+    from ghostify.documents import Writable
 
 INTERRUPTED = 130
 
@@ -54,13 +53,6 @@ def prints_to_stderr() -> Iterator[None]:
         yield
 
 
-def print_report(report: Report, order: Order = "savings", longest: int | None = 20) -> None:
-    """A report, on stdout."""
-    from ghostify.reports.render import TerminalReport
-
-    print_plain(TerminalReport(report, order, longest))
-
-
 def print_plain(shown: Any) -> None:
     """Print something that `rich` can show to stdout, its numbers not coloured."""
     Console(highlight=False).print(shown)
@@ -77,16 +69,6 @@ def check_report_targets(json_file: str | None, markdown_file: str | None) -> No
             raise SettingsError(f"{option} names no file: give one, or - for stdout.")
         if target != "-":
             check_target(Path(target))
-
-
-class Writable(Protocol):
-    """A result that can be written as JSON and Markdown."""
-
-    def to_json(self) -> str:
-        """As JSON."""
-
-    def to_markdown(self) -> str:
-        """As Markdown."""
 
 
 def write_report(report: Writable, json_file: str | None, markdown_file: str | None) -> None:

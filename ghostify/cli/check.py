@@ -81,16 +81,8 @@ def _report(
 
 def _print(report: Report, verdicts: tuple[Verdict, ...], as_json: bool) -> None:
     if as_json:
-        rows = [
-            {
-                "bound": v.bound,
-                "limit": v.limit,
-                "measured": v.measured,
-                "met": v.met,
-                "reason": v.reason,
-            }
-            for v in verdicts
-        ]
+        keys = ("bound", "limit", "measured", "met", "reason")
+        rows = [{key: getattr(verdict, key) for key in keys} for verdict in verdicts]
         document = {
             "schema": SCHEMA,
             "model": report.model,

@@ -15,7 +15,7 @@ from ghostify.cli._terminal import (
     Stopped,
     check_report_targets,
     complain,
-    print_report,
+    print_plain,
     prints_to_stderr,
     warn_in_a_line,
     write_report,
@@ -100,7 +100,7 @@ def convert(
         return
     write_report(report, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):
-        print_report(report)
+        print_plain(report)
     if output is not None and converted is not None and not quiet:
         complain(f"saved to {output}")
     _end_if_interrupted(converted)

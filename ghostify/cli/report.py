@@ -11,7 +11,7 @@ from ghostify.cli import _options as given
 from ghostify.cli._terminal import (
     Steps,
     check_report_targets,
-    print_report,
+    print_plain,
     prints_to_stderr,
     warn_in_a_line,
     write_report,
@@ -47,6 +47,7 @@ def report(
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api
+    from ghostify.documents.render import TerminalDocument
     from ghostify.saving.history import provenance_of
 
     size = given.parse_input_size(input_size)
@@ -59,4 +60,4 @@ def report(
         found = api.report(network) if is_counted else api.report(network, input_size=size)
     write_report(found, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):
-        print_report(found, order.value, layers or None)
+        print_plain(TerminalDocument(found.document(order.value, layers or None)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from ghostify.documents import Column, Document, Printable, Table, amount, plain_columns
 
 How = Literal["shapes", "run", "partial"]
 """How a network was counted.
@@ -49,9 +51,14 @@ class LayerCount:
     calls: int
     output_shape: tuple[int, ...] | None = None
 
+    @property
+    def shape(self) -> str:
+        """`output_shape` as text, ``1x64x112x112``; empty where it is unknown."""
+        return "x".join(map(str, self.output_shape)) if self.output_shape else ""
 
-@dataclass(frozen=True)
-class Count:
+
+@dataclass(frozen=True, repr=False)
+class Count(Printable):
     """The costs of a network.
 
     Attributes:
@@ -78,6 +85,13 @@ class Count:
     shapes_end: str | None = None
     ran_on: str = ""
 
+    def __repr__(self) -> str:
+        total = self.total
+        return (
+            f"Count(params={total.params}, macs={total.macs}, acts={total.acts}, "
+            f"layers={len(self.layers)}, inputs={self.inputs!r}, how={self.how!r})"
+        )
+
     @property
     def how(self) -> How:
         """How it was counted."""
@@ -101,6 +115,105 @@ class Count:
             for end in range(1, len(parts) + 1):
                 inside.setdefault(".".join(parts[:end]), []).append(layer.cost)
         return {name: add_costs(costs) for name, costs in inside.items()}
+
+    def notes(self) -> Iterator[str]:
+        """What a reader of the figures must know."""
+        if self.assumed and self.stopped is None:
+            yield "that input was assumed: give input_size or example_inputs for another"
+        yield from self.notes_of_run()
+        idle = sum(1 for layer in self.layers if not layer.calls and layer.cost.params)
+        if idle and self.stopped is None:
+            yield (
+                f"{idle} modules with parameters are not called in eval mode: "
+                "they add no MACs of their own"
+            )
+        yield from self.notes_of_uncounted()
+
+    def notes_of_run(self) -> Iterator[str]:
+        """How the network was counted where shapes alone did not do; else nothing."""
+        if self.stopped is not None:
+            known = sum(layer.cost.macs or 0 for layer in self.layers)
+            yield (
+                f"MACs unknown, and activations: the network could not be run to its end on "
+                f"{self.inputs}: {self.stopped}"
+            )
+            if known:
+                yield f"partial: the layers up to there have {amount(known)} MACs"
+        elif self.shapes_end is not None:
+            yield (
+                f"counted in one run for real, on {self.ran_on}, since the forward reads its data "
+                f"({self.shapes_end}): MACs and activations are those of the way that it took"
+            )
+
+    def notes_of_uncounted(self) -> Iterator[str]:
+        """The ops whose MACs are missing."""
+        for op, times in self.uncounted.items():
+            yield f"partial: {op} ran {times} times, and its MACs are not known and not counted"
+
+    def document(self) -> Document:
+        """The layers by cost, and the total."""
+        return Document(
+            tables=[cost_table(by_cost(self.layers))],
+            totals=total_table(self.total, self.how),
+            footnotes=[*input_note(self.inputs, self.total), *self.notes()],
+        )
+
+
+LONGEST = 20
+"""Rows of layers or stages that a terminal shows before it folds the rest into a line."""
+
+
+COST_COLUMNS = (
+    Column("layer", lambda row: row.name),
+    Column("kind", lambda row: row.kind, tiny=False),
+    Column("output", lambda row: row.shape, narrow=False),
+    Column("params", lambda row: amount(row.cost.params)),
+    Column("MACs", lambda row: amount(row.cost.macs)),
+    Column("activations", lambda row: amount(row.cost.acts), tiny=False),
+)
+
+
+def by_cost(rows: Iterable[Any]) -> list[Any]:
+    """What has a ``cost``, the most expensive first."""
+    return sorted(rows, key=lambda row: (-(row.cost.macs or 0), -row.cost.params))
+
+
+def cost_table(rows: Sequence[Any], longest: int | None = LONGEST) -> Table:
+    """The costs of layers that have a name, kind, shape and cost."""
+    hidden = [] if longest is None else rows[longest:]
+    macs = sum(row.cost.macs or 0 for row in hidden)
+    return Table(
+        COST_COLUMNS,
+        rows,
+        folded=f"{len(rows)} layers",
+        longest=longest,
+        rest=f"{len(hidden)} more layers with {amount(macs)} MACs" if hidden else "",
+    )
+
+
+def total_table(total: Cost, how: How) -> Table:
+    """What a whole network costs."""
+    rows = [(title, amount(value) + mark) for title, value, mark in total_rows(total, how)]
+    return Table(plain_columns("", "total"), rows)
+
+
+def total_rows(total: Cost, how: How) -> list[tuple[str, int | None, str]]:
+    """Title of each figure, its value, and a mark where it was not counted whole."""
+
+    def mark(value: int | None) -> str:
+        return " (partial)" if how == "partial" and value is not None else ""
+
+    return [
+        ("params", total.params, ""),
+        ("MACs", total.macs, mark(total.macs)),
+        ("activations", total.acts, mark(total.acts)),
+    ]
+
+
+def input_note(inputs: str, total: Cost) -> list[str]:
+    """The line that names the inputs, where MACs are known for them."""
+    known = inputs and total.macs is not None
+    return [f"MACs and activations are for an input of {inputs}"] if known else []
 
 
 def worst(*ways: How) -> How:

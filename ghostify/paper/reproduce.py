@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-import io
-import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.text import Text
 
 from ghostify.cost.counting import count
 from ghostify.cost.figures import Cost
+from ghostify.documents import Column, Document, Table, Writable, times
 from ghostify.errors import SettingsError
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.paper.rows import Match, PaperRow, PaperTable, Quantity
@@ -24,7 +20,6 @@ from ghostify.passes.planning import make_plan
 from ghostify.passes.survey import survey
 from ghostify.reports.compare import compare
 from ghostify.reports.conversion import Report
-from ghostify.reports.tables import NARROW, Column, cells, markdown_table, terminal_table, times
 from ghostify.saving import build
 from ghostify.zoo.sources import TIMM
 
@@ -83,7 +78,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Reproduction:
+class Reproduction(Writable):
     """All rows that were counted."""
 
     outcomes: tuple[Outcome, ...]
@@ -108,50 +103,34 @@ class Reproduction:
         """Plain data."""
         return {"schema": SCHEMA, "rows": [_plain(outcome) for outcome in self.outcomes]}
 
-    def to_json(self) -> str:
-        """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
+    def document(self) -> Document:
+        """The tables, and how many of their rows agree."""
+        parts = [
+            Document(
+                f"Table {table.number}. {table.title}",
+                [Table(_columns(table, rows), rows)],
+                footnotes=_footnotes(table, rows),
+            )
+            for table, rows in self.by_table()
+        ]
+        return Document(parts=parts, summary=self.summary, width=104)
 
     def to_markdown(self) -> str:
-        """The tables as Markdown: what makes ``docs/paper.md``."""
-        lines = ["# The paper's tables, reproduced", "", *_INTRODUCTION, ""]
-        for table, rows in self.by_table():
-            columns = _columns(table, rows)
-            lines += [f"## Table {_title(table)}", ""]
-            lines += [*markdown_table([c.title for c in columns], cells(columns, rows)), ""]
-            lines += [*(f"- {line}" for line in _footnotes(table, rows)), ""]
-        return re.sub("\n{3,}", "\n\n", "\n".join([*lines, f"{self.summary}."])) + "\n"
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for table, rows in self.by_table():
-            columns = [c for c in _columns(table, rows) if c.fits(options.max_width)]
-            yield Text(f"Table {_title(table)}", style="bold")
-            yield terminal_table(columns, rows)
-            for line in _footnotes(table, rows):
-                yield Text(line, style="dim")
-            yield Text()
-        yield Text(self.summary)
-
-    def __str__(self) -> str:
-        stream = io.StringIO()
-        Console(file=stream, width=NARROW, color_system=None).print(self)
-        return stream.getvalue()
+        """The tables as a page: what makes ``docs/paper.md``."""
+        return f"{_INTRODUCTION}\n\n{super().to_markdown().rstrip()}.\n"
 
 
-_INTRODUCTION = (
-    "Made by `ghostify reproduce --markdown docs/paper.md`. Each figure is the paper's, then what",
-    "ghostify counts, and whether the count rounds to the paper's digits (`=`), has them only when",
-    "cut off (`cut`), or not (`no`, with the reason below the table). MACs are what the paper",
-    "calls FLOPs: of convolutions alone in the CIFAR tables, with linear layers in the ImageNet",
-    "ones. The last columns are MACs before / after: measured, and as they would be if what was",
-    "converted obeyed Eq. 4 (C-Ghost) or Eq. 13 (G-Ghost). Eq. 13 is for stages whose last block",
-    "is thin too; in the experiments it is full, so that less is saved. Accuracies need full",
-    "training runs and are no part of this.",
-)
+_INTRODUCTION = """\
+# The paper's tables, reproduced
 
-
-def _title(table: PaperTable) -> str:
-    return f"{table.number}. {table.title}"
+Made by `ghostify reproduce --markdown docs/paper.md`. Each figure is the paper's, then what
+ghostify counts, and whether the count rounds to the paper's digits (`=`), has them only when
+cut off (`cut`), or not (`no`, with the reason below the table). MACs are what the paper
+calls FLOPs: of convolutions alone in the CIFAR tables, with linear layers in the ImageNet
+ones. The last columns are MACs before / after: measured, and as they would be if what was
+converted obeyed Eq. 4 (C-Ghost) or Eq. 13 (G-Ghost). Eq. 13 is for stages whose last block
+is thin too; in the experiments it is full, so that less is saved. Accuracies need full
+training runs and are no part of this."""
 
 
 def _footnotes(table: PaperTable, rows: Sequence[Outcome]) -> list[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ghostify.cost.theory import speedup_ratio
+from ghostify.documents import Column, Document, Printable, Table, counted, times
 from ghostify.plans import rows
 from ghostify.settings import Calibration, Settings, settings_from_dict
 from ghostify.settings.base import check_number
@@ -79,7 +82,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Printable):
     """All that a conversion decides.
 
     Attributes:
@@ -101,6 +104,25 @@ class Plan:
     kept_stages: tuple[Kept, ...] = ()
     calibration: Calibration | None = None
     target_macs: float | None = None
+
+    def document(self) -> Document:
+        """The decisions as tables: layers, stages, and what is left and why."""
+        left = Counter(kept.reason for kept in (*self.kept, *self.kept_stages))
+        counts = (
+            counted(len(self.stages), "stage") + " rebuilt" if self.stages else "",
+            counted(len(self.replaced), "layer") + " replaced",
+            f"{left.total()} left as they are",
+        )
+        return Document(
+            title=f"Plan of {self.settings.mode}",
+            tables=(Table(PLAN_STAGES, self.stages), Table(PLAN_LAYERS, self.replaced)),
+            footnotes=(
+                ", ".join(filter(None, counts)),
+                *(f"  {number} x {reason}" for reason, number in left.most_common()),
+                *(f"tracing stopped in {where}" for where in self.untraced[:1]),
+                "what it saves: ghostify.report(network, plan=plan)",
+            ),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `Plan.from_dict` turns back into an equal plan."""
@@ -140,6 +162,32 @@ class Plan:
             calibration=None if calibration is None else Calibration.from_dict(calibration),
             target_macs=target,
         )
+
+
+PLAN_LAYERS = (
+    Column("layer", lambda row: row.name),
+    Column("kind", lambda row: row.kind, narrow=False),
+    Column("kernel", lambda row: "x".join(map(str, row.kernel_size)), narrow=False),
+    Column("inputs", lambda row: str(row.in_channels), narrow=False),
+    Column("outputs", lambda row: str(row.out_channels)),
+    Column("s", lambda row: str(row.s)),
+    Column("d", lambda row: str(row.d)),
+    Column(
+        "Eq. 4", lambda row: times(speedup_ratio(row.in_channels, row.kernel_size, row.s, row.d))
+    ),
+)
+
+PLAN_STAGES = (
+    Column("stage", lambda row: row.name),
+    Column("blocks", lambda row: str(len(row.blocks))),
+    Column("shape", lambda row: " x ".join(map(str, row.out_shape[1:])), narrow=False),
+    Column("lambda", lambda row: f"{row.ratio:g}"),
+    Column("thin", lambda row: f"{row.complicated}/{row.channels}"),
+)
+
+
+def _speedup(row: Replacement) -> float:
+    return speedup_ratio(row.in_channels, row.kernel_size, row.s, row.d)
 
 
 def _row(record: Any) -> dict[str, Any]:

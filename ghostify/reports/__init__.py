@@ -1,5 +1,6 @@
-"""Reports: what a conversion saved, and bounds for CI."""
+"""Reports of conversions: the comparison, its tables, and bounds for CI."""
 
-from ghostify.reports.conversion import Report, Row
+from ghostify.reports.conversion import Report
+from ghostify.reports.layer_rows import LayerRow
 
-__all__ = ["Report", "Row"]
+__all__ = ["LayerRow", "Report"]

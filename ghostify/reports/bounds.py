@@ -13,7 +13,7 @@ from ghostify.settings.base import is_number
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a converted network must keep to; None is no bound.
+    """Bounds that a converted network must keep to; None is no bound.
 
     Attributes:
         min_params_ratio: Parameters of the original over those of the converted network.
@@ -69,8 +69,8 @@ class Verdict:
         sign = "at least" if self.bound.startswith("min_") else "at most"
         measured = "unknown" if self.measured is None else _shown(self.measured)
         what = self.bound.partition("_")[2].replace("_", " ")
-        said = f"{what} is {measured}, must be {sign} {self.limit:,}".removesuffix(".0")
-        return said if self.reason is None else f"{said} (not counted whole: {self.reason})"
+        text = f"{what} is {measured}, must be {sign} {self.limit:,}".removesuffix(".0")
+        return text if self.reason is None else f"{text} (not counted whole: {self.reason})"
 
 
 def check(report: Report, bounds: Bounds) -> tuple[Verdict, ...]:

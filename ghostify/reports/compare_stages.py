@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from operator import attrgetter
 
 from ghostify.cost.figures import Cost, Count, add_costs
 from ghostify.cost.theory import stage_cost, stage_ratio
 from ghostify.plans import Plan, StageRebuild
 from ghostify.reports.stage_rows import Gap, StageRow
-
-Figure = Callable[[Cost], float | None]
 
 
 def compare_stages(plans: Sequence[Plan], before: Count, after: Count) -> tuple[StageRow, ...]:
@@ -41,8 +40,8 @@ def _rebuilt(
 ) -> StageRow:
     blocks = block_costs(item.blocks, costs)
     parts = _parts(item, new_costs)
-    macs = _Comparison(blocks, parts, item.ratio, _macs)
-    params = _Comparison(blocks, parts, item.ratio, _params)
+    eq13, macs = _compared(blocks, parts, item.ratio, "macs")
+    eq14, params = _compared(blocks, parts, item.ratio, "params")
     return StageRow(
         name=item.name,
         blocks=len(blocks),
@@ -52,11 +51,10 @@ def _rebuilt(
         ratio=item.ratio,
         channels=item.channels,
         complicated=item.complicated,
-        eq13=macs.ratio,
-        eq14=params.ratio,
+        eq13=eq13,
+        eq14=eq14,
         gaps=tuple(
-            Gap(part, macs.gap(part), params.gap(part) or 0.0)
-            for part in ("entry", "thin", "tail", "mix")
+            Gap(part, macs[part], params[part] or 0.0) for part in ("entry", "thin", "tail", "mix")
         ),
     )
 
@@ -78,43 +76,23 @@ def _parts(item: StageRebuild, costs: Mapping[str, Cost]) -> dict[str, list[Cost
     }
 
 
-class _Comparison:
-    """One figure of a stage, measured and by the equation."""
-
-    def __init__(
-        self, blocks: Sequence[Cost], parts: Mapping[str, list[Cost]], ratio: float, of: Figure
-    ) -> None:
-        self._known = all(of(c) is not None for c in (*blocks, *chain(*parts.values())))
-        if not self._known:
-            return
-        before = [of(cost) or 0.0 for cost in blocks]
-        self._measured = {part: sum(of(c) or 0.0 for c in costs) for part, costs in parts.items()}
-        last = before[-1:] if parts["tail"] else []
-        between = before[2 : len(before) - len(last)]
-        self._predicted = {
-            "entry": (1 - ratio) * before[1],
-            "thin": (1 - ratio) ** 2 * sum(between),
-            "tail": (1 - ratio) ** 2 * sum(last),
-            "mix": 0.0,
-        }
-        cheap = self._measured["cheap"]
-        self._ratio = (
-            stage_ratio(before, ratio, cheap) if stage_cost(before, ratio, cheap) else None
-        )
-
-    @property
-    def ratio(self) -> float | None:
-        """What the equation says."""
-        return self._ratio if self._known else None
-
-    def gap(self, part: str) -> float | None:
-        """What a part costs beyond what the equation says of it."""
-        return self._measured[part] - self._predicted[part] if self._known else None
-
-
-def _macs(cost: Cost) -> float | None:
-    return cost.macs
-
-
-def _params(cost: Cost) -> float | None:
-    return cost.params
+def _compared(
+    blocks: Sequence[Cost], parts: Mapping[str, list[Cost]], ratio: float, figure: str
+) -> tuple[float | None, dict[str, float | None]]:
+    """The equation's ratio of a figure, and what each part costs beyond what it says."""
+    of = attrgetter(figure)
+    if any(of(cost) is None for cost in (*blocks, *chain(*parts.values()))):
+        return None, dict.fromkeys(parts)
+    before = [of(cost) for cost in blocks]
+    measured = {part: sum(map(of, costs)) for part, costs in parts.items()}
+    last = before[-1:] if parts["tail"] else []
+    between = before[2 : len(before) - len(last)]
+    predicted = {
+        "entry": (1 - ratio) * before[1],
+        "thin": (1 - ratio) ** 2 * sum(between),
+        "tail": (1 - ratio) ** 2 * sum(last),
+        "mix": 0.0,
+    }
+    cheap = measured["cheap"]
+    by_equation = stage_ratio(before, ratio, cheap) if stage_cost(before, ratio, cheap) else None
+    return by_equation, {part: measured[part] - predicted[part] for part in predicted}

@@ -1,17 +1,28 @@
-"""The report of a conversion as data; how it looks is `ghostify.reports.render`'s subject."""
+"""The report of a conversion: its figures as data, and the document that they make."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ghostify.cost.figures import Cost, How
-from ghostify.cost.ratios import Ratios, ratios_of, saved
-from ghostify.reports.stage_rows import StageRow
+from ghostify.cost.figures import (
+    LONGEST,
+    Cost,
+    How,
+    by_cost,
+    cost_table,
+    input_note,
+    total_rows,
+    total_table,
+)
+from ghostify.documents import Document, Table, Writable, amount, counted, plain_columns, times
+from ghostify.documents.render import to_markdown
+from ghostify.reports.changes import Changed
+from ghostify.reports.layer_rows import LayerRow, layer_table
+from ghostify.reports.stage_rows import StageRow, gaps_of, reasons_of, stage_table
 
 SCHEMA = "ghostify.report/1"
 """Name and version of the JSON form; the number goes up when a key changes its meaning or goes."""
@@ -20,57 +31,8 @@ Order = Literal["savings", "network"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One layer.
-
-    Attributes:
-        name: Qualified name.
-        kind: Name of the layer's class.
-        before: What it cost.
-        after: What it costs now.
-        s: The paper's s; None where the layer was left.
-        d: Kernel size of the cheap operation; None likewise.
-        shape: The layer in short, as ``3x3 64->128 /2``.
-        eq4: Theoretical speed-up, Eq. 4, exact form; None likewise.
-        eq5: Theoretical compression, Eq. 5, exact form; None likewise.
-        approximation: ``s*c/(s+c-1)``; None likewise.
-        reason: Why the layer was left; None where it was replaced.
-        error: How far the warm start's ghosts are from the original, as a part of its variance;
-            None where there was none.
-    """
-
-    name: str
-    kind: str
-    before: Cost
-    after: Cost
-    shape: str = ""
-    s: int | None = None
-    d: int | None = None
-    eq4: float | None = None
-    eq5: float | None = None
-    approximation: float | None = None
-    reason: str | None = None
-    error: float | None = None
-
-    @property
-    def replaced(self) -> bool:
-        """Whether the layer became a ghost module."""
-        return self.reason is None
-
-    @property
-    def ratios(self) -> Ratios:
-        """Measured ratios of the layer."""
-        return ratios_of(self.before, self.after)
-
-    @property
-    def saved(self) -> int:
-        """MACs saved, or parameters where MACs are unknown."""
-        return saved(self.before, self.after)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a conversion does to a network's costs.
+class Report(Changed, Writable):
+    """The costs of a network before and after a conversion.
 
     Attributes:
         model: Name of the network, or of its class.
@@ -90,7 +52,7 @@ class Report:
     mode: str
     before: Cost
     after: Cost
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
     inputs: str = ""
     notes: tuple[str, ...] = ()
     stages: tuple[StageRow, ...] = ()
@@ -98,17 +60,12 @@ class Report:
     missing: str | None = None
 
     @property
-    def ratios(self) -> Ratios:
-        """Measured ratios of the whole network."""
-        return ratios_of(self.before, self.after)
-
-    @property
-    def replaced(self) -> tuple[Row, ...]:
+    def replaced(self) -> tuple[LayerRow, ...]:
         """The layers that became ghost modules."""
         return tuple(row for row in self.rows if row.replaced)
 
     @property
-    def kept(self) -> tuple[Row, ...]:
+    def kept(self) -> tuple[LayerRow, ...]:
         """The layers that were left."""
         return tuple(row for row in self.rows if not row.replaced)
 
@@ -122,7 +79,7 @@ class Report:
         """Why layers were left, and how many for each reason, most frequent first."""
         return dict(Counter(str(row.reason) for row in self.kept).most_common())
 
-    def ordered(self, order: Order = "savings") -> list[Row]:
+    def ordered(self, order: Order = "savings") -> list[LayerRow]:
         """The replaced layers, largest savings first or in network order."""
         rows = list(self.replaced)
         return sorted(rows, key=lambda row: -row.saved) if order == "savings" else rows
@@ -145,13 +102,9 @@ class Report:
             "after": dataclasses.asdict(self.after),
             "ratios": dataclasses.asdict(self.ratios),
             "stages": [stage.to_dict() for stage in self.stages],
-            "layers": [_row_to_dict(row) for row in self.rows],
+            "layers": [row.to_dict() for row in self.rows],
             "notes": list(self.notes),
         }
-
-    def to_json(self) -> str:
-        """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
@@ -161,7 +114,7 @@ class Report:
             mode=data["mode"],
             before=Cost(**data["before"]),
             after=Cost(**data["after"]),
-            rows=tuple(_row_from_dict(row) for row in data["layers"]),
+            rows=tuple(LayerRow.from_dict(row) for row in data["layers"]),
             inputs=data["inputs"],
             notes=tuple(data["notes"]),
             stages=tuple(StageRow.from_dict(row) for row in data.get("stages", ())),
@@ -170,38 +123,51 @@ class Report:
         )
 
     def to_markdown(self, order: Order = "savings") -> str:
-        """The report as Markdown tables."""
-        from ghostify.reports.render import to_markdown
+        """The report as Markdown: totals, every layer, what was left and why."""
+        return to_markdown(self.document(order))
 
-        return to_markdown(self, order)
+    def document(self, order: Order = "savings", longest: int | None = LONGEST) -> Document:
+        """The report's tables and notes.
 
-    def _repr_html_(self) -> str:
-        """The report in a notebook."""
-        from ghostify.reports.render import to_html
+        Args:
+            order: Order of layers and stages.
+            longest: Layers, and stages, that a terminal shows; None for all.
+        """
+        if self.mode:
+            title, totals = f"{self.model}, {self.mode}", self._totals()
+            tables = [
+                stage_table(self.ordered_stages(order), longest),
+                layer_table(self.ordered(order), longest),
+            ]
+        else:
+            title, totals = self.model, total_table(self.before, self.how)
+            rows = self.rows if order == "network" else by_cost(self.rows)
+            tables = [cost_table(rows, longest)]
+        return Document(title, tables, totals, footnotes=self._footnotes())
 
-        return to_html(self)
+    def _totals(self) -> Table:
+        """The whole network before and after."""
+        after = (value for _, value, _ in total_rows(self.after, self.how))
+        figures = zip(
+            total_rows(self.before, self.how), after, dataclasses.astuple(self.ratios), strict=True
+        )
+        rows = [
+            (title, amount(was) + mark, amount(now) + mark, times(ratio) + mark)
+            for (title, was, mark), now, ratio in figures
+        ]
+        return Table(plain_columns("", "before", "after", "x fewer"), rows)
 
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """The report in IPython, and in a notebook's plain text."""
-        printer.text(str(self).rstrip())
-
-    def __rich__(self) -> Any:
-        """The report in a terminal: ``rich.print(report)``."""
-        from ghostify.reports.render import TerminalReport
-
-        return TerminalReport(self)
-
-    def __str__(self) -> str:
-        from ghostify.reports.render import to_text
-
-        return to_text(self)
-
-
-def _row_to_dict(row: Row) -> dict[str, Any]:
-    return {**dataclasses.asdict(row), "ratios": dataclasses.asdict(row.ratios)}
-
-
-def _row_from_dict(data: Mapping[str, Any]) -> Row:
-    values = {key: value for key, value in data.items() if key != "ratios"}
-    costs = {"before": Cost(**values["before"]), "after": Cost(**values["after"])}
-    return Row(**{**values, **costs})
+    def _footnotes(self) -> list[str]:
+        """What was left and why, and what a reader must know of the figures."""
+        lines = []
+        if self.stages:
+            left = [stage for stage in self.stages if stage.reason is not None]
+            rebuilt = counted(len(self.rebuilt), "stage")
+            lines.append(f"{rebuilt} rebuilt, {len(left)} left as they are")
+            lines += [f"  {reason}" for reason in reasons_of(left)]
+            lines += gaps_of(self.rebuilt)
+        if self.mode and self.rows:
+            replaced = counted(len(self.replaced), "layer")
+            lines.append(f"{replaced} replaced, {len(self.kept)} left as they are")
+            lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
+        return [*lines, *input_note(self.inputs, self.before), *self.notes]

@@ -1,18 +1,19 @@
-"""Stages in a report: what each cost, costs and should cost, as data."""
+"""Stages in a report: what each cost, costs and should cost."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ghostify.cost.figures import Cost
-from ghostify.cost.ratios import Ratios, ratios_of, saved
+from ghostify.documents import Column, Table, amount, times
+from ghostify.reports.changes import Changed, change, change_table
 
 
 @dataclass(frozen=True)
 class Gap:
-    """What one part of a stage costs beyond what Eq. 13 and 14 say of it.
+    """The cost of one part of a stage beyond what Eq. 13 and 14 say of it.
 
     Attributes:
         part: ``"entry"`` (the second block: the equations have 1 - lambda of it, a slice takes the
@@ -28,7 +29,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class StageRow:
+class StageRow(Changed):
     """One stage.
 
     Attributes:
@@ -59,28 +60,54 @@ class StageRow:
     gaps: tuple[Gap, ...] = ()
     reason: str | None = None
 
-    @property
-    def ratios(self) -> Ratios:
-        """Measured ratios of the stage."""
-        return ratios_of(self.before, self.after)
-
-    @property
-    def saved(self) -> int:
-        """MACs saved, or parameters where MACs are unknown."""
-        return saved(self.before, self.after)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data that `from_dict` turns back into an equal row."""
-        return {**asdict(self), "gaps": [asdict(gap) for gap in self.gaps],
-                "ratios": asdict(self.ratios)}  # fmt: skip
-
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StageRow:
         """A row from what `to_dict` gave."""
-        values = {key: value for key, value in data.items() if key != "ratios"}
-        parts = {
-            "before": Cost(**values["before"]),
-            "after": Cost(**values["after"]),
-            "gaps": tuple(Gap(**gap) for gap in values["gaps"]),
-        }
-        return cls(**{**values, **parts})
+        return super().from_dict({**data, "gaps": tuple(Gap(**gap) for gap in data["gaps"])})
+
+
+STAGE_COLUMNS = (
+    Column("stage", lambda row: row.name),
+    Column("blocks", lambda row: str(row.blocks)),
+    Column("shape", lambda row: row.shape, narrow=False),
+    Column("lambda", lambda row: f"{row.ratio:g}", narrow=False),
+    Column("thin", lambda row: f"{row.complicated}/{row.channels}", narrow=False),
+    Column("MACs", lambda row: change(row.before.macs, row.after.macs), tiny=False),
+    Column("x params", lambda row: times(row.ratios.params)),
+    Column("Eq. 14", lambda row: times(row.eq14), tiny=False),
+    Column("x MACs", lambda row: times(row.ratios.macs)),
+    Column("Eq. 13", lambda row: times(row.eq13), tiny=False),
+)
+
+
+def stage_table(rows: Sequence[StageRow], longest: int | None) -> Table:
+    """The rebuilt stages."""
+    return change_table(STAGE_COLUMNS, rows, "stages", longest)
+
+
+def reasons_of(left: Iterable[StageRow]) -> list[str]:
+    """Why stages were left, each reason with their names."""
+    return [f"{names}: {reason}" for reason, names in _names_by((str(s.reason), s) for s in left)]
+
+
+def gaps_of(rebuilt: Iterable[StageRow]) -> list[str]:
+    """Where measured MACs part from Eq. 13, with the names of the stages."""
+    found = _names_by((_gaps(stage), stage) for stage in rebuilt)
+    return [f"beyond Eq. 13: {gaps} in {names}" for gaps, names in found if gaps]
+
+
+def _names_by(stages: Iterable[tuple[str, StageRow]]) -> list[tuple[str, str]]:
+    """Texts, each with the names of the stages that have it."""
+    found: dict[str, list[str]] = {}
+    for text, stage in stages:
+        found.setdefault(text, []).append(stage.name)
+    return [(text, ", ".join(names)) for text, names in found.items()]
+
+
+def _gaps(row: StageRow) -> str:
+    """Where a stage's MACs part from Eq. 13: ``tail +86.7M, entry -57.8M``; empty where nowhere."""
+    known = [(gap.part, gap.macs) for gap in row.gaps if gap.macs is not None]
+    shown = [(part, macs) for part, macs in known if abs(macs) >= 0.005 * (row.after.macs or 1)]
+    shown.sort(key=lambda gap: -abs(gap[1]))
+    signs = ((part, "+" if macs > 0 else "-", amount(round(abs(macs)))) for part, macs in shown)
+    return ", ".join(f"{part} {sign}{macs}" for part, sign, macs in signs)

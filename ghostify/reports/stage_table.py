@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import html
-import io
-import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.text import Text
-
 from ghostify.cost.figures import Cost, How, add_costs
 from ghostify.cost.theory import stage_ratio
+from ghostify.documents import Column, Document, Table, Writable, amount, counted, times
 from ghostify.graph.stages import NoStage, Stage
 from ghostify.passes.g_ghost import find_stages
 from ghostify.passes.stage_build import complicated_channels
 from ghostify.passes.survey import Survey
-from ghostify.reports.compare import how_counted
 from ghostify.reports.compare_stages import block_costs
-from ghostify.reports.tables import (
-    Column,
-    amount,
-    cells,
-    counted,
-    html_table,
-    markdown_table,
-    terminal_table,
-    times,
-)
 from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.settings.selectors import value_for
 
@@ -65,7 +48,7 @@ class StageInfo:
 
 
 @dataclass(frozen=True)
-class StageTable:
+class StageTable(Writable):
     """The stages that were found, and what looks like one and is none.
 
     Attributes:
@@ -96,49 +79,16 @@ class StageTable:
             "notes": list(self.notes),
         }
 
-    def to_json(self) -> str:
-        """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_markdown(self) -> str:
-        """The table as Markdown."""
-        titles = [column.title for column in COLUMNS]
-        lines = [f"## {self._title()}", "", *markdown_table(titles, cells(COLUMNS, self.stages))]
-        return "\n".join([*lines, "", *(f"- {line}" for line in self._footnotes())]) + "\n"
-
-    def _repr_html_(self) -> str:
-        """The table in a notebook."""
-        table = html_table([c.title for c in COLUMNS], cells(COLUMNS, self.stages))
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self._footnotes())
-        return f"<h4>{html.escape(self._title())}</h4>{table}<ul>{notes}</ul>"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """The table in IPython, and in a notebook's plain text."""
-        printer.text(str(self).rstrip())
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield Text(self._title(), style="bold")
-        if self.stages:
-            yield terminal_table([c for c in COLUMNS if c.fits(options.max_width)], self.stages)
-        for line in self._footnotes():
-            yield Text(line, style="dim")
-
-    def __str__(self) -> str:
-        stream = io.StringIO()
-        Console(file=stream, width=110, color_system=None).print(self)
-        return stream.getvalue()
-
-    def _title(self) -> str:
-        return f"{self.model}, {counted(len(self.stages), 'stage')}"
-
-    def _footnotes(self) -> list[str]:
+    def document(self) -> Document:
+        """The table, and what is no stage."""
         lines = [f"no stage: {left.name}, {left.reason}" for left in self.left]
         if self.inputs:
             lines.append(f"MACs are for an input of {self.inputs}")
-        return [*lines, *self.notes]
+        title = f"{self.model}, {counted(len(self.stages), 'stage')}"
+        return Document(title, [Table(INFO_COLUMNS, self.stages)], footnotes=[*lines, *self.notes])
 
 
-COLUMNS = (
+INFO_COLUMNS = (
     Column("stage", lambda row: row.name),
     Column("blocks", lambda row: str(len(row.blocks))),
     Column("shape", lambda row: " x ".join(map(str, row.shape)), narrow=False),
@@ -161,9 +111,8 @@ def tabulate_stages(name: str, survey: Survey, settings: GGhost) -> StageTable:
         f"tracing stopped in {stop.module or 'the network'}: {stop.where}"
         for stop in survey.tracing.stops[:1]
     )
-    counted = survey.count
-    notes = (*stops, *how_counted(counted))
-    return StageTable(name, stages, finding.left, counted.inputs, notes, counted.how)
+    notes = (*stops, *survey.count.notes_of_run())
+    return StageTable(name, stages, finding.left, survey.count.inputs, notes, survey.count.how)
 
 
 def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost) -> StageInfo:
@@ -184,12 +133,8 @@ def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost
         params_share=cost.params / total.params if total.params else 0.0,
         ratio=ratio,
         eq13=stage_ratio(macs, ratio, cheap * positions) if known else None,
-        eq14=_params_ratio([b.params for b in blocks], ratio, cheap),
+        eq14=stage_ratio([b.params for b in blocks], ratio, cheap) if cost.params else None,
     )
-
-
-def _params_ratio(params: Sequence[int], ratio: float, cheap: int) -> float | None:
-    return stage_ratio(params, ratio, cheap) if sum(params) else None
 
 
 def _cheap_params(channels: int, ratio: float, settings: GGhost) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from ghostify.documents import Document, Table, Writable, plain_columns
 
 SCHEMA = "ghostify.evaluate/1"
 Z95 = 1.959963984540054
@@ -47,7 +48,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Writable):
     """How well a network classifies some images.
 
     Attributes:
@@ -81,15 +82,13 @@ class Evaluation:
             "seconds": self.seconds,
         }  # fmt: skip
 
-    def to_json(self) -> str:
-        """`to_dict` as JSON."""
-        return json.dumps(self.to_dict(), indent=2)
-
-    def to_markdown(self) -> str:
-        """A table."""
-        rows = ["| | percent | 95 % interval |", "|---|---:|---|"]
+    def document(self) -> Document:
+        """Percentages with their intervals."""
+        rows = []
         for name, share in (("top-1", self.top1), ("top-5", self.top5)):
             if share is not None:
                 low, high = share.interval
-                rows.append(f"| {name} | {share.percent:.2f} | {low:.2f} to {high:.2f} |")
-        return "\n".join([*rows, "", f"{self.images} images, mean loss {self.loss:.4f}"])
+                rows.append((name, f"{share.percent:.2f}", f"{low:.2f} to {high:.2f}"))
+        table = Table(plain_columns("", "percent", "95 % interval"), rows)
+        summary = f"{self.images} images, mean loss {self.loss:.4f}"
+        return Document(tables=[table], summary=summary)

@@ -1,4 +1,4 @@
-"""What a tuning did, as data."""
+"""The result of a tuning, and the lines of its log, as data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ghostify.documents import Document, Printable
 from ghostify.train.accuracy import Evaluation
 from ghostify.train.settings import FinetuneSettings
 
@@ -42,8 +43,8 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Finetuned:
-    """What `finetune` did.
+class Finetuned(Printable):
+    """The result of `finetune`: the tuned network, and how it was tuned.
 
     Attributes:
         model: The tuned network: a copy, in the mode and on the device of the one that was given.
@@ -85,3 +86,7 @@ class Finetuned:
         if self.validation is not None:
             lines.append(f"validation: {self.validation}")
         return (*lines, *self.notes)
+
+    def document(self) -> Document:
+        """The sentences of `describe`."""
+        return Document(footnotes=self.describe())

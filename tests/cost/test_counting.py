@@ -381,3 +381,13 @@ def test_batch_norm_in_train_mode_is_counted_in_eval_mode() -> None:
     # One value per channel: an error in train mode, and none in eval mode.
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).train()
     assert ghostify.count(net, input_size=(3, 1, 1)).stopped is None
+
+
+def test_a_count_prints_as_the_report_of_the_same_network_and_its_repr_is_one_line() -> None:
+    net = ghostify.build("resnet20-cifar")
+    counted, report = ghostify.count(net), ghostify.report(net)
+    title, _, rest = str(report).partition("\n")
+    assert title == "resnet20-cifar" and str(counted) == rest and "layer3.0.conv2" in rest
+    assert counted._repr_html_() in report._repr_html_()
+    assert repr(counted).startswith(f"Count(params={counted.total.params}, ")
+    assert len(repr(counted)) < 120

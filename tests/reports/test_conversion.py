@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from ghostify.api import preview
 from ghostify.cost import Cost
 from ghostify.cost.theory import approximate_ratio, compression_ratio, speedup_ratio
-from ghostify.reports import Report
-from ghostify.reports.conversion import SCHEMA, Row
+from ghostify.reports import LayerRow, Report
+from ghostify.reports.conversion import SCHEMA
 
 text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=9)
 number = st.integers(0, 10**12)
 costs = st.builds(Cost, number, number | st.none(), number | st.none(), number | st.none())
 factor = st.floats(0.1, 100) | st.none()
 rows = st.builds(
-    Row, text, text, costs, costs, text, number | st.none(), number | st.none(), factor, factor,
-    factor, text | st.none(),
+    LayerRow, text, text, costs, costs, text, number | st.none(), number | st.none(), factor,
+    factor, factor, text | st.none(),
 )  # fmt: skip
 reports = st.builds(
     Report,
@@ -110,7 +110,7 @@ def test_reasons_are_counted_most_frequent_first(report):
 
 
 def test_savings_are_of_params_where_macs_are_unknown():
-    row = Row("a", "Conv2d", Cost(9, None), Cost(4, None))
+    row = LayerRow("a", "Conv2d", Cost(9, None), Cost(4, None))
     assert row.saved == 5
 
 

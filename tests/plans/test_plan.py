@@ -47,12 +47,13 @@ def test_a_plan_says_what_is_replaced_and_what_is_left_and_why(small_net):
     assert Kept("last", "Conv2d", "not selected") in plan.kept
 
 
-def test_a_plan_prints_its_report(small_net):
-    plan = ghostify.plan(small_net, s=2)
-    assert str(plan) == str(plan.report) and "3 layers replaced" in str(plan)
-    assert plan._repr_html_() == plan.report._repr_html_()
-    bare = Plan.from_dict(plan.to_dict())
-    assert str(bare).startswith("Plan(") and bare._repr_html_() is None
+def test_a_plan_prints_what_it_decides(small_net):
+    plan = ghostify.plan(small_net, s=2, keep="last")
+    text = str(plan)
+    assert text.startswith("Plan of c-ghost") and "2 layers replaced, 1 left as they are" in text
+    assert "1 x not selected" in text and "Replacement(" not in text
+    assert str(Plan.from_dict(plan.to_dict())) == text
+    assert "<table" in plan._repr_html_()
 
 
 @pytest.mark.parametrize("key", ["settings", "replaced", "kept", "untraced"])

@@ -1,0 +1,49 @@
+"""Base classes of results: whatever builds a document prints in terminals, notebooks and files."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from typing import Any
+
+from ghostify.documents.document import Document
+from ghostify.documents.render import TerminalDocument, to_html, to_markdown, to_text
+
+
+class Printable(ABC):
+    """A result that prints as its document."""
+
+    @abstractmethod
+    def document(self) -> Document:
+        """The result's title, tables and notes."""
+
+    def to_markdown(self) -> str:
+        """The result as Markdown."""
+        return to_markdown(self.document())
+
+    def __str__(self) -> str:
+        return to_text(self.document())
+
+    def __rich__(self) -> TerminalDocument:
+        """The result in a terminal: ``rich.print(result)``."""
+        return TerminalDocument(self.document())
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook."""
+        return to_html(self.document())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The result in IPython, and in a notebook's plain text."""
+        printer.text(str(self).rstrip())
+
+
+class Writable(Printable):
+    """A result that can be written to files: as its document, and as JSON."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=2)

@@ -1,0 +1,79 @@
+"""Layers in a report: what each cost, costs and should cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ghostify.cost.figures import Cost
+from ghostify.documents import Column, Table, times
+from ghostify.reports.changes import Changed, change, change_table
+
+
+@dataclass(frozen=True)
+class LayerRow(Changed):
+    """One layer.
+
+    Attributes:
+        name: Qualified name.
+        kind: Name of the layer's class.
+        before: What it cost.
+        after: What it costs now.
+        s: The paper's s; None where the layer was left.
+        d: Kernel size of the cheap operation; None likewise.
+        shape: The layer in short, as ``3x3 64->128 /2``.
+        eq4: Theoretical speed-up, Eq. 4, exact form; None likewise.
+        eq5: Theoretical compression, Eq. 5, exact form; None likewise.
+        approximation: ``s*c/(s+c-1)``; None likewise.
+        reason: Why the layer was left; None where it was replaced.
+        error: How far the warm start's ghosts are from the original, as a part of its variance;
+            None where there was none.
+    """
+
+    name: str
+    kind: str
+    before: Cost
+    after: Cost
+    shape: str = ""
+    s: int | None = None
+    d: int | None = None
+    eq4: float | None = None
+    eq5: float | None = None
+    approximation: float | None = None
+    reason: str | None = None
+    error: float | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Its cost in a network that was not converted."""
+        return self.before
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the layer became a ghost module."""
+        return self.reason is None
+
+
+# Eq. 4 and Eq. 5 are equal in value (as the paper notes), so that one column serves both.
+LAYER_COLUMNS = (
+    Column("layer", lambda row: row.name),
+    Column("shape", lambda row: row.shape, narrow=False),
+    Column("s", lambda row: str(row.s)),
+    Column("d", lambda row: str(row.d)),
+    Column("params", lambda row: change(row.before.params, row.after.params), narrow=False),
+    Column("MACs", lambda row: change(row.before.macs, row.after.macs), tiny=False),
+    Column("x params", lambda row: times(row.ratios.params)),
+    Column("x MACs", lambda row: times(row.ratios.macs)),
+    Column("Eq. 4, 5", lambda row: times(row.eq4), tiny=False),
+    Column("approx.", lambda row: times(row.approximation), tiny=False),
+)
+
+ERROR_COLUMN = Column("error", lambda row: times(row.error))
+"""How far a layer's ghosts are from the original after a warm start."""
+
+
+def layer_table(rows: Sequence[LayerRow], longest: int | None) -> Table:
+    """The replaced layers."""
+    fitted = any(row.error is not None for row in rows)
+    columns = (*LAYER_COLUMNS, ERROR_COLUMN) if fitted else LAYER_COLUMNS
+    return change_table(columns, rows, "layers", longest)
