@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ghostify.train.result import Row
+from ghostify.train.result import LogRow
 
 SHOWN = 12
 """Rows of the live table: the last ones."""
@@ -24,7 +24,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+COLUMNS: tuple[tuple[str, Callable[[LogRow], str]], ...] = (
     ("step", lambda row: f"{row.step}/{row.steps}"),
     ("epoch", lambda row: f"{row.epoch:.2f}"),
     ("loss", lambda row: f"{row.loss:.4f}"),
@@ -62,7 +62,7 @@ class Board:
     def _is_live(self) -> bool:
         return not self._quiet and self._console.is_terminal
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: LogRow) -> None:
         """Show a row."""
         if self._quiet:
             return

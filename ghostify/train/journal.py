@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ghostify.files import explained, kind_of, make_folder, read_text, write_text
-from ghostify.train.result import Row
+from ghostify.train.result import LogRow
 
 COLUMNS = (
     "step", "epoch", "lr", "loss", "ce", "kd", "features", "images_per_second",
@@ -42,12 +42,7 @@ class Journal:
                     old.unlink()
             self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
-    @property
-    def has_events(self) -> bool:
-        """Whether TensorBoard is there to write for."""
-        return self._events is not None
-
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         """Add a row."""
         if self._file is None:
             return
@@ -69,7 +64,7 @@ class Journal:
                 self._events.close()
 
 
-def _values(row: Row) -> dict[str, Any]:
+def _values(row: LogRow) -> dict[str, Any]:
     found = row.validation
     five = None if found is None or found.top5 is None else found.top5.percent
     return {

@@ -26,17 +26,19 @@ from ghostify.train.evaluation import check_classes, measure
 from ghostify.train.features import Observed, Point
 from ghostify.train.interrupts import Interrupts
 from ghostify.train.journal import Journal
-from ghostify.train.losses import Losses, Weights, distillation, feature_difference, weights_at
+from ghostify.train.losses import Losses, LossWeights, weights_at
 from ghostify.train.meter import Meter
-from ghostify.train.norms import GlobalNorms, set_mode
 from ghostify.train.optimize import make_average, make_optimizer, rate_at
-from ghostify.train.result import Row
+from ghostify.train.result import LogRow
 from ghostify.train.settings import FinetuneSettings
+from ghostify.tuning.global_norms import GlobalNorms
+from ghostify.tuning.losses import difference, distillation
+from ghostify.tuning.norms import train_mode
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Told = Callable[[Row], None]
+Told = Callable[[LogRow], None]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Job:
     told: Told
 
 
-class Run:
+class Training:
     """A run and its state: weights, their average, optimizer, scaler, and the number of steps.
 
     Order and chance follow from the seed and the step, so this is all that a resume needs.
@@ -84,7 +86,7 @@ class Run:
         self.total = chosen.total_steps(self.per_epoch)
         self.step = 0
         self.validation: Evaluation | None = None
-        self.last: Row | None = None
+        self.last: LogRow | None = None
         if chosen.channels_last:
             job.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = make_average(job.student, chosen.ema)
@@ -168,7 +170,7 @@ class Run:
     def go(self, journal: Journal) -> bool:
         """Do the steps that are left; whether it was stopped before the last."""
         chosen = self.job.settings
-        set_mode(self.job.student, self.job.exceptions, chosen.norms == "frozen")
+        train_mode(self.job.student, self.job.exceptions, chosen.norms == "frozen")
         meter = Meter(self.mean)
         batches = self.job.pool.batches(self._parts(), chosen.seed, chosen.augment)
         saved = time.monotonic()
@@ -215,7 +217,7 @@ class Run:
                 cut = slice(share * self.size // shares, (share + 1) * self.size // shares)
                 yield Part(epoch, place, batch[cut], (share, shares))
 
-    def _do_step(self, batches: Iterator[Batch], weights: Weights) -> Losses:
+    def _do_step(self, batches: Iterator[Batch], weights: LossWeights) -> Losses:
         chosen, fabric = self.job.settings, self.fabric
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.total, chosen)
@@ -259,7 +261,7 @@ class Run:
             if "kd" in job.losses:
                 kd = distillation(logits, told, chosen.temperature)
             if "features" in job.losses:
-                features = feature_difference(made, taught, self.mean)
+                features = difference(made, taught, self.mean)
         return Losses(ce, kd, features)
 
     def mean(self, value: Tensor) -> Tensor:

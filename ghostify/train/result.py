@@ -11,7 +11,7 @@ from ghostify.train.settings import FinetuneSettings
 
 
 @dataclass(frozen=True)
-class Row:
+class LogRow:
     """A line of the log: means over the steps since the last one.
 
     Attributes:
@@ -66,7 +66,7 @@ class Finetuned:
     total_steps: int
     losses: tuple[str, ...]
     points: tuple[str, ...]
-    last: Row | None
+    last: LogRow | None
     validation: Evaluation | None
     images: int
     seconds: float
