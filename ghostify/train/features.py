@@ -1,4 +1,4 @@
-"""Where student and teacher can be compared on the way to their outputs, and what they give there.
+"""Feature maps of student and teacher at the points where both can be compared.
 
 The points of C-Ghost are the ends of the segments that hold converted layers; those of G-Ghost the
 ends of the rebuilt stages. They are read by hooks: the networks run as they always do.

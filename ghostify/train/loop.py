@@ -43,7 +43,7 @@ Told = Callable[[LogRow], None]
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run needs.
+    """Networks, data and settings of a run.
 
     Attributes:
         student: What is tuned, in place.
@@ -103,7 +103,7 @@ class Training:
 
     @property
     def network(self) -> nn.Module:
-        """What the run is for: the average of the weights where there is one."""
+        """The network that the run makes: the average of the weights where there is one."""
         return self.job.student if self.average is None else self.average.module
 
     def _steps_per_epoch(self) -> int:
@@ -124,7 +124,7 @@ class Training:
         return len(pool) // self.size
 
     def identity(self) -> dict[str, dict[str, Any]]:
-        """What must be the same for a run to go on."""
+        """Settings and checksums that must be the same for a run to go on."""
         pool = self.job.pool
         teacher = self.job.teacher
         return {
@@ -137,7 +137,7 @@ class Training:
         }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        """All that a resume needs, as tensors and plain data."""
+        """State for a resume, as tensors and plain data."""
         return {
             **self.identity(),
             "step": self.step,
@@ -165,7 +165,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint, where there is a place for it; rank 0 does."""
         if self.job.output is not None and self.fabric.is_global_zero:
-            checkpoint.write(checkpoint.path_in(self.job.output), self.state())
+            checkpoint.write_checkpoint(checkpoint.path_in(self.job.output), self.state())
 
     def go(self, journal: Journal) -> bool:
         """Do the steps that are left; whether it was stopped before the last."""
@@ -201,7 +201,7 @@ class Training:
         return self._is_last() or self.step % self.per_epoch == 0
 
     def _parts(self) -> Iterator[Part]:
-        """What this process works off, from the present step on."""
+        """This process's parts of the batches, from the present step on."""
         chosen, rank, ranks = self.job.settings, self.fabric.global_rank, self.fabric.world_size
         shares = chosen.accumulate * ranks
         order: list[int] = []

@@ -30,7 +30,7 @@ OPTIMIZERS: dict[str, Callable[[Groups, FinetuneSettings], torch.optim.Optimizer
     ),
     "adamw": lambda groups, chosen: torch.optim.AdamW(groups, chosen.rate),
 }
-"""What makes each optimizer; a new one is one more entry."""
+"""Constructor of each optimizer; a new one is one more entry."""
 
 
 def rate_at(step: int, total: int, settings: FinetuneSettings) -> float:

@@ -1,4 +1,4 @@
-"""What a tuning did, as data."""
+"""Result of a tuning, as data."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LogRow:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What `finetune` did.
+    """Result of `finetune`.
 
     Attributes:
         model: The tuned network: a copy, in the mode and on the device of the one that was given.

@@ -157,7 +157,7 @@ def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
     path = checkpoint.path_in(output)
     if kind_of(path) != "file":
         return None
-    found = checkpoint.read(path)
+    found = checkpoint.read_checkpoint(path)
     if resume:
         return found
     if found["step"] < found["total"]:
@@ -176,7 +176,7 @@ def _choose_losses(
     recipe: Recipe,
     chosen: FinetuneSettings,
 ) -> tuple[tuple[str, ...], tuple[Point, ...], tuple[str, ...]]:
-    """What the student can learn from: names of the losses, points, notes."""
+    """Names of the losses that can be used, points of comparison, notes."""
     if teacher is None and not pool.labelled:
         raise DataError(
             "There is nothing to learn from: the data has no labels and there is no teacher; give "
@@ -222,7 +222,7 @@ def _sample(student: nn.Module, size: tuple[int, ...]) -> torch.Tensor:
 
 @torch.no_grad()
 def _outputs_of(network: nn.Module, sample: torch.Tensor, name: str) -> int:
-    """How many classes a network has; raises where it can't take such images."""
+    """Number of a network's classes; raises where it can't take such images."""
     device = next((p.device for p in network.parameters()), sample.device)
     way_out = "input_size, or another teacher"
     with eval_mode(network):

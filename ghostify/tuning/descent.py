@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ghostify.distributed import average_gradients, sum_over_processes, take_from_first
 from ghostify.tuning.schedules import ramp_then_cosine
 
-WARM_UP, FIRST = 0.1, 0.1
+WARMUP, FIRST = 0.1, 0.1
 """Part of the budget in which the rate rises, and the part of the rate that it begins with."""
 
 MAX_NORM = 5.0
@@ -29,7 +29,7 @@ Tune = Callable[[list[nn.Parameter], Callable[[], Tensor]], int]
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a tuning may go on.
+    """Limits of a tuning.
 
     Attributes:
         steps: Most steps.
@@ -98,7 +98,7 @@ def descend(
         if spent >= 1:
             break
         done = max(steps / budget.steps, spent)
-        going.param_groups[0]["lr"] = rate * ramp_then_cosine(done, WARM_UP, 1.0, FIRST)
+        going.param_groups[0]["lr"] = rate * ramp_then_cosine(done, WARMUP, 1.0, FIRST)
         going.zero_grad()
         loss().backward()
         average_gradients(tuned)

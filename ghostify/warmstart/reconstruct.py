@@ -27,7 +27,7 @@ TEMPERATURE, ON_THE_WAY = 4.0, 30.0
 Progress = Callable[[str], None]
 
 View = Callable[[Tensor], list[Any]]
-"""What a network gives on the way to its output, and the output itself at the end."""
+"""Computes outputs of a network's parts, and its own output at the end."""
 
 
 def tune_part(
@@ -82,8 +82,8 @@ def tune_network(
     Batch norms use the statistics of the batch meanwhile, and learn them.
 
     Args:
-        taught: What the original gives.
-        made: What the network gives, tensor for tensor.
+        taught: Outputs of the original.
+        made: Outputs of the network, tensor for tensor.
         network: The network to tune.
         images: The calibration images.
         budget: Steps and seconds.
