@@ -64,7 +64,7 @@ def evaluate(
         result = train.evaluate(
             network, data, batch_size=batch_size, samples=samples, seed=seed, workers=workers,
             precision=precision, accelerator=accelerator, devices=devices, input_size=size,
-            said=step.note,
+            progress=step.note,
         )  # fmt: skip
     if first:
         write_report(result, json_file, markdown_file)

@@ -3,7 +3,7 @@
 from ghostify.data.images import DataError
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.evaluation import evaluate
-from ghostify.train.result import Finetuned, Row
+from ghostify.train.result import Finetuned, LogRow
 from ghostify.train.settings import FinetuneSettings
 from ghostify.train.tuning import finetune
 
@@ -12,7 +12,7 @@ __all__ = [
     "Evaluation",
     "FinetuneSettings",
     "Finetuned",
-    "Row",
+    "LogRow",
     "Share",
     "evaluate",
     "finetune",

@@ -1,4 +1,4 @@
-"""How many of some images a network classifies right, as data."""
+"""Accuracy of a network on labelled images, as data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True)
 class Share:
-    """How many of some images were right.
+    """Number of right images among all, with its confidence interval.
 
     Attributes:
         right: Their number.
@@ -49,7 +49,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Evaluation(Writable):
-    """How well a network classifies some images.
+    """Accuracy and loss of a network on some images.
 
     Attributes:
         top1: Images whose label has the highest score.

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from ghostify.train.result import Row
+from ghostify.train.result import LogRow
 
 SHOWN = 12
 """Rows of the live table: the last ones."""
@@ -24,7 +24,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+BOARD_COLUMNS: tuple[tuple[str, Callable[[LogRow], str]], ...] = (
     ("step", lambda row: f"{row.step}/{row.steps}"),
     ("epoch", lambda row: f"{row.epoch:.2f}"),
     ("loss", lambda row: f"{row.loss:.4f}"),
@@ -36,7 +36,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("images/s", lambda row: f"{row.images_per_second:.0f}"),
     ("left", lambda row: _clock(row.seconds_left)),
 )
-"""What is shown of a row; a new column is one more entry."""
+"""Columns of the live table and their text; a new one is one more entry."""
 
 
 class Board:
@@ -62,18 +62,18 @@ class Board:
     def _is_live(self) -> bool:
         return not self._quiet and self._console.is_terminal
 
-    def __call__(self, row: Row) -> None:
+    def __call__(self, row: LogRow) -> None:
         """Show a row."""
         if self._quiet:
             return
-        cells = [show(row) for _, show in COLUMNS]
+        cells = [show(row) for _, show in BOARD_COLUMNS]
         if not self._is_live:
-            named = zip((name for name, _ in COLUMNS), cells, strict=True)
+            named = zip((name for name, _ in BOARD_COLUMNS), cells, strict=True)
             line = "  ".join(f"{name} {cell}" for name, cell in named if cell)
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             return
         self._rows.append(cells)
-        table = Table(*[name for name, _ in COLUMNS], box=None, header_style="bold")
+        table = Table(*[name for name, _ in BOARD_COLUMNS], box=None, header_style="bold")
         for column in table.columns:
             column.justify = "right"
         for cells in self._rows[-SHOWN:]:

@@ -13,7 +13,7 @@ from torch import nn
 from ghostify.errors import GhostifyError, SettingsError, first_line
 from ghostify.files import drafts, reading
 
-FORMAT = "ghostify.checkpoint/1"
+CHECKPOINT_FORMAT = "ghostify.checkpoint/1"
 FOLDER = "training"
 """Inside the folder of a tuned network: checkpoint, metrics, events."""
 
@@ -23,11 +23,11 @@ class CheckpointError(GhostifyError):
 
 
 def path_in(output: Path) -> Path:
-    """Where the checkpoint of a run lies."""
+    """Path of a run's checkpoint."""
     return output / FOLDER / "checkpoint.pt"
 
 
-def write(path: Path, state: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint under another name and rename it: there is never half of one.
 
     Raises:
@@ -36,7 +36,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with drafts.written_whole(path) as draft, draft.open("wb") as stream:
-            torch.save({"format": FORMAT, **state}, stream)
+            torch.save({"format": CHECKPOINT_FORMAT, **state}, stream)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{path} can't be written ({first_line(error)}): give a folder with room that you may "
@@ -44,7 +44,7 @@ def write(path: Path, state: Mapping[str, Any]) -> None:
         ) from error
 
 
-def read(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; no code in it is run.
 
     Raises:
@@ -61,10 +61,10 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} can't be read ({first_line(error) or type(error).__name__}): start again, "
             "in another folder."
         ) from error
-    if found != FORMAT:
+    if found != CHECKPOINT_FORMAT:
         raise CheckpointError(
-            f"{path} has the format {found!r}, and this ghostify reads {FORMAT!r}: use the "
-            "ghostify that wrote it, or start again in another folder."
+            f"{path} has the format {found!r}, and this ghostify reads {CHECKPOINT_FORMAT!r}: use "
+            "the ghostify that wrote it, or start again in another folder."
         )
     return state
 

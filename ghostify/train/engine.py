@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-MOST = 4096
+MAX_DEVICES = 4096
 """Devices at most: each has a process."""
 
 
@@ -92,7 +92,7 @@ def _count(devices: int | str) -> int | str:
     """``"2"`` as 2; what is no number is the engine's to judge."""
     count = devices
     if isinstance(devices, str) and devices.isdecimal():
-        count = int(devices) if len(devices) < 10 else MOST + 1
-    if isinstance(count, int) and count > MOST:
-        raise SettingsError(f"devices={devices} makes no sense: give {MOST} at most.")
+        count = int(devices) if len(devices) < 10 else MAX_DEVICES + 1
+    if isinstance(count, int) and count > MAX_DEVICES:
+        raise SettingsError(f"devices={devices} makes no sense: give {MAX_DEVICES} at most.")
     return count

@@ -14,18 +14,18 @@ from ghostify.data.images import DataError, Recipe
 from ghostify.data.inputs import recipe_of
 from ghostify.data.pools import LoaderPool, Part, Pool
 from ghostify.data.sources import Data, held_out, open_pool
-from ghostify.errors import SettingsError, first_line
+from ghostify.errors import SettingsError
+from ghostify.nn.modes import eval_mode
 from ghostify.numerics.chance import permutation
-from ghostify.numerics.finite import non_finite
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.engine import combine, open_engine
-from ghostify.train.features import logits_of
+from ghostify.train.features import scores_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Said = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @keep_random_state()
@@ -43,7 +43,7 @@ def evaluate(
     input_size: tuple[int, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    said: Said = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Evaluation:
     """Classify labelled images and count what is right. The network is not changed.
 
@@ -61,7 +61,7 @@ def evaluate(
         input_size: ``(C, H, W)`` that image files are brought to; worked out where not given.
         mean: Of image files' channels; the network's configuration says it where this does not.
         std: Likewise.
-        said: Told what is done now.
+        progress: Told what is done now.
 
     Raises:
         DataError: The images can't be read, have no labels, or don't fit the network.
@@ -76,7 +76,7 @@ def evaluate(
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
         return measure(
-            fabric, fabric.to_device(model), pool, recipe, batch_size, samples, seed, said
+            fabric, fabric.to_device(model), pool, recipe, batch_size, samples, seed, progress
         )
     finally:
         model.to(device)
@@ -91,7 +91,7 @@ def measure(
     batch_size: int,
     samples: int | None,
     seed: int,
-    said: Said = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> Evaluation:
     """`evaluate` with what is open already; the network stays in the mode it has."""
     start = time.perf_counter()
@@ -99,9 +99,7 @@ def measure(
         raise DataError("The images have no labels to check: give a folder of class folders.")
     sums = torch.zeros(4, dtype=torch.float64)
     outputs = 0
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
+    with eval_mode(network):
         for images, labels in pool.batches(
             _parts(pool, batch_size, samples, seed, fabric.global_rank, fabric.world_size),
             seed,
@@ -112,7 +110,7 @@ def measure(
                 continue
             x = recipe.normalise(fabric.to_device(images))
             with fabric.autocast():
-                scores = _scores(network, x)
+                scores = scores_of(network, x)
             check_classes(pool, labels, scores.shape[1])
             wanted = fabric.to_device(labels)
             outputs = scores.shape[1]
@@ -122,32 +120,12 @@ def measure(
                 [float((ranks < 1).sum()), float((ranks < 5).sum()), float(loss), len(labels)],
                 dtype=torch.float64,
             )
-            said(f"evaluating, {int(sums[3])} images")
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+            progress(f"evaluating, {int(sums[3])} images")
     sums = combine(fabric, sums, "sum")
     right, right5, loss_sum, count = sums.tolist()
     n = round(count)
     share5 = Share(round(right5), n) if outputs > 5 else None
     return Evaluation(Share(round(right), n), share5, n, loss_sum / n, time.perf_counter() - start)
-
-
-def _scores(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """A network's class scores; raises where it can't take the images, or gives no numbers."""
-    size = "x".join(map(str, x.shape[1:]))
-    try:
-        scores = logits_of(network(x)).float()
-    except RuntimeError as error:
-        raise DataError(
-            f"The network can't take images of {size} ({first_line(error).rstrip('.')}): give "
-            "images as its forward takes them, or input_size."
-        ) from error
-    if non_finite([("scores", scores)]):
-        bad = non_finite(network.state_dict().items())
-        why = f"its {bad[0]!r} holds values that are not finite" if bad else "they overflow"
-        raise DataError(f"The network's class scores are not finite ({why}): give a trained one.")
-    return scores
 
 
 def _ranks(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

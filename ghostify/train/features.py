@@ -1,4 +1,4 @@
-"""Where student and teacher can be compared on the way to their outputs, and what they give there.
+"""Feature maps of student and teacher at the points where both can be compared.
 
 The points of C-Ghost are the ends of the segments that hold converted layers; those of G-Ghost the
 ends of the rebuilt stages. They are read by hooks: the networks run as they always do.
@@ -13,10 +13,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from ghostify.errors import GhostifyError, ModelError
+from ghostify.data.images import DataError
+from ghostify.errors import GhostifyError, ModelError, first_line
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.g_ghost import GGhostStage
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.nn.modes import eval_mode
+from ghostify.numerics.finite import non_finite
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
 from ghostify.saving.history import provenance_of
@@ -81,12 +84,8 @@ def _segment_ends(student: nn.Module, teacher: nn.Module) -> Iterator[Point]:
     def is_ghost(name: str) -> bool:
         return isinstance(_module(student, name), GhostConv2d | GhostLinear)
 
-    modes = {module: module.training for module in teacher.modules()}
-    try:
-        segments = split(teacher.eval(), is_ghost)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with eval_mode(teacher):
+        segments = split(teacher, is_ghost)
     for segment in segments[:-1]:  # the last one's end is the output
         ghosts = [name for name in segment.layers if is_ghost(name)]
         if ghosts:
@@ -189,28 +188,57 @@ def logits_of(output: Any) -> Tensor:
     return found
 
 
+def scores_of(
+    network: nn.Module,
+    x: Tensor,
+    name: str = "network",
+    way_out: str = "images as its forward takes them, or input_size",
+    error: type[GhostifyError] = DataError,
+) -> Tensor:
+    """A network's class scores ``(N, classes)`` for images.
+
+    Args:
+        network: In eval mode.
+        x: The images, ``(N, C, H, W)``.
+        name: What errors call the network.
+        way_out: What to give where it can't take the images.
+        error: What is raised.
+
+    Raises:
+        GhostifyError: It can't take the images, or its scores are not finite.
+    """
+    try:
+        scores = logits_of(network(x)).float()
+    except RuntimeError as reason:
+        size = "x".join(map(str, x.shape[1:]))
+        raise error(
+            f"The {name} can't take images of {size} ({first_line(reason).rstrip('.')}): give "
+            f"{way_out}."
+        ) from reason
+    if non_finite([("scores", scores)]):
+        bad = non_finite(network.state_dict().items())
+        why = f"its {bad[0]!r} holds values that are not finite" if bad else "they overflow"
+        raise error(f"The {name}'s class scores are not finite ({why}): give a trained network.")
+    return scores
+
+
 @torch.no_grad()
 def agreeing(
     points: Sequence[Point], student: nn.Module, teacher: nn.Module, images: Tensor
 ) -> tuple[Point, ...]:
     """The points at which both networks give tensors of one shape on some images."""
-    good = []
-    modes = [{m: m.training for m in network.modules()} for network in (student, teacher)]
-    seen: list[list[Any]] = []
-    for network, names in ((student, [p.student for p in points]),
-                           (teacher, [p.teacher for p in points])):  # fmt: skip
-        watched = Observed(
-            network.eval(), [(n, p.side) for n, p in zip(names, points, strict=True)]
-        )
-        try:
-            network(images)
-            seen.append(list(watched._seen))
-        finally:
-            watched.release()
-    for known in modes:
-        for module, mode in known.items():
-            module.training = mode
-    for point, made, wanted in zip(points, *seen, strict=True):
-        if made is not None and wanted is not None and made.shape == wanted.shape:
-            good.append(point)
-    return tuple(good)
+    seen: list[list[Tensor | None]] = []
+    places = ([(p.student, p.side) for p in points], [(p.teacher, p.side) for p in points])
+    with eval_mode(student, teacher):
+        for network, sides in zip((student, teacher), places, strict=True):
+            watched = Observed(network, sides)
+            try:
+                network(images)
+                seen.append(list(watched._seen))
+            finally:
+                watched.release()
+    return tuple(
+        point
+        for point, made, wanted in zip(points, *seen, strict=True)
+        if made is not None and wanted is not None and made.shape == wanted.shape
+    )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ghostify.files import explained, kind_of, make_folder, read_text, write_text
-from ghostify.train.result import Row
+from ghostify.train.result import LogRow
 
-COLUMNS = (
+METRICS = (
     "step", "epoch", "lr", "loss", "ce", "kd", "features", "images_per_second",
     "val_top1", "val_top5", "val_loss",
 )  # fmt: skip
@@ -32,7 +32,7 @@ class Journal:
         make_folder(folder)
         self._file = folder / "metrics.csv"
         kept = _rows_until(self._file, step) if step else []
-        text = "\n".join(",".join(row) for row in [list(COLUMNS), *kept])
+        text = "\n".join(",".join(row) for row in [list(METRICS), *kept])
         write_text(self._file, text + "\n")
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -42,12 +42,7 @@ class Journal:
                     old.unlink()
             self._events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
-    @property
-    def has_events(self) -> bool:
-        """Whether TensorBoard is there to write for."""
-        return self._events is not None
-
-    def write(self, row: Row) -> None:
+    def write(self, row: LogRow) -> None:
         """Add a row."""
         if self._file is None:
             return
@@ -55,10 +50,10 @@ class Journal:
         with explained(self._file):
             with self._file.open("a", newline="", encoding="utf-8") as stream:
                 csv.writer(stream, lineterminator="\n").writerow(
-                    ["" if values[name] is None else _short(values[name]) for name in COLUMNS]
+                    ["" if values[name] is None else _short(values[name]) for name in METRICS]
                 )
             if self._events is not None:
-                for name in COLUMNS[1:]:
+                for name in METRICS[1:]:
                     if values[name] is not None:
                         self._events.add_scalar(name, values[name], row.step)
 
@@ -69,11 +64,11 @@ class Journal:
                 self._events.close()
 
 
-def _values(row: Row) -> dict[str, Any]:
+def _values(row: LogRow) -> dict[str, Any]:
     found = row.validation
     five = None if found is None or found.top5 is None else found.top5.percent
     return {
-        **{name: getattr(row, name) for name in COLUMNS[:8]},
+        **{name: getattr(row, name) for name in METRICS[:8]},
         "val_top1": None if found is None else found.top1.percent,
         "val_top5": five,
         "val_loss": None if found is None else found.loss,
@@ -89,4 +84,4 @@ def _rows_until(file: Path, step: int) -> list[list[str]]:
         return []
     text = read_text(file, "start again, in another folder")
     rows = list(csv.reader(text.splitlines()))[1:]
-    return [r for r in rows if len(r) == len(COLUMNS) and r[0].isdecimal() and int(r[0]) <= step]
+    return [r for r in rows if len(r) == len(METRICS) and r[0].isdecimal() and int(r[0]) <= step]

@@ -26,22 +26,24 @@ from ghostify.train.evaluation import check_classes, measure
 from ghostify.train.features import Observed, Point
 from ghostify.train.interrupts import Interrupts
 from ghostify.train.journal import Journal
-from ghostify.train.losses import Losses, Weights, distillation, feature_difference, weights_at
+from ghostify.train.losses import Losses, LossWeights, weights_at
 from ghostify.train.meter import Meter
-from ghostify.train.norms import GlobalNorms, set_mode
 from ghostify.train.optimize import make_average, make_optimizer, rate_at
-from ghostify.train.result import Row
+from ghostify.train.result import LogRow
 from ghostify.train.settings import FinetuneSettings
+from ghostify.tuning.global_norms import GlobalNorms
+from ghostify.tuning.losses import difference, distillation
+from ghostify.tuning.norms import train_mode
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-Told = Callable[[Row], None]
+Told = Callable[[LogRow], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a run needs.
+    """Networks, data and settings of a run.
 
     Attributes:
         student: What is tuned, in place.
@@ -70,7 +72,7 @@ class Job:
     told: Told
 
 
-class Run:
+class Training:
     """A run and its state: weights, their average, optimizer, scaler, and the number of steps.
 
     Order and chance follow from the seed and the step, so this is all that a resume needs.
@@ -84,7 +86,7 @@ class Run:
         self.total = chosen.total_steps(self.per_epoch)
         self.step = 0
         self.validation: Evaluation | None = None
-        self.last: Row | None = None
+        self.last: LogRow | None = None
         if chosen.channels_last:
             job.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = make_average(job.student, chosen.ema)
@@ -101,7 +103,7 @@ class Run:
 
     @property
     def network(self) -> nn.Module:
-        """What the run is for: the average of the weights where there is one."""
+        """The network that the run makes: the average of the weights where there is one."""
         return self.job.student if self.average is None else self.average.module
 
     def _steps_per_epoch(self) -> int:
@@ -122,7 +124,7 @@ class Run:
         return len(pool) // self.size
 
     def identity(self) -> dict[str, dict[str, Any]]:
-        """What must be the same for a run to go on."""
+        """Settings and checksums that must be the same for a run to go on."""
         pool = self.job.pool
         teacher = self.job.teacher
         return {
@@ -135,7 +137,7 @@ class Run:
         }  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        """All that a resume needs, as tensors and plain data."""
+        """State for a resume, as tensors and plain data."""
         return {
             **self.identity(),
             "step": self.step,
@@ -163,12 +165,12 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint, where there is a place for it; rank 0 does."""
         if self.job.output is not None and self.fabric.is_global_zero:
-            checkpoint.write(checkpoint.path_in(self.job.output), self.state())
+            checkpoint.write_checkpoint(checkpoint.path_in(self.job.output), self.state())
 
     def go(self, journal: Journal) -> bool:
         """Do the steps that are left; whether it was stopped before the last."""
         chosen = self.job.settings
-        set_mode(self.job.student, self.job.exceptions, chosen.norms == "frozen")
+        train_mode(self.job.student, self.job.exceptions, chosen.norms == "frozen")
         meter = Meter(self.mean)
         batches = self.job.pool.batches(self._parts(), chosen.seed, chosen.augment)
         saved = time.monotonic()
@@ -199,7 +201,7 @@ class Run:
         return self._is_last() or self.step % self.per_epoch == 0
 
     def _parts(self) -> Iterator[Part]:
-        """What this process works off, from the present step on."""
+        """This process's parts of the batches, from the present step on."""
         chosen, rank, ranks = self.job.settings, self.fabric.global_rank, self.fabric.world_size
         shares = chosen.accumulate * ranks
         order: list[int] = []
@@ -215,7 +217,7 @@ class Run:
                 cut = slice(share * self.size // shares, (share + 1) * self.size // shares)
                 yield Part(epoch, place, batch[cut], (share, shares))
 
-    def _do_step(self, batches: Iterator[Batch], weights: Weights) -> Losses:
+    def _do_step(self, batches: Iterator[Batch], weights: LossWeights) -> Losses:
         chosen, fabric = self.job.settings, self.fabric
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.total, chosen)
@@ -259,7 +261,7 @@ class Run:
             if "kd" in job.losses:
                 kd = distillation(logits, told, chosen.temperature)
             if "features" in job.losses:
-                features = feature_difference(made, taught, self.mean)
+                features = difference(made, taught, self.mean)
         return Losses(ce, kd, features)
 
     def mean(self, value: Tensor) -> Tensor:

@@ -1,25 +1,21 @@
-"""The losses of a step: distillation of logits and features, cross-entropy with labels."""
+"""The losses of a step and their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ghostify.train.settings import FinetuneSettings
 
 NAMES = ("ce", "kd", "features")
 
-Weights = Mapping[str, float]
-
-Reduce = Callable[[Tensor], Tensor]
-"""The mean of a tensor over all processes."""
+LossWeights = Mapping[str, float]
 
 
-def weights_at(step: int, total: int, settings: FinetuneSettings) -> Weights:
+def weights_at(step: int, total: int, settings: FinetuneSettings) -> LossWeights:
     """The weights of the losses at a step; that of the features falls to zero.
 
     At first, features tell each layer what it should do, which is most of what few steps reach. In
@@ -32,38 +28,6 @@ def weights_at(step: int, total: int, settings: FinetuneSettings) -> Weights:
     """
     fixed = {name: getattr(settings, name) or 0.0 for name in NAMES}
     return fixed | {"features": settings.features * (total - step) / total}
-
-
-def distillation(made: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-    """Hinton et al.'s: divergence of the softened class scores, times the temperature squared.
-
-    Args:
-        made: The student's logits, ``(N, classes)``.
-        wanted: The teacher's.
-        temperature: By which both are divided.
-
-    Example:
-        >>> logits = torch.tensor([[1.0, 2.0]])
-        >>> float(distillation(logits, logits, 4.0))
-        0.0
-    """
-    student = F.log_softmax(made.float() / temperature, dim=1)
-    teacher = F.log_softmax(wanted.float() / temperature, dim=1)
-    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
-
-
-def feature_difference(made: Sequence[Tensor], wanted: Sequence[Tensor], reduce: Reduce) -> Tensor:
-    """Energy of the difference as a part of the wanted energy, the mean over all points.
-
-    Args:
-        made: The student's features.
-        wanted: The teacher's, of the same shapes.
-        reduce: The mean over all processes, for the wanted energy.
-    """
-    energy = reduce(torch.stack([b.float().square().mean() for b in wanted])).clamp_min(1e-12)
-    parts = [(a.float() - b.float()).square().mean() for a, b in zip(made, wanted, strict=True)]
-    return (torch.stack(parts) / energy).mean()
 
 
 @dataclass(frozen=True)
@@ -80,7 +44,7 @@ class Losses:
     kd: Tensor | None
     features: Tensor | None
 
-    def total(self, weights: Weights) -> Tensor:
+    def total(self, weights: LossWeights) -> Tensor:
         """Their weighted sum."""
         parts = [(getattr(self, name), weights[name]) for name in NAMES]
         return torch.stack([part * weight for part, weight in parts if part is not None]).sum()

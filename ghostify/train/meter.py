@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ghostify.train.accuracy import Evaluation
-from ghostify.train.losses import NAMES, Losses, Reduce, Weights
-from ghostify.train.result import Row
+from ghostify.train.losses import NAMES, Losses, LossWeights
+from ghostify.train.result import LogRow
+from ghostify.tuning.losses import Reduce
 
 
 class Meter:
@@ -31,7 +32,7 @@ class Meter:
         """Leave some seconds out."""
         self._paused += seconds
 
-    def add(self, losses: Losses, weights: Weights) -> None:
+    def add(self, losses: Losses, weights: LossWeights) -> None:
         """Add a step, whose losses had these weights."""
         values = {name: getattr(losses, name) for name in NAMES}
         for name, value in {"loss": losses.total(weights), **values}.items():
@@ -48,13 +49,13 @@ class Meter:
         per_epoch: int,
         lr: float,
         validation: Evaluation | None,
-    ) -> Row:
+    ) -> LogRow:
         """The means over all processes; a new count begins."""
         means = self._reduce(torch.stack(list(self._sums.values())) / self._count).tolist()
         known = dict(zip(self._sums, means, strict=True))
         speed = self._count / max(time.perf_counter() - self._start - self._paused, 1e-9)
         self._reset()
-        return Row(
+        return LogRow(
             step=step,
             steps=steps,
             epoch=step / per_epoch,

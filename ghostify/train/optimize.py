@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ghostify.train.settings import FinetuneSettings
+from ghostify.tuning.schedules import ramp_then_cosine
 
 
 def make_optimizer(network: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
@@ -30,7 +30,7 @@ OPTIMIZERS: dict[str, Callable[[Groups, FinetuneSettings], torch.optim.Optimizer
     ),
     "adamw": lambda groups, chosen: torch.optim.AdamW(groups, chosen.rate),
 }
-"""What makes each optimizer; a new one is one more entry."""
+"""Constructor of each optimizer; a new one is one more entry."""
 
 
 def rate_at(step: int, total: int, settings: FinetuneSettings) -> float:
@@ -42,9 +42,8 @@ def rate_at(step: int, total: int, settings: FinetuneSettings) -> float:
         [0.5, 1.0, 1.0, 0.5, 0.04]
     """
     ramp = round(settings.warmup * total)
-    if step < ramp:
-        return settings.rate * (step + 1) / ramp
-    return settings.rate * 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(total - ramp, 1)))
+    # While it rises, a step has the rate of its end: the first one does something too.
+    return settings.rate * ramp_then_cosine(step + (step < ramp), ramp, total)
 
 
 def make_average(network: nn.Module, decay: float) -> AveragedModel | None:

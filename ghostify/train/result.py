@@ -1,4 +1,4 @@
-"""The result of a tuning, and the lines of its log, as data."""
+"""Result of a tuning, as data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ghostify.train.settings import FinetuneSettings
 
 
 @dataclass(frozen=True)
-class Row:
+class LogRow:
     """A line of the log: means over the steps since the last one.
 
     Attributes:
@@ -44,7 +44,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Finetuned(Printable):
-    """The result of `finetune`: the tuned network, and how it was tuned.
+    """Result of `finetune`: the tuned network, and how it was tuned.
 
     Attributes:
         model: The tuned network: a copy, in the mode and on the device of the one that was given.
@@ -67,7 +67,7 @@ class Finetuned(Printable):
     total_steps: int
     losses: tuple[str, ...]
     points: tuple[str, ...]
-    last: Row | None
+    last: LogRow | None
     validation: Evaluation | None
     images: int
     seconds: float

@@ -1,4 +1,4 @@
-"""How a network is tuned, as data."""
+"""Settings of a tuning, as data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATES: dict[str, float] = {"sgd": 0.04, "adamw": 2e-3}
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How `finetune` tunes.
+    """Settings of `finetune`.
 
     Attributes:
         epochs: Passes over the data; 10 where no steps are given either.

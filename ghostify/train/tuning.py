@@ -14,18 +14,18 @@ from ghostify.data.images import DataError, Recipe
 from ghostify.data.inputs import recipe_of
 from ghostify.data.pools import Pool
 from ghostify.data.sources import Data, open_pool, split_folder
-from ghostify.errors import ModelError, SettingsError, first_line, nearest
+from ghostify.errors import ModelError, SettingsError, nearest
 from ghostify.files import kind_of
 from ghostify.graph.shadow import copy_network
-from ghostify.numerics.finite import non_finite
+from ghostify.nn.modes import eval_mode
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.engine import open_engine
 from ghostify.train.evaluation import check_classes
-from ghostify.train.features import Point, agreeing, find_points, logits_of
+from ghostify.train.features import Point, agreeing, find_points, scores_of
 from ghostify.train.journal import Journal
-from ghostify.train.loop import Job, Run, Told
+from ghostify.train.loop import Job, Told, Training
 from ghostify.train.result import Finetuned
 from ghostify.train.settings import FinetuneSettings
 
@@ -109,7 +109,7 @@ def finetune(
         tuned, None if teacher is None else copy_network(teacher).eval(), points, losses, pool,
         val_pool, recipe, chosen, target, exceptions, progress or (lambda _: None),
     )  # fmt: skip
-    run = Run(job, fabric)
+    run = Training(job, fabric)
     if found is not None:
         checkpoint.check_same(checkpoint.path_in(target), found, run.identity())  # type: ignore[arg-type]
         run.restore(found)
@@ -157,7 +157,7 @@ def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
     path = checkpoint.path_in(output)
     if kind_of(path) != "file":
         return None
-    found = checkpoint.read(path)
+    found = checkpoint.read_checkpoint(path)
     if resume:
         return found
     if found["step"] < found["total"]:
@@ -176,7 +176,7 @@ def _choose_losses(
     recipe: Recipe,
     chosen: FinetuneSettings,
 ) -> tuple[tuple[str, ...], tuple[Point, ...], tuple[str, ...]]:
-    """What the student can learn from: names of the losses, points, notes."""
+    """Names of the losses that can be used, points of comparison, notes."""
     if teacher is None and not pool.labelled:
         raise DataError(
             "There is nothing to learn from: the data has no labels and there is no teacher; give "
@@ -222,27 +222,11 @@ def _sample(student: nn.Module, size: tuple[int, ...]) -> torch.Tensor:
 
 @torch.no_grad()
 def _outputs_of(network: nn.Module, sample: torch.Tensor, name: str) -> int:
-    """How many classes a network has; raises where it can't take such images."""
-    modes = {module: module.training for module in network.modules()}
+    """Number of a network's classes; raises where it can't take such images."""
     device = next((p.device for p in network.parameters()), sample.device)
-    try:
-        logits = logits_of(network.eval()(sample.to(device)))
-        if non_finite([("scores", logits)]):
-            bad = non_finite(network.state_dict().items())
-            why = f"its {bad[0]!r} holds values that are not finite" if bad else "they overflow"
-            raise ModelError(
-                f"The {name}'s class scores are not finite ({why}): give a trained network."
-            )
-        return logits.shape[1]
-    except RuntimeError as error:
-        size = "x".join(map(str, sample.shape[1:]))
-        raise ModelError(
-            f"The {name} can't take images of {size} ({first_line(error).rstrip('.')}): give "
-            "input_size, or another teacher."
-        ) from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    way_out = "input_size, or another teacher"
+    with eval_mode(network):
+        return scores_of(network, sample.to(device), name, way_out, ModelError).shape[1]
 
 
 def _check_val(pool: Pool, val: Pool | None) -> None:

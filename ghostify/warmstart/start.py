@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import dropwhile
 from typing import Any
 
@@ -21,9 +21,12 @@ from ghostify.graph.inputs import dtype_of
 from ghostify.graph.segments import Segment, split
 from ghostify.graph.shadow import copy_network
 from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.modes import eval_mode
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, provenance_of
 from ghostify.settings import Calibration
+from ghostify.tuning.descent import Budget
+from ghostify.tuning.norms import norms_take_statistics
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
@@ -37,13 +40,11 @@ from ghostify.warmstart.g_ghost.stages import (
     outputs_of,
     tune_stage,
 )
-from ghostify.warmstart.norms import norms_take_statistics
 from ghostify.warmstart.reconstruct import (
-    Budget,
     View,
     outputs_along,
-    tune_block,
     tune_network,
+    tune_part,
 )
 from ghostify.warmstart.result import LayerFit, WarmStart
 
@@ -89,22 +90,10 @@ def warm_start_(
     """
     began = time.perf_counter()
     teacher = copy_network(original).eval()
-    with _quiet(converted), keep_random_state(calibration.seed):
+    with eval_mode(converted), keep_random_state(calibration.seed):
         run = _Run(converted, teacher, calibration, said)
         result = run.without_data() if calibration.is_data_free else run.with_images(input_size)
     return replace(result, seconds=time.perf_counter() - began)
-
-
-@contextmanager
-def _quiet(network: nn.Module) -> Iterator[None]:
-    """Eval mode, and afterwards each module's own mode again."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 class _Run:
@@ -201,7 +190,11 @@ class _Run:
                 start = time.perf_counter()
                 size = min(batch, 32)
                 budget = Budget(chosen.block_steps, share)
-                self.block_steps += tune_block(feed, targets, budget, size, chosen.seed)
+                self.block_steps += tune_part(
+                    [self.converted.get_submodule(name) for name in segment.layers],
+                    partial(segment.run, self.converted),
+                    after, targets, budget, size, chosen.seed,
+                )  # fmt: skip
                 left -= time.perf_counter() - start
             with norms_take_statistics(self.converted):
                 after = _pass(segment, self.converted, after, batch, keep=not is_last)

@@ -9,14 +9,14 @@ from rich.console import Console
 
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.board import Board
-from ghostify.train.result import Row
+from ghostify.train.result import LogRow
 
 
-def row(step: int, validation: Evaluation | None = None) -> Row:
-    return Row(step, 40, step / 10, 0.01, 1.25, 2.5, None, 0.5, 100.0, 3725.0, validation)
+def row(step: int, validation: Evaluation | None = None) -> LogRow:
+    return LogRow(step, 40, step / 10, 0.01, 1.25, 2.5, None, 0.5, 100.0, 3725.0, validation)
 
 
-def shown(terminal: bool, quiet: bool, rows: list[Row]) -> str:
+def shown(terminal: bool, quiet: bool, rows: list[LogRow]) -> str:
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, width=120)
     with Board(quiet, console) as board:

@@ -13,7 +13,7 @@ SCRIPT = """
 import os, sys, torch, ghostify
 import torch.distributed as dist
 from torch import nn
-from ghostify.train.norms import GlobalNorms
+from ghostify.tuning.global_norms import GlobalNorms
 
 def tune():
     torch.manual_seed(0)

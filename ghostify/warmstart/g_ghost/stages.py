@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -23,18 +22,12 @@ from ghostify.settings import GGhost
 from ghostify.thinning.channel_propagation import layers_inside
 from ghostify.thinning.slicers import NotScalable
 from ghostify.thinning.thin import ThinRecipe, build
+from ghostify.tuning.descent import Budget
 from ghostify.warmstart.fit.statistics import Moments, Window, places
 from ghostify.warmstart.g_ghost.channels import keep_inside, worst_explained
 from ghostify.warmstart.g_ghost.mixing import ROWS, Views, fit_ghosts
 from ghostify.warmstart.g_ghost.thin import BlockPair, Flow, refit
-from ghostify.warmstart.reconstruct import (
-    BLOCK_RATE,
-    Budget,
-    descend,
-    difference,
-    draw,
-    improve,
-)
+from ghostify.warmstart.reconstruct import tune_part
 from ghostify.warmstart.result import LayerFit
 
 
@@ -143,18 +136,8 @@ def tune_stage(
         targets = _inputs_of(subject.start, original, images, batch)
         for block in subject.blocks:
             targets = _each(block, targets, batch)
-    generator = torch.Generator().manual_seed(seed)
-
-    def loss() -> Tensor:
-        rows = draw(len(targets), size, generator)
-        return difference(subject.stage(given.take(rows)), targets.take(rows))
-
-    def errors() -> Iterator[Tensor]:
-        batches = zip(given.batches(size), targets.batches(size), strict=True)
-        return (difference(subject.stage(x), y) for x, y in batches)
-
     left = replace(budget, seconds=budget.seconds - (time.perf_counter() - start))
-    return improve([subject.stage], loss, errors, partial(descend, budget=left, rate=BLOCK_RATE))
+    return tune_part([subject.stage], subject.stage, given, targets, left, size, seed)
 
 
 class _StageFit:

@@ -1,13 +1,8 @@
-"""Batch norms after a fit: statistics that are true of what they get now, the outputs unchanged.
-
-Fitted maps have less variance than the original's, by what the fit leaves unexplained. A norm that
-keeps the original's statistics does right by them; in training, where it uses those of the batch,
-it would blow them up, and what the fit has reached would be gone before the first step.
-"""
+"""Batch norms of networks that are fitted and tuned: their mode, and their statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,12 +10,52 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghostify.distributed import sum_over_processes
+from ghostify.distributed import processes, sum_over_processes
+
+
+def train_mode(network: nn.Module, exceptions: Iterable[str], frozen_norms: bool) -> None:
+    """Put a network into train mode, but for the modules that stay in eval mode.
+
+    Args:
+        network: The network.
+        exceptions: Names of modules that stay in eval mode.
+        frozen_norms: Whether all batch norms do.
+    """
+    network.train()
+    stay = set(exceptions)
+    for name, module in network.named_modules():
+        if name in stay or (frozen_norms and isinstance(module, _BatchNorm)):
+            module.training = False
+
+
+@contextmanager
+def norms_learn(network: nn.Module) -> Iterator[None]:
+    """Put batch norms into train mode; afterwards all processes have the mean of their statistics.
+
+    Args:
+        network: In eval mode.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.eval()
+    statistics = [b for norm in norms for b in norm.buffers() if b.dtype.is_floating_point]
+    sum_over_processes(*statistics)
+    for tensor in statistics:
+        tensor.div_(processes()[1])
 
 
 @contextmanager
 def norms_take_statistics(network: nn.Module) -> Iterator[None]:
-    """At the end, batch norms have the statistics of what they got inside.
+    """Give batch norms the statistics of their inputs inside, and leave the outputs unchanged.
+
+    Fitted maps have less variance than the original's, by what the fit leaves unexplained. A norm
+    that keeps the original's statistics does right by them; in training, where it uses those of the
+    batch, it would blow them up, and what the fit has reached would be gone before the first step.
 
     Scale and shift make up for it: outputs in eval mode stay what they were, and those in train
     mode come close to them. Norms that got nothing, or have no scale and shift, stay as they are.
@@ -51,7 +86,7 @@ def _can_adapt(module: nn.Module) -> bool:
 
 
 class _Watched:
-    """A norm and, of each channel, three sums: gap to its running mean, that squared, and 1."""
+    """Batch norm and three sums for each channel: gap to its running mean, that squared, and 1."""
 
     def __init__(self, norm: nn.Module) -> None:
         assert isinstance(norm, _BatchNorm)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.warmstart.norms import norms_take_statistics
+from ghostify.tuning.norms import norms_take_statistics
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

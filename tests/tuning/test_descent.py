@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ghostify.warmstart.reconstruct import Budget, Tune, descend, improve
+from ghostify.tuning.descent import Budget, Tune, descend, improve
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 
@@ -38,7 +37,7 @@ class GlobalNorms(TorchFunctionMode):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of a tensor over all processes; each one's gradient is the sum of all gradients."""
+    """Sum of a tensor over all processes; each one's gradient is the sum of all gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -90,17 +89,3 @@ def _batch_norm(
     if bias is not None:
         out = out + bias.view(shape)
     return out.to(input.dtype)
-
-
-def set_mode(network: nn.Module, exceptions: list[str], frozen: bool) -> None:
-    """Train mode, but for the modules that stay in eval mode.
-
-    Args:
-        network: The network.
-        exceptions: Names of modules that stay in eval mode.
-        frozen: Whether all batch norms do.
-    """
-    network.train()
-    for name, module in network.named_modules():
-        if name in exceptions or (frozen and isinstance(module, _BatchNorm)):
-            module.training = False

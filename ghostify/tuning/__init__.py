@@ -1,0 +1,1 @@
+"""Building blocks of every tuning: losses, schedule, batch norms, gradient descent."""
