@@ -83,11 +83,12 @@ class Calibrated:
 
         Raises:
             SettingsError: The mode has no s, or no choice of s leaves so little.
-            CalibrationError: The images can't be read.
+            DataError: The images can't be read.
         """
         if self.target_macs is None:
             return settings, self
-        from ghostify.data.calibration import check_images, gather, preprocessing_of
+        from ghostify.data.calibration import check_images, gather
+        from ghostify.data.preparation import preparation_of
         from ghostify.warmstart.allocation.layers import choose_s
         from ghostify.warmstart.allocation.stages import choose_ratio
 
@@ -100,7 +101,7 @@ class Calibrated:
         is_folder = isinstance(self.calibration, str | Path)
         if is_folder:
             size = image_size(survey.count.inputs)
-            prepare = preprocessing_of(network, size, chosen.mean, chosen.std)
+            prepare = preparation_of(network, size, chosen.mean, chosen.std)
         self.said("reading calibration images")
         images = gather(self.calibration, chosen.samples, chosen.seed, prepare)
         check_images(copy.deepcopy(network).eval(), images)

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghostify.data.calibration import Source, batch_size, check_images, gather, preprocessing_of
+from ghostify.data.calibration import CalibrationImages, batch_size, check_images, gather
+from ghostify.data.preparation import preparation_of
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
@@ -98,7 +99,7 @@ class WarmStartSettings:
 def warm_start_(
     converted: nn.Module,
     original: nn.Module,
-    calibration: Source,
+    calibration: CalibrationImages,
     settings: WarmStartSettings | None = None,
     *,
     input_size: tuple[int, ...],
@@ -122,7 +123,7 @@ def warm_start_(
         How well each layer is explained, and what was done.
 
     Raises:
-        CalibrationError: The images can't be read.
+        DataError: The images can't be read.
     """
     settings = settings or WarmStartSettings()
     began = time.perf_counter()
@@ -187,19 +188,16 @@ class _Run:
         self.notes.append("data-free: the errors are for white inputs, not for real images")
         return self._result(0)
 
-    def with_images(self, calibration: Source, input_size: tuple[int, ...]) -> WarmStart:
+    def with_images(self, calibration: CalibrationImages, input_size: tuple[int, ...]) -> WarmStart:
         """From images."""
         chosen = self.settings
         from_files = isinstance(calibration, str) or hasattr(calibration, "__fspath__")
-        prepare = None
+        preparation = None
         if from_files:
-            prepare = preprocessing_of(self.teacher, input_size, chosen.mean, chosen.std)
-            if prepare.assumed:
-                self.notes.append(
-                    "normalisation assumed (ImageNet's mean and std): the network names none"
-                )
+            preparation = preparation_of(self.teacher, input_size, chosen.mean, chosen.std)
+            self.notes += preparation.notes
         self.said("reading calibration images")
-        images = gather(calibration, chosen.samples, chosen.seed, prepare)
+        images = gather(calibration, chosen.samples, chosen.seed, preparation)
         check_images(self.teacher, images)
         try:
             if self.stages:
