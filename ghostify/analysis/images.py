@@ -1,4 +1,4 @@
-"""What callers give as images to analyse, as batches that a network takes."""
+"""Batches of the images that a caller gives to analyse."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ImageFiles:
 
 
 def as_batches(images: Any, model: nn.Module, input_size: Sequence[int] | None) -> Iterable[Tensor]:
-    """What a caller may give as images, as batches that can be gone through more than once.
+    """Batches, which can be gone through more than once, of the images that a caller gives.
 
     Raises:
         GhostifyError: There is no image, or it can be gone through only once.

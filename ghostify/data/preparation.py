@@ -28,8 +28,7 @@ CROP_PCT = 0.875
 """Part of a resized image's side that a larger input takes, where the network names none."""
 
 SLENDER = 32
-"""Sides as 1 to this at most are resized whole: the ends of longer images would be cut off anyway.
-"""
+"""Longest aspect that is resized whole: the far ends of longer images are cut off before."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +148,11 @@ def preparation_of(
         (0.95, 'BICUBIC', True)
     """
     config = _configuration(model)
-    own = {"mean": config.get("mean"), "std": config.get("std")}
-    is_known = bool(own["mean"] and own["std"])
-    if not is_known:
-        own = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+    is_known = bool(config.get("mean") and config.get("std"))
+    own = config if is_known else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
     channels = size[0] if len(size) == 3 else 0
-    means = tuple(mean) if mean else _for_channels(own["mean"], channels)
-    stds = tuple(std) if std else _for_channels(own["std"], channels)
+    means = tuple(mean or _for_channels(own["mean"], channels))
+    stds = tuple(std or _for_channels(own["std"], channels))
     if channels not in (1, 3) or {len(means), len(stds)} != {channels}:
         raise DataError(
             f"Images for an input of {'x'.join(map(str, size))} can't be normalised with mean "
@@ -181,13 +178,10 @@ def pixels(image: Image.Image) -> Tensor:
 
 
 def _configuration(model: nn.Module) -> dict[str, Any]:
-    """What ``pretrained_cfg`` names, and of the rest what ``default_cfg`` does."""
-    merged: dict[str, Any] = {}
-    for name in ("default_cfg", "pretrained_cfg"):
-        found = getattr(model, name, None)
-        if isinstance(found, Mapping):
-            merged |= {key: value for key, value in found.items() if value is not None}
-    return merged
+    """The entries of ``pretrained_cfg``, and of ``default_cfg`` those that it does not have."""
+    found = [getattr(model, name, None) for name in ("default_cfg", "pretrained_cfg")]
+    known = [config for config in found if isinstance(config, Mapping)]
+    return {k: value for config in known for k, value in config.items() if value is not None}
 
 
 def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
