@@ -38,7 +38,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 import ghostify
-from ghostify.data.calibration import gather, preprocessing_of
+from ghostify.data.calibration import gather
+from ghostify.data.preparation import preparation_of
 
 GHOSTS = ("c-ghost", "g-ghost")
 METHODS = (*GHOSTS, "magnitude", "taylor", "original")
@@ -119,7 +120,7 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if weights is None:
         weights = options.data / f"{options.network.removesuffix('-cifar')}-cifar10.safetensors"
     network = ghostify.build(options.network, options.model_args, weights).eval()
-    prepare = preprocessing_of(network, (3, 32, 32))
+    prepare = preparation_of(network, (3, 32, 32))
     spool = gather(train, options.images, options.seed, prepare)
     images = torch.cat(list(spool.batches(256)))
     row = Row(options, test)

@@ -108,3 +108,19 @@ def small_net() -> nn.Module:
 def make_small_net() -> type[SmallNet]:
     """The class `SmallNet`."""
     return SmallNet
+
+
+@pytest.fixture
+def write_images() -> Callable[..., Path]:
+    """Writes a folder of class folders with images of noise."""
+
+    def write(folder: Path, classes: dict[str, int], size: tuple[int, int] = (16, 16)) -> Path:
+        chance = np.random.default_rng(0)
+        for name, count in classes.items():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            for number in range(count):
+                pixels = chance.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
+        return folder
+
+    return write

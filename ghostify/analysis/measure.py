@@ -317,9 +317,7 @@ def _notes(
     moments: dict[str, Moments],
     crossed: dict[tuple[str, str], CrossMoments],
 ) -> tuple[str, ...]:
-    notes = []
-    if isinstance(batches, ImageFiles) and batches.assumed:
-        notes.append("the network names no normalisation: ImageNet's was used")
+    notes = list(batches.preparation.notes) if isinstance(batches, ImageFiles) else []
     few = [name for name, found in moments.items() if found.count < ENOUGH * len(found.variance)]
     if few:
         notes.append(

@@ -2,89 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
+from ghostify.data.image_files import DataError, find_images
+from ghostify.data.items import describe, split_item
+from ghostify.data.preparation import Preparation, preparation_of
 from ghostify.data.spool import Spool
 from ghostify.distributed import processes
-from ghostify.errors import GhostifyError
-from ghostify.files import find_files, kind_of
-from ghostify.files import read_image as decode
 from ghostify.graph.failure import describe_error
+from ghostify.graph.inputs import dtype_of
 from ghostify.numerics.finite import check_pixels, non_finite
+from ghostify.settings import Calibration
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Source = str | Path | Tensor | Spool | Dataset | DataLoader | Iterable[Any]
-"""What calibration images may come from."""
-
-
-class CalibrationError(GhostifyError):
-    """Calibration images can't be read, or are none."""
+CalibrationImages = str | Path | Tensor | Spool | Dataset | DataLoader | Iterable[Any]
+"""Where calibration images may come from."""
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """How an image file becomes a network's input.
-
-    Attributes:
-        size: ``(C, H, W)``.
-        mean: Of each channel, images being in 0..1.
-        std: Of each channel.
-        assumed: Whether mean and std are ImageNet's because the network names none.
-    """
-
-    size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    assumed: bool = False
-
-
-def preprocessing_of(
-    model: nn.Module,
-    size: tuple[int, ...],
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-) -> Preprocessing:
-    """What the network's own configuration says, where the caller says nothing.
+def images_for(
+    network: nn.Module, calibration: Calibration, input_size: tuple[int, ...]
+) -> tuple[Spool, tuple[str, ...]]:
+    """A network's calibration images, read and checked, and what a reader must know of them.
 
     Args:
-        model: The network; its ``pretrained_cfg`` or ``default_cfg`` is read.
-        size: ``(C, H, W)`` of its input.
-        mean: In place of the configuration's.
-        std: In place of the configuration's.
+        network: In eval mode.
+        calibration: Where they come from, and how many are taken.
+        input_size: ``(C, H, W)`` that image files are brought to.
+
+    Raises:
+        DataError: They can't be read, or the network can't take them.
     """
-    configured = [
-        config
-        for name in ("pretrained_cfg", "default_cfg")
-        if isinstance(config := getattr(model, name, None), Mapping)
-    ]
-    known = next((c for c in configured if "mean" in c and "std" in c), None)
-    means = tuple(mean or (known["mean"] if known else IMAGENET_MEAN))
-    stds = tuple(std or (known["std"] if known else IMAGENET_STD))
-    if len(size) != 3 or {len(means), len(stds)} != {size[0]}:
-        raise CalibrationError(
-            f"Images for an input of {'x'.join(map(str, size))} can't be normalised with mean "
-            f"{list(means)} and std {list(stds)}: give tensors that are ready for the network."
-        )
-    assumed = known is None and (mean is None or std is None)
-    return Preprocessing((size[0], size[1], size[2]), means, stds, assumed)
+    preparation, notes = None, ()
+    if isinstance(calibration.images, str | os.PathLike):
+        preparation = preparation_of(network, input_size, calibration.mean, calibration.std)
+        notes = preparation.notes
+    dtype = dtype_of(network)
+    images = gather(calibration.images, calibration.samples, calibration.seed, preparation, dtype)
+    check_images(network, images)
+    return images, notes
 
 
 def gather(
-    source: Source,
+    source: CalibrationImages,
     samples: int,
     seed: int,
-    prepare: Preprocessing | None,
+    preparation: Preparation | None,
     dtype: torch.dtype = torch.float32,
 ) -> Spool:
     """At most ``samples`` images, ready for the network.
@@ -94,29 +64,29 @@ def gather(
             ``(N, C, H, W)``, a data set or a loader whose items are images or begin with one.
         samples: How many to take.
         seed: Of the choice.
-        prepare: For image files.
-        dtype: What the network takes.
+        preparation: For image files.
+        dtype: Floating-point type that the network takes.
 
     Raises:
-        CalibrationError: There are none, or they can't be read.
+        DataError: There are none, or they can't be read.
     """
     if isinstance(source, Spool):  # they have been gathered
         return source
     if samples < 1:
-        raise CalibrationError(f"calibration_samples={samples} makes no sense: give 1 or more.")
+        raise DataError(f"calibration_samples={samples} makes no sense: give 1 or more.")
     spool = Spool()
     shape: tuple[int, ...] | None = None
-    for number, (what, image) in enumerate(_take(source, samples, seed, prepare)):
-        check_pixels(image, what, CalibrationError)
+    for number, (what, image) in enumerate(_take(source, samples, seed, preparation)):
+        check_pixels(image, what, DataError)
         shape = tuple(image.shape) if shape is None else shape
         if tuple(image.shape) != shape:
-            raise CalibrationError(
+            raise DataError(
                 f"{what} has the shape {tuple(image.shape)}, and the {number} before it {shape}: "
                 "give images of one shape."
             )
         spool.append(image[None].to(dtype))
     if not len(spool):
-        raise CalibrationError("The calibration data holds no images: give at least one.")
+        raise DataError("The calibration data holds no images: give at least one.")
     return spool
 
 
@@ -134,7 +104,7 @@ def check_images(network: nn.Module, images: Spool) -> None:
     try:
         output = network(image.to(parameter.device))
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        raise CalibrationError(
+        raise DataError(
             f"The network can't take calibration images of {shape} ({describe_error(error)}): "
             "give images as its forward takes them, (C, H, W) each."
         ) from error
@@ -142,7 +112,7 @@ def check_images(network: nn.Module, images: Spool) -> None:
     if non_finite((str(place), x) for place, x in enumerate(made)):
         bad = non_finite(network.state_dict().items())
         why = f"its {bad[0]!r} holds some" if bad else "check its weights and the images"
-        raise CalibrationError(
+        raise DataError(
             "The network's output for a calibration image holds values that are not finite "
             f"({why}): nothing can be fitted to it; leave calibration, or give a trained network."
         )
@@ -159,17 +129,17 @@ def batch_size(sample: Tensor, most: int) -> int:
 
 
 def _take(
-    source: Any, samples: int, seed: int, prepare: Preprocessing | None
+    source: Any, samples: int, seed: int, preparation: Preparation | None
 ) -> Iterator[tuple[str, Tensor]]:
     """Images, each with its name for a message."""
     if isinstance(source, str | Path):
-        assert prepare is not None
+        assert preparation is not None
         files = find_images(Path(source))
         for i in _choose(len(files), samples, seed):
-            yield str(files[i]), read_image(files[i], prepare)
+            yield str(files[i]), preparation.read(files[i])
     elif isinstance(source, Tensor):
         if source.ndim != 4:
-            raise CalibrationError(
+            raise DataError(
                 f"Calibration images of shape {tuple(source.shape)} make no sense: "
                 "give a tensor (N, C, H, W)."
             )
@@ -189,7 +159,7 @@ def _choose(count: int, samples: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     rank, world = processes()
     if min(count, samples) < world:
-        raise CalibrationError(
+        raise DataError(
             f"{min(count, samples)} calibration images are too few for {world} processes: give "
             "one for each or more."
         )
@@ -208,39 +178,11 @@ def _from_loader(loader: Iterable[Any], samples: int) -> Iterator[Tensor]:
 
 
 def _image(item: Any, batched: bool = False) -> Tensor:
-    """The image (or images) of an item of a data set: itself, its first part, or its ``image``."""
-    if isinstance(item, Mapping):
-        item = next((item[key] for key in ("image", "images", "pixel_values") if key in item), None)
-    elif isinstance(item, tuple | list):
-        item = item[0]
-    if not isinstance(item, Tensor) or item.ndim != 3 + batched:
-        what = f"a tensor of shape {tuple(item.shape)}" if isinstance(item, Tensor) else type(item)
-        raise CalibrationError(
-            f"An item of the calibration data begins with {what}, and no image: give a data set "
-            "whose transform makes tensors (C, H, W), ready for the network."
+    """The image of an item of a data set, or the images of a loader's batch."""
+    image, _ = split_item(item)
+    if not isinstance(image, Tensor) or image.ndim != 3 + batched:
+        raise DataError(
+            f"An item of the calibration data begins with {describe(image)}, and no image: give a "
+            "data set whose transform makes tensors (C, H, W), ready for the network."
         )
-    return item
-
-
-def find_images(folder: Path) -> list[Path]:
-    """All image files under a folder, in order of their names."""
-    if kind_of(folder, CalibrationError) != "folder":
-        raise CalibrationError(f"{folder} is no folder: give one that holds images.")
-    files = sorted(map(Path, find_files(folder, IMAGES, CalibrationError)))
-    if not files:
-        raise CalibrationError(f"{folder} holds no images ({', '.join(IMAGES[:3])}, ...).")
-    return files
-
-
-def read_image(path: Path, prepare: Preprocessing) -> Tensor:
-    """An image file as ``(C, H, W)``: shorter side to size, the middle cut out, normalised."""
-    from PIL import Image, ImageOps
-
-    channels, height, width = prepare.size
-    mode = "L" if channels == 1 else "RGB"
-    image = decode(path, "leave it out", CalibrationError, mode)
-    if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255).view(height, width, -1)
-    mean, std = torch.tensor(prepare.mean), torch.tensor(prepare.std)
-    return ((pixels - mean) / std).permute(2, 0, 1)
+    return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ghostify.data.images import TRIES, DataError, Recipe, open_image, shift_and_mirror
+from ghostify.data.augmentation import TRIES, crop_at_random, shift_and_mirror
+from ghostify.data.image_files import DataError, open_image
+from ghostify.data.items import describe, split_item
+from ghostify.data.preparation import Preparation
 from ghostify.numerics.chance import derive, draws
 from ghostify.numerics.finite import check_pixels
 from ghostify.numerics.random_state import keep_random_state
@@ -116,23 +119,28 @@ class ItemPool(Pool):
 
     Args:
         items: Has ``__len__`` and ``__getitem__``.
-        recipe: How images become the network's input.
+        preparation: How images become the network's input.
         workers: Processes that read items, where they are not kept.
         classes: Names of the classes.
     """
 
     def __init__(
-        self, items: Any, recipe: Recipe, workers: int, classes: tuple[str, ...] | None = None
+        self,
+        items: Any,
+        preparation: Preparation,
+        workers: int,
+        classes: tuple[str, ...] | None = None,
     ) -> None:
-        self.items, self.recipe, self.workers, self.classes = items, recipe, workers, classes
+        self.items, self.preparation = items, preparation
+        self.workers, self.classes = workers, classes
         with keep_random_state(0):
-            image, label = _split(items[0])
+            image, label = split_item(items[0])
         self.labelled = label is not None
         self.is_pixels = isinstance(image, Image.Image)
         if isinstance(image, Tensor) and image.ndim == 3:
             self.size = tuple(image.shape)
-        self.shifts = self.is_pixels and recipe.is_small
-        fits = len(items) * int(np.prod(recipe.prepare.size)) <= IN_MEMORY
+        self.shifts = self.is_pixels and preparation.is_small
+        fits = len(items) * int(np.prod(preparation.size)) <= IN_MEMORY
         self.store = _Store(self) if self.shifts and fits else None
 
     def __len__(self) -> int:
@@ -140,7 +148,7 @@ class ItemPool(Pool):
 
     def checksum(self) -> str:
         """Of the names of files."""
-        return self.items.checksum() if isinstance(self.items, Files) else ""
+        return self.items.checksum() if isinstance(self.items, LabelledFiles) else ""
 
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
         """The images of each part."""
@@ -177,7 +185,7 @@ class ItemPool(Pool):
     def item(self, index: int, key: tuple[int, ...] | None) -> tuple[Tensor, int | None]:
         """One image, cropped at random where a key says how and it is large."""
         try:
-            image, label = _split(self.items[index])
+            image, label = split_item(self.items[index])
         except (DataError, KeyboardInterrupt):
             raise
         except Exception as error:
@@ -187,12 +195,13 @@ class ItemPool(Pool):
             ) from error
         if isinstance(image, Image.Image):
             if key is None or self.shifts:
-                image = self.recipe.fit(image)
+                image = self.preparation.fit(image)
             else:
-                image = self.recipe.crop_at_random(image, draws(key, [index], 4 * TRIES + 1)[0])
+                chance = draws(key, [index], 4 * TRIES + 1)[0]
+                image = crop_at_random(image, self.preparation, chance)
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise DataError(
-                f"Item {index} of the data begins with {_describe(image)}, and no image: give a "
+                f"Item {index} of the data begins with {describe(image)}, and no image: give a "
                 "data set of PIL images, or of tensors (C, H, W) that are ready for the network."
             )
         check_pixels(image, f"Item {index} of the data", DataError)
@@ -204,7 +213,7 @@ class _Store:
 
     def __init__(self, pool: ItemPool) -> None:
         self.pool = pool
-        self.images = torch.empty(len(pool), *pool.recipe.prepare.size, dtype=torch.uint8)
+        self.images = torch.empty(len(pool), *pool.preparation.size, dtype=torch.uint8)
         self.labels = torch.zeros(len(pool), dtype=torch.long)
         self.known = np.zeros(len(pool), dtype=bool)
 
@@ -247,10 +256,10 @@ class LoaderPool(Pool):
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
         with keep_random_state(0):
-            images, labels = _split(next(iter(loader)))
+            images, labels = split_item(next(iter(loader)))
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise DataError(
-                f"The loader's batches begin with {_describe(images)}, and no images: give one "
+                f"The loader's batches begin with {describe(images)}, and no images: give one "
                 "that makes tensors (N, C, H, W), ready for the network."
             )
         self.labelled, self.batch_size = labels is not None, len(images)
@@ -272,7 +281,7 @@ class LoaderPool(Pool):
             while place < part.place:
                 place += 1
                 with keep_random_state(derive(*seed, place)):
-                    batch = _split(next(stream))
+                    batch = split_item(next(stream))
             assert batch is not None
             check_pixels(batch[0], f"Batch {place} of the loader: image", DataError, places=True)
             rank, shares = part.share
@@ -281,22 +290,6 @@ class LoaderPool(Pool):
 
 def _share(count: int, rank: int, shares: int) -> slice:
     return slice(rank * count // shares, (rank + 1) * count // shares)
-
-
-def _split(item: Any) -> tuple[Any, Any]:
-    """Image and label of an item, or images and labels of a batch; None where there are none."""
-    if isinstance(item, Mapping):
-        image = next((item[k] for k in ("image", "images", "pixel_values") if k in item), None)
-        return image, next((item[k] for k in ("label", "labels") if k in item), None)
-    if isinstance(item, tuple | list):
-        return item[0], item[1] if len(item) > 1 else None
-    return item, None
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}"
 
 
 def _stack_or_error(items: list[Any]) -> Batch | DataError:
@@ -315,7 +308,7 @@ def _stack(items: list[tuple[Tensor, int | None]]) -> Batch:
     return torch.stack(images), known
 
 
-class Files:
+class LabelledFiles:
     """Image files and the numbers of their classes; opened when asked for."""
 
     def __init__(self, paths: list[Path], labels: list[int] | None) -> None:

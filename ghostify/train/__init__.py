@@ -1,6 +1,6 @@
 """Tuning converted networks by distillation and labels, and measuring their accuracy."""
 
-from ghostify.data.images import DataError
+from ghostify.data.image_files import DataError
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.evaluation import evaluate
 from ghostify.train.result import Finetuned, LogRow

@@ -10,14 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ghostify.data.images import DataError, Recipe
-from ghostify.data.inputs import recipe_of
+from ghostify.cost.counting import count
+from ghostify.data.image_files import DataError
+from ghostify.data.opening import Data, held_out, open_pool
 from ghostify.data.pools import LoaderPool, Part, Pool
-from ghostify.data.sources import Data, held_out, open_pool
+from ghostify.data.preparation import Preparation, preparation_of
 from ghostify.errors import SettingsError
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.chance import permutation
 from ghostify.numerics.random_state import keep_random_state
+from ghostify.saving.history import provenance_of
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.engine import combine, open_engine
 from ghostify.train.features import scores_of
@@ -71,15 +73,22 @@ def evaluate(
         name, value = ("batch_size", batch_size) if batch_size < 1 else ("samples", samples)
         raise SettingsError(f"{name}={value} makes no sense: give 1 or more.")
     fabric = open_engine(accelerator, devices, precision)
-    recipe, _ = recipe_of(model, input_size, mean, std)
-    pool = open_pool(held_out(data), recipe, workers)
+    preparation = preparation_of(model, input_size or input_size_of(model), mean, std)
+    pool = open_pool(held_out(data), preparation, workers)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
         return measure(
-            fabric, fabric.to_device(model), pool, recipe, batch_size, samples, seed, progress
+            fabric, fabric.to_device(model), pool, preparation, batch_size, samples, seed, progress
         )
     finally:
         model.to(device)
+
+
+def input_size_of(model: nn.Module) -> tuple[int, ...]:
+    """``(C, H, W)`` of the input that the network's costs were counted for."""
+    report = provenance_of(model).report
+    inputs = report.inputs if report is not None and report.inputs else count(model).inputs
+    return tuple(int(size) for size in inputs.split(", ")[0].split("x")[1:])
 
 
 @torch.no_grad()
@@ -87,7 +96,7 @@ def measure(
     fabric: Fabric,
     network: nn.Module,
     pool: Pool,
-    recipe: Recipe,
+    preparation: Preparation,
     batch_size: int,
     samples: int | None,
     seed: int,
@@ -108,7 +117,7 @@ def measure(
             assert labels is not None
             if not len(labels):
                 continue
-            x = recipe.normalise(fabric.to_device(images))
+            x = preparation.normalise(fabric.to_device(images))
             with fabric.autocast():
                 scores = scores_of(network, x)
             check_classes(pool, labels, scores.shape[1])

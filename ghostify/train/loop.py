@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ghostify.data.images import DataError, Recipe
+from ghostify.data.image_files import DataError
 from ghostify.data.pools import Batch, LoaderPool, Part, Pool
+from ghostify.data.preparation import Preparation
 from ghostify.errors import SettingsError
 from ghostify.numerics.chance import derive, permutation
 from ghostify.numerics.random_state import seed_torch
@@ -52,7 +53,7 @@ class Job:
         losses: Names of the losses that are used.
         pool: Training images.
         val: Images of validations.
-        recipe: How images become the network's input.
+        preparation: How images become the network's input.
         settings: How to tune.
         output: Folder for checkpoints and metrics.
         exceptions: Modules of the student that stay in eval mode.
@@ -65,7 +66,7 @@ class Job:
     losses: tuple[str, ...]
     pool: Pool
     val: Pool | None
-    recipe: Recipe
+    preparation: Preparation
     settings: FinetuneSettings
     output: Path | None
     exceptions: list[str]
@@ -244,7 +245,7 @@ class Training:
     def _losses(self, batch: Batch) -> Losses:
         chosen, job = self.job.settings, self.job
         images, labels = batch
-        x = job.recipe.normalise(self.fabric.to_device(images))
+        x = job.preparation.normalise(self.fabric.to_device(images))
         if chosen.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         shared = chosen.sync_norms and self.fabric.world_size > 1 and chosen.norms == "batch"
@@ -278,7 +279,7 @@ class Training:
             return None
         start = time.perf_counter()
         self.validation = measure(
-            self.fabric, self.network, self.job.val, self.job.recipe,
+            self.fabric, self.network, self.job.val, self.job.preparation,
             max(1, self.size // self.fabric.world_size), chosen.val_samples, chosen.seed,
         )  # fmt: skip
         meter.pause(time.perf_counter() - start)

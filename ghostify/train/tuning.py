@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from ghostify import saving
-from ghostify.data.images import DataError, Recipe
-from ghostify.data.inputs import recipe_of
+from ghostify.data.image_files import DataError
+from ghostify.data.opening import Data, open_pool, split_folder
 from ghostify.data.pools import Pool
-from ghostify.data.sources import Data, open_pool, split_folder
+from ghostify.data.preparation import Preparation, preparation_of
 from ghostify.errors import ModelError, SettingsError, nearest
 from ghostify.files import kind_of
 from ghostify.graph.shadow import copy_network
@@ -22,7 +22,7 @@ from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import provenance_of
 from ghostify.train import checkpoint
 from ghostify.train.engine import open_engine
-from ghostify.train.evaluation import check_classes
+from ghostify.train.evaluation import check_classes, input_size_of
 from ghostify.train.features import Point, agreeing, find_points, scores_of
 from ghostify.train.journal import Journal
 from ghostify.train.loop import Job, Told, Training
@@ -97,17 +97,17 @@ def finetune(
     found = _look_for_run(target, resume)
     start = time.perf_counter()
     fabric = open_engine(accelerator, devices, chosen.precision)
-    recipe, notes = recipe_of(student, input_size, mean, std)
+    preparation = preparation_of(student, input_size or input_size_of(student), mean, std)
     data, val = split_folder(data, val)
-    pool = open_pool(data, recipe, chosen.workers)
-    val_pool = None if val is None else open_pool(val, recipe, chosen.workers)
+    pool = open_pool(data, preparation, chosen.workers)
+    val_pool = None if val is None else open_pool(val, preparation, chosen.workers)
     _check_val(pool, val_pool)
     tuned = copy_network(student)
-    losses, points, more = _choose_losses(tuned, teacher, pool, val_pool, recipe, chosen)
+    losses, points, more = _choose_losses(tuned, teacher, pool, val_pool, preparation, chosen)
     exceptions = [n for n, m in student.named_modules() if student.training and not m.training]
     job = Job(
         tuned, None if teacher is None else copy_network(teacher).eval(), points, losses, pool,
-        val_pool, recipe, chosen, target, exceptions, progress or (lambda _: None),
+        val_pool, preparation, chosen, target, exceptions, progress or (lambda _: None),
     )  # fmt: skip
     run = Training(job, fabric)
     if found is not None:
@@ -126,7 +126,8 @@ def finetune(
     fabric.barrier()
     return Finetuned(
         result, chosen, run.step, run.total, losses, tuple(p.name for p in points), run.last,
-        run.validation, len(pool), time.perf_counter() - start, interrupted, (*notes, *more),
+        run.validation, len(pool), time.perf_counter() - start, interrupted,
+        (*preparation.notes, *more),
     )  # fmt: skip
 
 
@@ -173,7 +174,7 @@ def _choose_losses(
     teacher: nn.Module | None,
     pool: Pool,
     val: Pool | None,
-    recipe: Recipe,
+    preparation: Preparation,
     chosen: FinetuneSettings,
 ) -> tuple[tuple[str, ...], tuple[Point, ...], tuple[str, ...]]:
     """Names of the losses that can be used, points of comparison, notes."""
@@ -185,7 +186,7 @@ def _choose_losses(
     losses = ["ce"] if pool.labelled and chosen.ce else []
     points: tuple[Point, ...] = ()
     notes: list[str] = []
-    sample = _sample(student, pool.size or recipe.prepare.size)
+    sample = _sample(student, pool.size or preparation.size)
     outputs = _outputs_of(student, sample, "student")
     for known in (pool, val):
         if known is not None:

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ghostify.data.calibration import batch_size, check_images, gather, preprocessing_of
+from ghostify.data.calibration import batch_size, images_for
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
-from ghostify.graph.inputs import dtype_of
 from ghostify.graph.segments import Segment, split
 from ghostify.graph.shadow import copy_network
 from ghostify.nn.ghost import GhostConv2d
@@ -86,7 +85,7 @@ def warm_start_(
         How well each layer is explained, and what was done.
 
     Raises:
-        CalibrationError: The images can't be read.
+        DataError: The images can't be read.
     """
     began = time.perf_counter()
     teacher = copy_network(original).eval()
@@ -137,19 +136,9 @@ class _Run:
 
     def with_images(self, input_size: tuple[int, ...]) -> WarmStart:
         """From images."""
-        chosen = self.settings
-        calibration = chosen.images
-        from_files = isinstance(calibration, str) or hasattr(calibration, "__fspath__")
-        prepare = None
-        if from_files:
-            prepare = preprocessing_of(self.teacher, input_size, chosen.mean, chosen.std)
-            if prepare.assumed:
-                self.notes.append(
-                    "normalisation assumed (ImageNet's mean and std): the network names none"
-                )
         self.said("reading calibration images")
-        images = gather(calibration, chosen.samples, chosen.seed, prepare, dtype_of(self.teacher))
-        check_images(self.teacher, images)
+        images, notes = images_for(self.teacher, self.settings, input_size)
+        self.notes += notes
         try:
             if self.stages:
                 self._fit_stages(images)

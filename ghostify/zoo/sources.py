@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -143,7 +144,24 @@ def _build_torchvision(name: str, arguments: dict[str, Any]) -> nn.Module:
     # Without this, segmentation and detection networks download their backbone's weights.
     takes_backbone = "weights_backbone" in inspect.signature(builder).parameters
     defaults = {"weights": None} | ({"weights_backbone": None} if takes_backbone else {})
-    return builder(**(defaults | arguments))
+    model = builder(**(defaults | arguments))
+    weights = torchvision.models.get_model_weights(name).verify(arguments.get("weights"))
+    if weights is not None:
+        model.pretrained_cfg = _configuration(weights.transforms())
+    return model
+
+
+def _configuration(transforms: Any) -> dict[str, Any]:
+    """How trained weights want images, in timm's words; empty where they don't cut out a part."""
+    resize, crop = (getattr(transforms, f"{name}_size", None) for name in ("resize", "crop"))
+    if not (resize and crop):
+        return {}
+    return {
+        "mean": tuple(transforms.mean),
+        "std": tuple(transforms.std),
+        "interpolation": transforms.interpolation.value,
+        "crop_pct": Fraction(crop[0], resize[0]),  # as a float, 224 / (224 / 232) is below 232
+    }
 
 
 def _torchvision_weights(name: str, weights: str) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import ghostify
-from ghostify.data.calibration import CalibrationError, gather, preprocessing_of
+from ghostify.data.calibration import gather
+from ghostify.data.image_files import DataError
+from ghostify.data.preparation import preparation_of
 from ghostify.data.spool import Spool
 
 SIZE = (3, 16, 16)
-PLAIN = preprocessing_of(nn.Identity(), SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+PLAIN = preparation_of(nn.Identity(), SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def content(spool: Spool) -> Tensor:
@@ -51,16 +52,6 @@ def test_a_loader_gives_its_first_images_without_labels(pixels: Tensor) -> None:
     assert torch.equal(content(gather(loader, 6, 0, None)), ready[:6])
 
 
-def test_normalisation_is_the_one_the_network_names() -> None:
-    prepare = preprocessing_of(ghostify.build("resnet20-cifar"), (3, 32, 32))
-    assert prepare.mean == (0.485, 0.456, 0.406)
-    assert not prepare.assumed
-
-
-def test_normalisation_is_said_to_be_assumed_where_no_network_names_one() -> None:
-    assert preprocessing_of(nn.Identity(), SIZE).assumed
-
-
 def test_another_seed_chooses_other_images(pixels: Tensor) -> None:
     ready = pixels.float()
     assert not torch.equal(content(gather(ready, 5, 0, None)), content(gather(ready, 5, 1, None)))
@@ -78,12 +69,12 @@ def test_a_folder_without_images_is_refused_in_one_sentence(tmp_path: Path, kind
         folder.mkdir()
     if kind == "broken":
         (folder / "a.jpg").write_text("no image")
-    with pytest.raises(CalibrationError, match=r"images|image|folder"):
+    with pytest.raises(DataError, match=r"images|image|folder"):
         gather(folder, 4, 0, PLAIN)
 
 
 def test_a_tensor_that_is_no_images_is_refused() -> None:
-    with pytest.raises(CalibrationError, match="N, C, H, W"):
+    with pytest.raises(DataError, match="N, C, H, W"):
         gather(torch.zeros(4, 10), 4, 0, None)
 
 

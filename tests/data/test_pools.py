@@ -8,16 +8,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from ghostify.data.calibration import Preprocessing
-from ghostify.data.images import DataError, Recipe
+from ghostify.data.image_files import DataError
+from ghostify.data.opening import held_out, open_pool, split_folder
 from ghostify.data.pools import ItemPool, LoaderPool, Part, TensorPool
-from ghostify.data.sources import held_out, open_pool, split_folder
+from ghostify.data.preparation import Preparation
 
 PLAIN = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
-SMALL, LARGE = (
-    Recipe(Preprocessing((3, size, size), **PLAIN), 1.0, Image.Resampling.BILINEAR)
-    for size in (16, 80)
-)
+SMALL, LARGE = (Preparation((3, size, size), **PLAIN) for size in (16, 80))
 PARTS = [Part(0, 0, [3, 1]), Part(0, 1, [5, 2]), Part(1, 0, [0, 3])]
 
 

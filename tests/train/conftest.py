@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 import ghostify
@@ -27,19 +22,3 @@ def labelled() -> tuple[Tensor, Tensor]:
     labels = torch.arange(48) % 5
     colours = torch.randn(5, 3, 1, 1, generator=generator)
     return colours[labels] + 0.3 * torch.randn(48, 3, 16, 16, generator=generator), labels
-
-
-@pytest.fixture
-def write_images() -> Callable[..., Path]:
-    """Writes a folder of class folders with images of noise."""
-
-    def write(folder: Path, classes: dict[str, int], size: tuple[int, int] = (16, 16)) -> Path:
-        chance = np.random.default_rng(0)
-        for name, count in classes.items():
-            (folder / name).mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                pixels = chance.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / name / f"{number:03}.png")
-        return folder
-
-    return write

@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from ghostify.data.calibration import check_images, gather, preprocessing_of
+from ghostify.data.calibration import images_for
 from ghostify.errors import SettingsError
-from ghostify.graph.inputs import dtype_of, image_size
+from ghostify.graph.inputs import image_size
 from ghostify.graph.shadow import copy_network
 from ghostify.passes.survey import Survey
 from ghostify.settings import Calibration, CGhost, GGhost, Settings
@@ -52,15 +52,11 @@ def choose_within_target(
             f"target_macs chooses s or the ratio, and mode={settings.mode!r} has both: "
             "convert in one mode, or leave it."
         )
-    is_folder, prepare = isinstance(calibration.images, str | Path), None
-    if is_folder:
-        size = image_size(survey.count.inputs)
-        prepare = preprocessing_of(network, size, calibration.mean, calibration.std)
     progress("reading calibration images")
-    dtype = dtype_of(network)
-    images = gather(calibration.images, calibration.samples, calibration.seed, prepare, dtype)
-    check_images(copy_network(network).eval(), images)
+    teacher = copy_network(network).eval()
+    images, _ = images_for(teacher, calibration, image_size(survey.count.inputs))
     options: dict[str, Any] = {"seed": calibration.seed, "said": progress}
     chosen = choose(network, settings, images, target_macs, survey, **options)
-    # A loader may be at its end now; a folder is read again, by the reader of the warm start.
+    # A loader may be at its end now; a folder is read again, and what is said of it is noted.
+    is_folder = isinstance(calibration.images, str | Path)
     return chosen, calibration if is_folder else replace(calibration, images=images)

@@ -1,4 +1,4 @@
-"""What a caller may give as data, each kind made a `Pool`."""
+"""Opening of folders, tensors, data sets and loaders as a `Pool` of images."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ghostify.data.calibration import IMAGES
-from ghostify.data.images import DataError, Recipe
-from ghostify.data.pools import Files, ItemPool, LoaderPool, Pool, TensorPool
-from ghostify.files import find_files, kind_of, list_folder
+from ghostify.data.image_files import DataError, find_images
+from ghostify.data.pools import ItemPool, LabelledFiles, LoaderPool, Pool, TensorPool
+from ghostify.data.preparation import Preparation
+from ghostify.files import kind_of, list_folder
 from ghostify.numerics.finite import check_pixels
 
 Data = Any
@@ -26,22 +26,22 @@ AT_ONCE = 256
 TRAIN, HELD_OUT = ("train", "training"), ("val", "valid", "validation", "test")
 
 
-def open_pool(data: Data, recipe: Recipe, workers: int = 0) -> Pool:
+def open_pool(data: Data, preparation: Preparation, workers: int = 0) -> Pool:
     """The images of what a caller gave.
 
     Args:
         data: A folder of class folders (or of images alone, without labels), a tensor
             ``(N, C, H, W)`` or a pair of it and labels ``(N,)``, a `torch.utils.data.DataLoader`,
             or a data set whose items are ``(image, label)``.
-        recipe: How images become the network's input.
+        preparation: How images become the network's input.
         workers: Processes that read, where the images are not kept in memory.
 
     Raises:
         DataError: It is none of these, or holds no images.
     """
-    for accepts, make in KINDS:
+    for accepts, make in OPENERS:
         if accepts(data):
-            pool = make(data, recipe, workers)
+            pool = make(data, preparation, workers)
             if not len(pool):
                 raise DataError("The data holds no images: give at least one.")
             return pool
@@ -83,32 +83,18 @@ def _is_path(data: Data) -> bool:
     return isinstance(data, str | os.PathLike)
 
 
-def _open_folder(data: Data, recipe: Recipe, workers: int) -> Pool:
+def _open_folder(data: Data, preparation: Preparation, workers: int) -> Pool:
     folder = Path(data)
     if kind_of(folder, DataError) != "folder":
         raise DataError(f"{folder} is no folder: give one that holds images.")
     classes = [path.name for path in list_folder(folder, DataError) if path.is_dir()]
     classes = [name for name in classes if not name.startswith(".")]
     if not classes:
-        paths = _images(folder)
-        labels = None
-    else:
-        groups = [_images(folder / name) for name in classes]
-        for name, group in zip(classes, groups, strict=True):
-            if not group:
-                raise DataError(
-                    f"{folder / name} holds no images ({', '.join(IMAGES[:3])}, ...): "
-                    "leave the folder out, or give its images."
-                )
-        paths = [path for group in groups for path in group]
-        labels = [number for number, group in enumerate(groups) for _ in group]
-    if not paths:
-        raise DataError(f"{folder} holds no images ({', '.join(IMAGES[:3])}, ...).")
-    return ItemPool(Files(paths, labels), recipe, workers, tuple(classes) or None)
-
-
-def _images(folder: Path) -> list[Path]:
-    return [Path(path) for path in sorted(find_files(folder, IMAGES, DataError))]
+        return ItemPool(LabelledFiles(find_images(folder), None), preparation, workers)
+    groups = [find_images(folder / name) for name in classes]
+    paths = [path for group in groups for path in group]
+    labels = [number for number, group in enumerate(groups) for _ in group]
+    return ItemPool(LabelledFiles(paths, labels), preparation, workers, tuple(classes))
 
 
 def _is_tensors(data: Data) -> bool:
@@ -117,7 +103,7 @@ def _is_tensors(data: Data) -> bool:
     return isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[0], Tensor)
 
 
-def _open_tensors(data: Data, recipe: Recipe, workers: int) -> Pool:
+def _open_tensors(data: Data, preparation: Preparation, workers: int) -> Pool:
     images, labels = (data, None) if isinstance(data, Tensor) else data
     if images.ndim != 4:
         raise DataError(
@@ -140,8 +126,8 @@ def _is_data_set(data: Data) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, dict)
 
 
-Kind = tuple[Callable[[Data], bool], Callable[[Data, Recipe, int], Pool]]
-KINDS: tuple[Kind, ...] = (
+Opener = tuple[Callable[[Data], bool], Callable[[Data, Preparation, int], Pool]]
+OPENERS: tuple[Opener, ...] = (
     (_is_path, _open_folder),
     (_is_tensors, _open_tensors),
     (lambda data: isinstance(data, DataLoader), lambda data, *_: LoaderPool(data)),

@@ -1,30 +1,16 @@
-"""From files and pixels to a network's input: sizes, crops, chance."""
+"""Random variation of training images, and the chance that it follows."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
 
-from ghostify.data.calibration import Preprocessing
-from ghostify.data.images import Recipe, shift_and_mirror
+from ghostify.data.augmentation import crop_at_random, shift_and_mirror
+from ghostify.data.preparation import Preparation
 from ghostify.numerics.chance import draws, permutation
-
-RGB = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
-
-
-def recipe(height: int, width: int, crop_pct: float = 1.0) -> Recipe:
-    prepare = Preprocessing((3, height, width), **RGB)
-    return Recipe(prepare, crop_pct, Image.Resampling.BILINEAR)
-
-
-def noise(height: int, width: int) -> Image.Image:
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
 
 
 def cut_one(image: torch.Tensor, chance: np.ndarray) -> torch.Tensor:
@@ -71,52 +57,14 @@ def test_an_order_holds_each_image_once_and_follows_from_its_key():
     assert permutation(50, 1, 2) == permutation(50, 1, 2) != permutation(50, 1, 3)
 
 
-def test_an_image_of_the_networks_size_is_taken_pixel_by_pixel():
-    image = noise(32, 32)
-    assert (recipe(32, 32).fit(image).permute(1, 2, 0).numpy() == np.array(image)).all()
-
-
-@pytest.mark.parametrize("size", [(100, 300), (300, 100), (8, 9), (256, 256)])
-def test_the_middle_of_a_larger_image_is_cut_out(size):
-    torchvision = pytest.importorskip("torchvision")
-    image = noise(*size)
-    made = recipe(112, 112, crop_pct=0.875).fit(image)
-    like = torchvision.transforms.Compose([
-        torchvision.transforms.Resize(128), torchvision.transforms.CenterCrop(112)
-    ])  # fmt: skip
-    wanted = torch.from_numpy(np.array(like(image))).permute(2, 0, 1)
-    # The rounding of the longer side, and so the sampling, may differ by a pixel.
-    if 1 in {s / min(size) for s in size} and size[0] == size[1]:
-        assert torch.equal(made, wanted)
-    assert made.shape == wanted.shape == (3, 112, 112)
-    assert (made.float() - wanted.float()).abs().mean() < 12
-
-
 def test_a_random_crop_is_a_part_of_the_image_and_mirrored_half_of_the_time():
     ramp = np.tile(np.arange(200, dtype=np.uint8)[None, :, None], (150, 1, 3))
-    image, own = Image.fromarray(ramp), recipe(96, 96)
+    image = Image.fromarray(ramp)
+    own = Preparation((3, 96, 96), (0.5,) * 3, (0.2,) * 3)
     rising, spans = 0, []
     for index in range(60):
-        row = own.crop_at_random(image, draws((0, 0), [index], 41)[0])[0, 40].float()
+        row = crop_at_random(image, own, draws((0, 0), [index], 41)[0])[0, 40].float()
         rising += bool(row[-1] > row[0])
         spans.append(float(row.max() - row.min()))
     assert 15 < rising < 45
     assert min(spans) < 90 < max(spans) <= 199
-
-
-def test_pixels_are_normalised_and_other_tensors_left_alone():
-    pixels = torch.randint(256, (2, 3, 4, 4), dtype=torch.uint8)
-    made = recipe(4, 4).normalise(pixels)
-    wanted = (pixels[1, 2] / 255 - RGB["mean"][2]) / RGB["std"][2]
-    assert torch.allclose(made[1, 2], wanted)
-    ready = torch.randn(1, 3, 4, 4)
-    assert recipe(4, 4).normalise(ready) is ready
-
-
-def test_crop_and_interpolation_are_what_the_network_says():
-    network = nn.Conv2d(3, 4, 1)
-    network.pretrained_cfg = {"crop_pct": 0.95, "interpolation": "bicubic"}
-    large, small = (Preprocessing((3, size, size), **RGB) for size in (224, 32))
-    assert Recipe.of(network, large) == Recipe(large, 0.95, Image.Resampling.BICUBIC)
-    plain = nn.Conv2d(3, 4, 1)
-    assert Recipe.of(plain, large).crop_pct == 0.875 and Recipe.of(plain, small).crop_pct == 1
