@@ -26,7 +26,7 @@ from ghostify.distributed import (
     take_from_first,
 )
 from ghostify.graph.segments import Segment
-from ghostify.warmstart.c_ghost.views import Feed
+from ghostify.warmstart.c_ghost.batches import SegmentPair
 
 BLOCK_STEPS, NETWORK_STEPS = 100, 1500
 BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2
@@ -57,11 +57,11 @@ class Budget:
     seconds: float
 
 
-def tune_block(feed: Feed, targets: Spool, budget: Budget, size: int, seed: int) -> int:
+def tune_block(networks: SegmentPair, targets: Spool, budget: Budget, size: int, seed: int) -> int:
     """Tune a segment so that, on what it now gets, it gives what the original's gave.
 
     Args:
-        feed: The segment, and what goes in.
+        networks: The segment, and what goes in.
         targets: What the original's segment gave.
         budget: Steps and seconds.
         size: Images of a step.
@@ -70,18 +70,18 @@ def tune_block(feed: Feed, targets: Spool, budget: Budget, size: int, seed: int)
     Returns:
         Number of steps.
     """
-    names = feed.segment.layers
-    modules = [feed.converted.get_submodule(name) for name in names]
+    names = networks.segment.layers
+    modules = [networks.student.get_submodule(name) for name in names]
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
         rows = draw(len(targets), size, generator)
-        made = feed.segment.run(feed.converted, feed.after.take(rows))
+        made = networks.segment.run(networks.student, networks.inputs.student.take(rows))
         return difference(made, targets.take(rows))
 
     def errors() -> Iterator[Tensor]:
-        batches = zip(feed.after.batches(size), targets.batches(size), strict=True)
-        return (difference(feed.segment.run(feed.converted, x), y) for x, y in batches)
+        batches = zip(networks.inputs.student.batches(size), targets.batches(size), strict=True)
+        return (difference(networks.segment.run(networks.student, x), y) for x, y in batches)
 
     return improve(modules, loss, errors, partial(descend, budget=budget, rate=BLOCK_RATE))
 
