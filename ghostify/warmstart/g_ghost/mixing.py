@@ -67,7 +67,7 @@ def fit_ghosts(stage: GGhostStage, data: StageBatches) -> float:
     sampler = MapSampler(data.y1, ROWS, data.seed)
     for y1, features, target in data.batches():
         places = sampler.sample(target.shape)
-        wanted = pick(target[:, ghosts], *places)
+        wanted = target[:, ghosts][:, :, places[0], places[1]].transpose(1, 2)
         if stage.cheap is None:
             wanted = wanted - pick(stage.cheapened(y1), *places)
         seen = parts.regressors(y1, features, places)

@@ -17,7 +17,7 @@ from ghostify.graph.propagate import evaluate
 from ghostify.nn.carving import Cut
 from ghostify.warmstart.fit.neighbours import ADDITIONS, norm_after
 from ghostify.warmstart.fit.ridge import solve
-from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, by_group, pick, rows_for
+from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, rows_for
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
@@ -227,7 +227,7 @@ def _rows(pair: BlockPair, inputs: PairedInputs, item: ConvSum) -> Iterator[tupl
             Window.of(term.conv).regressors(values[term.source], places, groups)
             for term in item.terms
         ]
-        yield torch.cat(seen, dim=2), by_group(pick(target.float(), *places), groups)
+        yield torch.cat(seen, dim=2), _at(target, places, groups)
 
 
 def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> Values:
@@ -244,3 +244,9 @@ def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> 
             if len(found) == len(names):
                 break
     return found
+
+
+def _at(maps: Tensor, places: tuple[Tensor, Tensor], groups: int) -> Tensor:
+    """Values at some places, ``(groups, N * P, C / groups)``; each channel lies together."""
+    rows = maps[:, :, places[0], places[1]].transpose(0, 1).flatten(1)
+    return rows.unflatten(0, (groups, -1)).transpose(1, 2).float()
