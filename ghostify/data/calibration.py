@@ -40,7 +40,7 @@ def images_for(
     Raises:
         DataError: They can't be read, or the network can't take them.
     """
-    preparation, notes = None, ()
+    preparation, notes = None, tuple[str, ...]()
     if isinstance(calibration.images, str | os.PathLike):
         preparation = preparation_of(network, input_size, calibration.mean, calibration.std)
         notes = preparation.notes

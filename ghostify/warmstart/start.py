@@ -26,15 +26,21 @@ from ghostify.saving.history import INTERRUPTED, provenance_of
 from ghostify.settings import Calibration
 from ghostify.tuning.descent import Budget
 from ghostify.tuning.norms import norms_take_statistics
+from ghostify.warmstart.c_ghost.batches import SegmentPair
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
+from ghostify.warmstart.c_ghost.layers import (
+    GhostPair,
+    LayerPair,
+    find_ghost_pairs,
+    find_layer_pairs,
+)
 from ghostify.warmstart.c_ghost.sequential import fit_segment
-from ghostify.warmstart.c_ghost.subjects import GhostSubject, Subject, find_ghosts, find_subjects
-from ghostify.warmstart.c_ghost.views import Feed
 from ghostify.warmstart.cold import ColdStart
+from ghostify.warmstart.fit.sampling import PairedInputs
 from ghostify.warmstart.folding import fold_orders
 from ghostify.warmstart.g_ghost.stages import (
-    StageSubject,
-    find_stages,
+    StagePair,
+    find_stage_pairs,
     fit_stage,
     outputs_of,
     tune_stage,
@@ -125,7 +131,7 @@ class _Run:
                 "G-Ghost stages can't be fitted without data: give images, calibration=FOLDER."
             )
         for segment in self.segments:
-            for subject in find_ghosts(segment, self.teacher, self.converted):
+            for subject in find_ghost_pairs(segment, self.teacher, self.converted):
                 self.said(f"fitting {subject.name} from its weights")
                 with self.cold.instead(subject.name):
                     self.fits.append(fit_without_data(subject))
@@ -161,15 +167,16 @@ class _Run:
         left, before, after = limit, images, images
         for segment in self.segments:
             batch = batch_size(next(before.batches(1)), 128)
-            feed = Feed(segment, self.teacher, self.converted, before, after, batch, chosen.seed)
+            inputs = PairedInputs(before, after, batch, chosen.seed)
+            networks = SegmentPair(segment, self.teacher, self.converted, inputs)
             subjects = self._to_fit(segment)
             for subject in subjects[:1]:
                 self.said(f"fitting {subject.name}")
-            for fit in fit_segment(feed, subjects, self.cold):
+            for fit in fit_segment(networks, subjects, self.cold):
                 self.fits.append(fit)
                 self.said(f"fitted {fit.name}")
             is_last = segment is self.segments[-1]
-            tunes = bool(limit) and any(isinstance(s, GhostSubject) for s in subjects)
+            tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
             goes_on = tunes or not is_last
             targets = _pass(segment, self.teacher, before, batch) if goes_on else before
             if tunes:
@@ -196,24 +203,25 @@ class _Run:
                 lambda x: outputs_along(self.converted, self.segments, x),
             )
 
-    def _to_fit(self, segment: Segment) -> list[Subject]:
+    def _to_fit(self, segment: Segment) -> list[LayerPair]:
         """A segment's layers; what comes before the first ghost module gets what it always got."""
-        subjects = find_subjects(segment, self.teacher, self.converted)
+        subjects = find_layer_pairs(segment, self.teacher, self.converted)
         if self.fits:
             return list(subjects)
-        return list(dropwhile(lambda subject: not isinstance(subject, GhostSubject), subjects))
+        return list(dropwhile(lambda subject: not isinstance(subject, GhostPair), subjects))
 
     def _fit_stages(self, images: Spool) -> None:
         """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
         chosen = self.settings
         batch = batch_size(next(images.batches(1)), 128)
         left = limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
-        subjects = list(find_stages(self.stages, self.teacher, self.converted))
+        subjects = list(find_stage_pairs(self.stages, self.teacher, self.converted))
         for subject in self._in_order(subjects):
             self.said(f"fitting {subject.name}")
-            if isinstance(subject, GhostSubject):
-                feed = Feed(WHOLE, self.teacher, self.converted, images, images, batch, chosen.seed)
-                self.fits.extend(fit_segment(feed, [subject], self.cold))
+            if isinstance(subject, GhostPair):
+                inputs = PairedInputs(images, images, batch, chosen.seed)
+                networks = SegmentPair(WHOLE, self.teacher, self.converted, inputs)
+                self.fits.extend(fit_segment(networks, [subject], self.cold))
                 continue
             with self.cold.instead(subject.item.place):
                 fit = fit_stage(subject, self.teacher, self.converted, images, batch, chosen.seed)
@@ -241,18 +249,16 @@ class _Run:
             lambda x: view(self.converted, [s.stage for s in subjects], x),
         )
 
-    def _in_order(self, stages: list[StageSubject]) -> list[StageSubject | GhostSubject]:
+    def _in_order(self, stages: list[StagePair]) -> list[StagePair | GhostPair]:
         """The stages, and the ghost modules outside them, in the network's order."""
         order = [name for name, _ in self.converted.named_modules()]
         outside = replace(WHOLE, layers=tuple(order))
-        layers = find_ghosts(outside, self.teacher, self.converted)
-        places: dict[str, StageSubject | GhostSubject] = {layer.name: layer for layer in layers}
+        layers = find_ghost_pairs(outside, self.teacher, self.converted)
+        places: dict[str, StagePair | GhostPair] = {layer.name: layer for layer in layers}
         places |= {stage.item.place: stage for stage in stages}
         return [places[name] for name in order if name in places]
 
-    def _tune_stage(
-        self, subject: StageSubject, images: Spool, batch: int, seconds: float
-    ) -> float:
+    def _tune_stage(self, subject: StagePair, images: Spool, batch: int, seconds: float) -> float:
         """Reconstruct one stage; returns the seconds it took."""
         self.said(f"reconstructing {subject.name}")
         start = time.perf_counter()

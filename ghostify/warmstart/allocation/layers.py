@@ -25,7 +25,7 @@ from ghostify.warmstart.allocation.budget import Option, choose_within, macs_of
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
-from ghostify.warmstart.fit.ridge import explain
+from ghostify.warmstart.fit.ridge import map_costs
 
 CHOICES = (2, 4, 8, 16)
 """Values of s that a layer can get, beside staying as it is."""
@@ -128,7 +128,7 @@ def _losses(
         said(f"judging ghosts of {name}")
         errors = torch.stack(
             [
-                explain(sums.gram[g], sums.cross[g], sums.energy[g], CHEAP_RIDGE) / rows
+                map_costs(sums.gram[g], sums.cross[g], sums.energy[g], CHEAP_RIDGE) / rows
                 for g in range(len(sums.gram))
             ]
         )

@@ -20,8 +20,8 @@ from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.graph.segments import Segment, split
-from ghostify.warmstart.c_ghost.views import Places, by_group, pick, rows_for
-from ghostify.warmstart.fit.statistics import Looks, Sums, Window, require_finite
+from ghostify.warmstart.fit.sampling import MapSampler, Window, by_group, pick, rows_for
+from ghostify.warmstart.fit.statistics import WindowMoments, WindowStatistics, require_finite
 
 LARGEST = 2**26
 """Sums that are kept at a time, in numbers (of eight bytes)."""
@@ -93,7 +93,7 @@ def _question(output: Any, generator: torch.Generator) -> Tensor:
 @torch.no_grad()
 def looks_at(
     network: nn.Module, kernels: Mapping[str, int], images: Spool, seed: int
-) -> Iterator[tuple[str, Sums, int]]:
+) -> Iterator[tuple[str, WindowStatistics, int]]:
     """What windows on each layer's maps say of its maps: name, sums, and how many rows they are of.
 
     Segment after segment, and in each as many layers at a time as memory takes.
@@ -153,11 +153,11 @@ class _Looking:
         assert isinstance(layer, nn.Conv2d)
         self.layer, self.groups, self.d, self.rows = layer, layer.groups, d, 0
         maps = layer.out_channels // layer.groups
-        self.looks = Looks(layer.groups, maps, d**2)
-        self.places = Places(images, rows_for(layer.groups * maps**2 * d**2, 4096), seed)
+        self.looks = WindowMoments(layer.groups, maps, d**2)
+        self.places = MapSampler(images, rows_for(layer.groups * maps**2 * d**2, 4096), seed)
 
     def see(self, _: nn.Module, args: tuple[Any, ...], maps: Tensor) -> None:
-        rows, columns = self.places.draw(maps.shape)
+        rows, columns = self.places.sample(maps.shape)
         maps = maps.float()
         seen = Window.same(self.d).patches(maps, rows, columns).unflatten(0, (self.groups, -1))
         self.looks.add(seen.permute(0, 2, 3, 1), by_group(pick(maps, rows, columns), self.groups))

@@ -6,28 +6,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghostify.warmstart.c_ghost.layers import GhostPair
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
-from ghostify.warmstart.c_ghost.subjects import GhostSubject
-from ghostify.warmstart.fit.ridge import choose, explain
+from ghostify.warmstart.fit.ridge import ghost_kernels, map_costs
 from ghostify.warmstart.fit.statistics import require_finite
 from ghostify.warmstart.result import LayerFit
 
 
 @torch.no_grad()
-def fit_without_data(subject: GhostSubject) -> LayerFit:
+def fit_without_data(layer: GhostPair) -> LayerFit:
     """Fit one ghost module as if its input were white noise.
 
     Then the product of two maps is that of their filters, and a shift of a map a shift of its
     filter; the ghosts are fitted as with data. Where a norm follows, its running mean is moved by
     what the ghosts' means, which follow from the intrinsic maps' means, differ.
     """
-    conv, ghost, groups = subject.conv, subject.ghost, subject.groups
+    conv, ghost, groups = layer.teacher, layer.ghost, layer.groups
     cheap = ghost.cheap
     assert cheap is not None
-    m, copies = subject.intrinsic, subject.copies
+    m, copies = layer.intrinsic, layer.copies
     filters = conv.weight.detach().double().cpu().unflatten(0, (groups, -1))
-    means = _means(subject).view(groups, -1)
+    means = _means(layer).view(groups, -1)
     require_finite(filters, means)
     pairings, kernels, offsets = [], [], []
     left, total = 0.0, torch.zeros(()).double()
@@ -36,20 +36,20 @@ def fit_without_data(subject: GhostSubject) -> LayerFit:
         gram = shifts @ shifts.transpose(1, 2)
         cross = shifts @ targets.T
         energy = targets.square().sum(1)
-        pairing = pair(explain(gram, cross, energy, CHEAP_RIDGE), m, copies)
-        kernel = choose(gram, cross, pairing, CHEAP_RIDGE)
+        pairing = pair(map_costs(gram, cross, energy, CHEAP_RIDGE), m, copies)
         own = pairing.intrinsic
+        kernel = ghost_kernels(gram, cross, own, pairing.ghosts, CHEAP_RIDGE)
         left, total = left + pairing.cost, total + energy.sum()
         gap = means[g][pairing.ghosts.clamp_min(0)] - kernel.sum(2) * means[g][own][:, None]
         pairings.append(pairing)
         kernels.append(kernel)
         offsets.append(gap)
-    subject.arrange(pairings)
+    layer.arrange(pairings)
     cheap.weight.copy_(torch.cat(kernels).reshape(cheap.weight.shape).to(cheap.weight))
     bias = ghost.primary.bias
     kept = torch.zeros(groups, m) if bias is None else bias.detach().clone().view(groups, m)
-    subject.set_offsets(kept, torch.stack(offsets), pairings)
-    return LayerFit(subject.name, float(left / total.clamp_min(1e-30)), refitted=False)
+    layer.set_offsets(kept, torch.stack(offsets), pairings)
+    return LayerFit(layer.name, float(left / total.clamp_min(1e-30)), refitted=False)
 
 
 def shifted(filters: Tensor, d: int, dilation: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -83,10 +83,10 @@ def _dilate(filters: Tensor, dilation: tuple[int, ...]) -> Tensor:
     return spread
 
 
-def _means(subject: GhostSubject) -> Tensor:
+def _means(layer: GhostPair) -> Tensor:
     """Mean of each of the original's maps: what its norm remembers, else its bias, else zero."""
-    if subject.norm is not None and subject.norm.running_mean is not None:
-        return subject.norm.running_mean.detach().double().cpu().clone()
-    if subject.conv.bias is not None:
-        return subject.conv.bias.detach().double().cpu().clone()
-    return torch.zeros(subject.conv.out_channels).double()
+    if layer.norm is not None and layer.norm.running_mean is not None:
+        return layer.norm.running_mean.detach().double().cpu().clone()
+    if layer.teacher.bias is not None:
+        return layer.teacher.bias.detach().double().cpu().clone()
+    return torch.zeros(layer.teacher.out_channels).double()

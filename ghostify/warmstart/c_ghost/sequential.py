@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,44 +11,48 @@ from torch import Tensor, fx
 
 from ghostify.graph.segments import Segment
 from ghostify.nn.start import carve
+from ghostify.warmstart.c_ghost.batches import LayerBatches, SegmentPair
+from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair, PlainPair
 from ghostify.warmstart.c_ghost.pairing import Pairing, pair
-from ghostify.warmstart.c_ghost.subjects import GhostSubject, PlainSubject, Subject
-from ghostify.warmstart.c_ghost.views import Feed, Views, by_group, pick, rows_for
 from ghostify.warmstart.cold import ColdStart
-from ghostify.warmstart.fit.ridge import choose, explain, solve
-from ghostify.warmstart.fit.statistics import Looks, Moments, Sums, Window
+from ghostify.warmstart.fit.neighbours import ADDITIONS
+from ghostify.warmstart.fit.ridge import ghost_kernels, map_costs, solve
+from ghostify.warmstart.fit.sampling import WIDEST, Window, by_group, pick, rows_for
+from ghostify.warmstart.fit.statistics import (
+    RegressionMoments,
+    WindowMoments,
+    WindowStatistics,
+)
 from ghostify.warmstart.result import LayerFit
 
 RIDGE = 1e-2
 CHEAP_RIDGE = 1e-4
-WIDEST = 8192
-"""Regressors of a primary convolution beyond which it keeps the original's filters."""
-
-ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 @torch.no_grad()
-def fit_segment(feed: Feed, subjects: Sequence[Subject], cold: ColdStart) -> Iterator[LayerFit]:
+def fit_segment(
+    networks: SegmentPair, layers: Sequence[LayerPair], cold: ColdStart
+) -> Iterator[LayerFit]:
     """Fit the layers of a segment, one after the other; yields each ghost module as it is done.
 
     A layer that is added to another path is fitted last, towards what is missing of the sum: so the
     errors of the other path are made up for. A layer whose sums are no numbers starts cold.
     """
-    pending = list(subjects)
+    pending = list(layers)
     while pending:
-        waiting = [s for s in pending if _other_path(feed.segment, s, pending[1:]) is _LATER]
-        subject = next((s for s in pending if s not in waiting), pending[0])
-        pending.remove(subject)
-        other = _other_path(feed.segment, subject, pending)
-        views = Views(feed, subject, other if isinstance(other, fx.Node) else None)
+        waiting = [s for s in pending if _other_path(networks.segment, s, pending[1:]) is _LATER]
+        layer = next((s for s in pending if s not in waiting), pending[0])
+        pending.remove(layer)
+        other = _other_path(networks.segment, layer, pending)
+        batches = LayerBatches(networks, layer, other if isinstance(other, fx.Node) else None)
         fit = None
-        with cold.instead(subject.name):
-            if isinstance(subject, GhostSubject):
-                fit = _fit_ghosts(views, subject)
-            elif isinstance(subject, PlainSubject):
-                filters = _fit_filters(views)
+        with cold.instead(layer.name):
+            if isinstance(layer, GhostPair):
+                fit = _fit_ghosts(batches, layer)
+            elif isinstance(layer, PlainPair):
+                filters = _fit_filters(batches)
                 if filters.refitted:
-                    subject.take(filters.weight, filters.offsets)
+                    layer.take(filters.weight, filters.offsets)
         if fit is not None:
             yield fit
 
@@ -57,36 +60,37 @@ def fit_segment(feed: Feed, subjects: Sequence[Subject], cold: ColdStart) -> Ite
 _LATER = object()
 
 
-def _other_path(segment: Segment, subject: Subject, pending: list[Subject]) -> Any:
+def _other_path(segment: Segment, layer: LayerPair, pending: list[LayerPair]) -> Any:
     """What a layer's (normed) output is added to; ``_LATER`` where that is still to be fitted."""
-    end = subject.norm_node or subject.node
+    end = layer.norm_node or layer.node
     users = list(end.users) if end is not None else []
     if len(users) != 1 or users[0].target not in ADDITIONS or len(users[0].args) != 2:
         return None
     other = next((arg for arg in users[0].args if arg is not end), None)
     if not isinstance(other, fx.Node):
         return None
-    waiting = {s.node for s in pending if s is not subject}
+    waiting = {s.node for s in pending if s is not layer}
     return _LATER if waiting & segment.behind([other]) else other
 
 
-def _fit_ghosts(views: Views, subject: GhostSubject) -> LayerFit:
+def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     """Two passes over the images: for all filters, then for what each map says of the others."""
-    linear = _fit_filters(views)
-    looks = _look(views, subject, linear.weight)
+    linear = _fit_filters(batches)
+    windows = _window_statistics(batches, layer, linear.weight)
     pairings, kernels, errors = [], [], []
-    for g in range(subject.groups):
-        costs = explain(looks.gram[g], looks.cross[g], looks.energy[g], CHEAP_RIDGE)
+    for g in range(layer.groups):
+        costs = map_costs(windows.gram[g], windows.cross[g], windows.energy[g], CHEAP_RIDGE)
         # What an intrinsic map leaves unexplained is not the ghosts' fault.
         own = costs.diagonal().clone()
-        pairing = pair((costs - own).clamp_min(0), subject.intrinsic, subject.copies)
+        pairing = pair((costs - own).clamp_min(0), layer.intrinsic, layer.copies)
         pairings.append(pairing)
-        kernels.append(choose(looks.gram[g], looks.cross[g], pairing, CHEAP_RIDGE))
+        sums, chosen = (windows.gram[g], windows.cross[g]), (pairing.intrinsic, pairing.ghosts)
+        kernels.append(ghost_kernels(*sums, *chosen, CHEAP_RIDGE))
         errors.append(own.sum() + pairing.cost)
-    subject.arrange(pairings)
-    _write(subject, linear, looks, pairings, kernels)
-    error = torch.stack(errors).sum() / looks.energy.sum().clamp_min(1e-30)
-    return LayerFit(subject.name, float(error), linear.refitted)
+    layer.arrange(pairings)
+    _write(layer, linear, windows, pairings, kernels)
+    error = torch.stack(errors).sum() / windows.energy.sum().clamp_min(1e-30)
+    return LayerFit(layer.name, float(error), linear.refitted)
 
 
 @dataclass(frozen=True)
@@ -104,76 +108,78 @@ class _Filters:
     refitted: bool
 
 
-def _fit_filters(views: Views) -> _Filters:
-    subject, conv = views.subject, views.subject.conv
-    groups, inputs = subject.groups, conv.weight[0].numel()
-    has_room = subject.has_offsets or conv.bias is None
-    if not (subject.linear and inputs <= WIDEST and has_room):
+def _fit_filters(batches: LayerBatches) -> _Filters:
+    layer, conv = batches.layer, batches.layer.teacher
+    groups, inputs = layer.groups, conv.weight[0].numel()
+    has_room = layer.has_offsets or conv.bias is None
+    if not (layer.linear and inputs <= WIDEST and has_room):
         return _Filters(conv.weight, conv.weight.new_zeros(conv.out_channels), refitted=False)
     window = Window.of(conv)
     outputs = conv.out_channels // groups
-    moments = Moments(groups, inputs, outputs)
-    sampler = views.places(rows_for(groups * inputs * (inputs + outputs), 4 * inputs))
-    for x, target in views.first():
-        rows, columns = sampler.draw(target.shape)
-        seen = window.patches(x, rows, columns)
-        moments.add(_by_group(seen, groups), by_group(pick(target, rows, columns), groups))
-    moments.share()
+    sampler = batches.inputs.sampler(rows_for(groups * inputs * (inputs + outputs), 4 * inputs))
+
+    def rows() -> Iterator[tuple[Tensor, Tensor]]:
+        for x, target in batches.first():
+            places = sampler.sample(target.shape)
+            seen = _by_group(window.patches(x, *places), groups)
+            yield seen, by_group(pick(target, *places), groups)
+
+    moments = RegressionMoments.of(groups, inputs, outputs, rows())
     # The windows are (pixel, channel), filters are (channel, pixel).
     prior = conv.weight.detach().double().cpu().flatten(2).transpose(1, 2)
     prior = prior.flatten(1).unflatten(0, (groups, -1))
-    found = solve(moments, RIDGE, prior, subject.has_offsets)
+    found = solve(moments, RIDGE, prior, layer.has_offsets)
     weight = found.weight.flatten(0, 1).unflatten(1, (-1, conv.weight.shape[1])).transpose(1, 2)
     weight = weight.reshape(conv.weight.shape).to(conv.weight)
     return _Filters(weight, found.intercept.flatten().to(weight), refitted=True)
 
 
-def _look(views: Views, subject: GhostSubject, weight: Tensor) -> Sums:
-    """What each map that the filters make says of each map that is wanted."""
-    conv = subject.conv
+def _window_statistics(batches: LayerBatches, layer: GhostPair, weight: Tensor) -> WindowStatistics:
+    """Moments of the windows of each map that the filters make and of all targets."""
+    conv = layer.teacher
     filters = carve(conv, torch.arange(conv.out_channels)).float()
     filters.weight.copy_(weight)
-    if filters.bias is not None and subject.owns_offsets:
+    if filters.bias is not None and layer.owns_offsets:
         filters.bias.zero_()
-    looks = Looks(subject.groups, conv.out_channels // subject.groups, subject.ghost.d**2)
-    own = Window.same(subject.ghost.d)
-    sampler = views.places(views.rows_of_looks)
-    for x, wanted in views.second():
+    windows = WindowMoments(layer.groups, conv.out_channels // layer.groups, layer.ghost.d**2)
+    own = Window.same(layer.ghost.d)
+    sampler = batches.inputs.sampler(batches.window_rows)
+    for x, wanted in batches.second():
         made = filters(x)
-        seen = own.patches(made, *sampler.draw(made.shape)).unflatten(0, (subject.groups, -1))
-        looks.add(seen.permute(0, 2, 3, 1), by_group(wanted, subject.groups))
-    return looks.summed()
+        seen = own.patches(made, *sampler.sample(made.shape)).unflatten(0, (layer.groups, -1))
+        windows.add(seen.permute(0, 2, 3, 1), by_group(wanted, layer.groups))
+    return windows.summed()
 
 
 def _write(
-    subject: GhostSubject,
+    layer: GhostPair,
     linear: _Filters,
-    looks: Sums,
+    windows: WindowStatistics,
     pairings: list[Pairing],
     kernels: list[Tensor],
 ) -> None:
     """Put filters, kernels and offsets into the ghost module, which has its pairings."""
-    primary, cheap = subject.ghost.primary, subject.ghost.cheap
+    primary, cheap = layer.ghost.primary, layer.ghost.cheap
     assert cheap is not None
-    maps = subject.conv.out_channels // subject.groups
+    maps = layer.teacher.out_channels // layer.groups
     if linear.refitted:
         chosen = torch.cat([p.intrinsic + g * maps for g, p in enumerate(pairings)])
         primary.weight.copy_(linear.weight[chosen])
     cheap.weight.copy_(torch.cat(kernels).reshape(cheap.weight.shape).to(cheap.weight))
-    if not subject.has_offsets:
+    if not layer.has_offsets:
         return
-    middle = subject.ghost.d**2 // 2
+    middle = layer.ghost.d**2 // 2
     gaps, offsets = [], []
     for g, (pairing, kernel) in enumerate(zip(pairings, kernels, strict=True)):
-        look, mean = looks.look[g, pairing.intrinsic], looks.mean[g]
+        look, mean = windows.look[g, pairing.intrinsic], windows.mean[g]
         gap = mean[pairing.intrinsic] - look[:, middle]
         offset = mean[pairing.ghosts.clamp_min(0)] - torch.einsum("mk,mck->mc", look, kernel)
-        if subject.owns_offsets:
+        if layer.owns_offsets:
             # The cheap operation sees its intrinsic map's bias too (taken as if at the border too).
             offset = offset - gap[:, None] * kernel.sum(2)
         gaps.append(gap)
         offsets.append(offset)
-    subject.set_offsets(torch.stack(gaps), torch.stack(offsets), pairings)
+    layer.set_offsets(torch.stack(gaps), torch.stack(offsets), pairings)
 
 
 def _by_group(patches: Tensor, groups: int) -> Tensor:

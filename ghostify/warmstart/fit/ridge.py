@@ -1,4 +1,4 @@
-"""Ridge least squares: filters, cheap kernels, and what one map says of another."""
+"""Ridge least squares: the one place where it is solved."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ghostify.warmstart.c_ghost.pairing import Pairing
-from ghostify.warmstart.fit.statistics import Moments
+from ghostify.warmstart.fit.statistics import RegressionMoments
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,19 @@ class Solution:
 
 
 def solve(
-    moments: Moments, ridge: float, prior: Tensor | None = None, intercept: bool = True
+    moments: RegressionMoments,
+    ridge: float | Tensor,
+    prior: Tensor | None = None,
+    intercept: bool = True,
 ) -> Solution:
-    """The linear map of least squares, drawn to a prior.
+    """Fit a linear map by least squares, drawn to a prior.
 
     Minimises ``|y - w x - b|^2 + ridge * mean(diag(G)) * |w - prior|^2``, G the Gram matrix of x.
 
     Args:
         moments: The sums of the data.
-        ridge: Weight of the prior, relative to the data's mean energy.
+        ridge: Weight of the prior, relative to the data's mean energy; one for each regressor,
+            ``(inputs,)``, is relative to the mean energy of those with the same one.
         prior: ``(groups, outputs, inputs)``; zero if not given.
         intercept: Whether there is a b.
     """
@@ -43,7 +46,7 @@ def solve(
         gram, cross = moments.centred()
     else:
         gram, cross = moments.gram[:, :-1, :-1].clone(), moments.cross[:, :-1]
-    pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)[:, None]
+    pull = _pull(gram, ridge)
     gram.diagonal(dim1=1, dim2=2).add_(pull)  # in place: there may be thousands of regressors
     drawn = 0.0 if prior is None else pull[..., None] * prior.transpose(1, 2)
     weight = solve_positive(gram, cross + drawn)
@@ -59,8 +62,37 @@ def solve(
     return Solution(weight.transpose(1, 2), offset, residual.clamp_min(0))
 
 
-def explain(gram: Tensor, cross: Tensor, energy: Tensor, ridge: float) -> Tensor:
-    """How much of each map stays unexplained by the windows of each other map.
+def _pull(gram: Tensor, ridge: float | Tensor) -> Tensor:
+    """Ridge of each regressor in the units of the Gram matrix, ``(groups, inputs or 1)``."""
+    energy = gram.diagonal(dim1=-2, dim2=-1)
+    if not isinstance(ridge, Tensor):
+        return ridge * energy.mean(-1, keepdim=True).clamp_min(1e-12)
+    pull = torch.zeros_like(energy)
+    for value in ridge.unique():
+        kind = ridge == value
+        pull[:, kind] = value * energy[:, kind].mean(1, keepdim=True).clamp_min(1e-12)
+    return pull
+
+
+def ridged(gram: Tensor, ridge: float) -> Tensor:
+    """Gram matrices ``(..., n, n)`` with a ridge relative to their mean energy."""
+    return gram + _pull(gram, ridge)[..., None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
+
+
+def unexplained(gram: Tensor, cross: Tensor, energy: Tensor, ridge: float) -> Tensor:
+    """Energy of each target that the regressors leave, ``(..., outputs)``.
+
+    Args:
+        gram: Products of the regressors, ``(..., inputs, inputs)``.
+        cross: Products of regressors and targets, ``(..., inputs, outputs)``.
+        energy: Energy of the targets, ``(..., outputs)``.
+        ridge: Relative ridge.
+    """
+    return energy - (cross * solve_positive(ridged(gram, ridge), cross)).sum(-2)
+
+
+def map_costs(gram: Tensor, cross: Tensor, energy: Tensor, ridge: float) -> Tensor:
+    """Energy of each map that stays unexplained by the windows of each other map.
 
     Args:
         gram: Second moments of each map's window, ``(n, K, K)``.
@@ -71,27 +103,28 @@ def explain(gram: Tensor, cross: Tensor, energy: Tensor, ridge: float) -> Tensor
     Returns:
         ``(n, n)``: at ``[i, j]`` the residual of map j, given the window of map i.
     """
-    pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
-    rows = []
-    for some in torch.arange(len(gram)).split(128):  # some at a time: the products are large
-        ridged = gram[some] + pull[some, None, None] * eye
-        rows.append(energy - (cross[some] * solve_positive(ridged, cross[some])).sum(1))
-    return torch.cat(rows).clamp_min(0)
+    parts = zip(gram.split(128), cross.split(128), strict=True)  # the products are large
+    return torch.cat([unexplained(g, c, energy, ridge) for g, c in parts]).clamp_min(0)
 
 
-def choose(gram: Tensor, cross: Tensor, pairing: Pairing, ridge: float) -> Tensor:
-    """The kernels of the chosen ghosts, by the same least squares as `explain`.
+def ghost_kernels(
+    gram: Tensor, cross: Tensor, intrinsic: Tensor, ghosts: Tensor, ridge: float
+) -> Tensor:
+    """Kernels of chosen ghosts, by the same least squares as `map_costs`.
+
+    Args:
+        gram: Second moments of each map's window, ``(n, K, K)``.
+        cross: Products of each map's window with all maps, ``(n, K, n)``.
+        intrinsic: Indices of the intrinsic maps, ``(m,)``.
+        ghosts: Indices of the ghosts of each, ``(m, copies)``; -1 where there is none.
+        ridge: Relative ridge.
 
     Returns:
-        ``(m, copies, K)``; zero where an intrinsic map has one ghost fewer.
+        ``(m, copies, K)``; zero where there is no ghost.
     """
-    own, made = pairing.intrinsic, pairing.ghosts >= 0
-    pull = ridge * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    eye = torch.eye(gram.shape[-1], dtype=gram.dtype)
-    wanted = cross[own[:, None], :, pairing.ghosts.clamp_min(0)] * made[..., None]
-    kernel = solve_positive((gram + pull[:, None, None] * eye)[own], wanted.transpose(1, 2))
-    return kernel.transpose(1, 2)
+    exists = (ghosts >= 0)[..., None]
+    wanted = cross[intrinsic[:, None], :, ghosts.clamp_min(0)] * exists
+    return solve_positive(ridged(gram, ridge)[intrinsic], wanted.transpose(1, 2)).transpose(1, 2)
 
 
 def solve_positive(matrix: Tensor, wanted: Tensor) -> Tensor:
@@ -100,3 +133,14 @@ def solve_positive(matrix: Tensor, wanted: Tensor) -> Tensor:
     if failed.any():  # rounding has made it indefinite
         return torch.linalg.solve(matrix, wanted)
     return torch.cholesky_solve(wanted, factor)
+
+
+def inverse_positive(gram: Tensor, ridge: float) -> Tensor:
+    """Invert ``(n, n)`` with as much of a ridge as it takes: constant maps leave rounding alone."""
+    pull = ridge * gram.diagonal().abs().mean().clamp_min(1e-12)
+    eye = torch.eye(len(gram), dtype=gram.dtype)
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(gram + pull * eye)
+        if not failed:
+            return torch.cholesky_inverse(factor)
+        pull = 10 * pull

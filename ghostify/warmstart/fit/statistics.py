@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import GhostifyError
@@ -21,7 +20,7 @@ CACHED = 2**18
 
 
 class NotFiniteError(GhostifyError):
-    """What a layer gives, or its sums, are no numbers: it can't be fitted."""
+    """Values of a layer, or their sums, are not finite: it can't be fitted."""
 
 
 def require_finite(*sums: Tensor) -> None:
@@ -30,7 +29,7 @@ def require_finite(*sums: Tensor) -> None:
         raise NotFiniteError("What a layer gives holds values that are not finite: normalise them.")
 
 
-class Moments:
+class RegressionMoments:
     """Second moments of regressors and targets, added up batch by batch, in double precision.
 
     The last regressor is the constant 1 (the intercept). ``groups`` independent regressions are
@@ -42,7 +41,7 @@ class Moments:
         outputs: Targets of each.
 
     Example:
-        >>> sums = Moments(1, 2, 1)
+        >>> sums = RegressionMoments(1, 2, 1)
         >>> sums.add(torch.tensor([[[1., 0.], [0., 1.], [1., 1.]]]), torch.ones(1, 3, 1))
         >>> sums.gram.shape, sums.count
         (torch.Size([1, 3, 3]), 3)
@@ -54,6 +53,17 @@ class Moments:
         self._energy = torch.zeros(groups, outputs, dtype=torch.float64)
         self._count = torch.zeros((), dtype=torch.float64)
         self._waiting = _Waiting()
+
+    @classmethod
+    def of(
+        cls, groups: int, inputs: int, outputs: int, rows: Iterable[tuple[Tensor, Tensor]]
+    ) -> RegressionMoments:
+        """Sum batches of regressors and targets, of all processes."""
+        moments = cls(groups, inputs, outputs)
+        for x, y in rows:
+            moments.add(x, y)
+        moments.share()
+        return moments
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows: ``(groups, rows, inputs)`` regressors, ``(groups, rows, outputs)`` targets."""
@@ -82,7 +92,7 @@ class Moments:
         sum_over_processes(self._gram, self._cross, self._energy, self._count)
         require_finite(self._energy, self._gram, self._cross)
 
-    def include(self, other: Moments) -> None:
+    def include(self, other: RegressionMoments) -> None:
         """Add the sums of other rows."""
         self._gram += other.gram
         self._cross += other.cross
@@ -125,7 +135,7 @@ class Moments:
         return gram, cross
 
 
-class Looks:
+class WindowMoments:
     """Second moments of windows on maps, and their products with all maps of the same group.
 
     Args:
@@ -163,7 +173,7 @@ class Looks:
         self._total += maps.sum(1).cpu()
         self._count += maps.shape[1]
 
-    def summed(self) -> Sums:
+    def summed(self) -> WindowStatistics:
         """The sums of all rows, of all processes, around their means; this object is used up."""
         self._flush()
         parts = (self._gram, self._cross, self._energy, self._look, self._total, self._count)
@@ -176,7 +186,7 @@ class Looks:
         for cross, part, own in zip(self._cross, look, mean, strict=True):
             for tap, seen in enumerate(part):  # one by one: the products are large
                 cross[tap].addr_(seen, own, alpha=-1)
-        return Sums(
+        return WindowStatistics(
             self._gram,
             self._cross.transpose(1, 2),
             self._energy - self._total * mean,
@@ -186,8 +196,8 @@ class Looks:
 
 
 @dataclass(frozen=True)
-class Sums:
-    """What windows on maps say of the maps of their group.
+class WindowStatistics:
+    """Moments of windows on maps and of the maps of their group, around their means.
 
     Attributes:
         gram: Second moments of each map's window around its mean, ``(groups, maps, taps, taps)``.
@@ -227,70 +237,3 @@ class _Waiting:
             yield batches[0]
         elif batches:
             yield tuple(torch.cat(parts, dim=1) for parts in zip(*batches, strict=True))
-
-
-@dataclass(frozen=True)
-class Window:
-    """A sliding window: what a convolution, or the cheap operation, looks at.
-
-    Attributes:
-        kernel: Its height and width.
-        stride: Its steps.
-        dilation: Gaps between what it looks at.
-        padding: Left, right, top, bottom.
-        mode: How the padding is filled, as in `torch.nn.Conv2d`.
-    """
-
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    mode: str = "zeros"
-
-    @classmethod
-    def of(cls, conv: nn.Conv2d) -> Window:
-        """That of a convolution."""
-        left, right, top, bottom = conv._reversed_padding_repeated_twice
-        return cls(
-            (conv.kernel_size[0], conv.kernel_size[1]),
-            (conv.stride[0], conv.stride[1]),
-            (conv.dilation[0], conv.dilation[1]),
-            (left, right, top, bottom),
-            conv.padding_mode,
-        )
-
-    @classmethod
-    def same(cls, d: int) -> Window:
-        """That of a d x d cheap operation."""
-        return cls((d, d), padding=(d // 2,) * 4)
-
-    def patches(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """What the window sees at some places of its output.
-
-        Args:
-            x: ``(N, C, H, W)``.
-            rows: Row of each place in the output, ``(P,)``.
-            columns: Column of each, ``(P,)``.
-
-        Returns:
-            ``(C, N * P, kernel)``; the channels lie side by side in memory.
-        """
-        mode = "constant" if self.mode == "zeros" else self.mode
-        x = F.pad(x, self.padding, mode=mode) if any(self.padding) else x
-        height, width = (torch.arange(k) for k in self.kernel)
-        row = rows[:, None, None] * self.stride[0] + height[:, None] * self.dilation[0]
-        column = columns[:, None, None] * self.stride[1] + width * self.dilation[1]
-        # Pixels are picked as whole rows of channels: one by one they would be far apart in memory.
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        picked = pixels.index_select(1, (row * x.shape[3] + column).flatten().to(x.device))
-        taps = self.kernel[0] * self.kernel[1]
-        return picked.view(-1, taps, x.shape[1]).permute(2, 0, 1)
-
-
-def places(height: int, width: int, most: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows and columns of at most ``most`` places of a map, drawn without repetition."""
-    if height * width <= most:
-        chosen = torch.arange(height * width)
-    else:
-        chosen = torch.randperm(height * width, generator=generator)[:most]
-    return chosen // width, chosen % width

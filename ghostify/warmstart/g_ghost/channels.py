@@ -1,21 +1,20 @@
-"""Which channels of a stage are complicated, and which ones its thin blocks keep inside."""
+"""Choice of a stage's complicated channels, and of the channels kept inside its thin blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, fx, nn
 
-from ghostify.data.spool import Spool
 from ghostify.graph.channelwise import is_channelwise
 from ghostify.graph.trace import LAYERS
 from ghostify.nn.g_ghost import Entry
 from ghostify.numerics.ranking import ascending, descending, exceeds
-from ghostify.warmstart.c_ghost.sequential import WIDEST
-from ghostify.warmstart.c_ghost.views import rows_for
-from ghostify.warmstart.fit.statistics import Moments, Window, places
-from ghostify.warmstart.g_ghost.thin import values_of
+from ghostify.warmstart.fit.ridge import inverse_positive, unexplained
+from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, rows_for
+from ghostify.warmstart.fit.statistics import RegressionMoments
+from ghostify.warmstart.g_ghost.refit import values_of
 
 RIDGE = 1e-3
 STEPS = 64
@@ -25,8 +24,10 @@ ROUNDS = 8
 """Of the choice where the ghosts are made of the ghost channels alone."""
 
 
-def worst_explained(moments: Moments, taps: int, complicated: int, entry: Entry) -> Tensor:
-    """The channels that Y1 explains worst by least squares, in their order.
+def worst_explained(
+    moments: RegressionMoments, taps: int, complicated: int, entry: Entry
+) -> Tensor:
+    """Find the channels that Y1 explains worst by least squares, in their order.
 
     Args:
         moments: Of the windows of Y1 (``taps`` regressors a channel) and the channels wanted.
@@ -40,43 +41,36 @@ def worst_explained(moments: Moments, taps: int, complicated: int, entry: Entry)
     gram, cross = (m[0] for m in moments.centred())
     energy = moments.variance()[0]
     count = len(energy)
+
+    def left(channels: Tensor) -> Tensor:
+        used = channels.repeat_interleave(taps)
+        if not used.any():
+            return energy
+        return unexplained(gram[used][:, used], cross[used], energy, RIDGE)
+
     seen = torch.ones(count, dtype=torch.bool)
     best, least = torch.arange(complicated), float("inf")
     for _ in range(ROUNDS):
-        left = _left(gram, cross, energy, seen.repeat_interleave(taps))
-        order = descending(left)
-        chosen = order[:complicated].sort().values
+        chosen = descending(left(seen))[:complicated].sort().values
         ghosts = torch.ones(count, dtype=torch.bool)
         ghosts[chosen] = False
         if entry == "project":
             return chosen
-        cost = float(_left(gram, cross, energy, ghosts.repeat_interleave(taps))[ghosts].sum())
+        cost = float(left(ghosts)[ghosts].sum())
         if not exceeds(least, cost):
             break
         best, least, seen = chosen, cost, ghosts
     return best
 
 
-def _left(gram: Tensor, cross: Tensor, energy: Tensor, used: Tensor) -> Tensor:
-    """What some regressors leave of each target."""
-    if not used.any():
-        return energy
-    gram, cross = gram[used][:, used], cross[used]
-    pull = RIDGE * gram.diagonal().mean().clamp_min(1e-12)
-    weight = torch.linalg.solve(gram + pull * torch.eye(len(gram), dtype=gram.dtype), cross)
-    return energy - (cross * weight).sum(0)
-
-
 def keep_inside(
     block: nn.Module,
     graph: fx.Graph,
-    inputs: Spool,
-    batch: int,
-    seed: int,
+    inputs: PairedInputs,
     widths: Iterable[tuple[str, int]],
     outputs: Tensor,
 ) -> dict[str, Tensor]:
-    """Which channels inside a thin block to keep: those that the next layer can least do without.
+    """Choose the channels to keep inside a thin block: those that the next layer needs most.
 
     Where a layer's output reaches one convolution alone (through norms, activations, depth-wise
     convolutions), channels are taken away one after the other, each time the one whose loss the
@@ -85,9 +79,7 @@ def keep_inside(
     Args:
         block: The original block.
         graph: Its graph.
-        inputs: What it gets, ``(N, c, H, W)``.
-        batch: Images at a time.
-        seed: Of the places that are looked at.
+        inputs: Of the block.
         widths: Layers, and how many of their outputs are kept.
         outputs: Which of the block's outputs are wanted.
 
@@ -108,7 +100,7 @@ def keep_inside(
         rows = outputs if _ends_block(reader, block) else None
         weight = conv.weight.double().cpu().flatten(1)
         weight = weight if rows is None else weight[rows]
-        gram = _second_moments(block, graph, reader, conv, inputs, batch, seed)
+        gram = _second_moments(block, graph, reader, conv, inputs)
         if not gram.isfinite().all():
             continue
         found[name] = eliminate(gram, weight, conv.in_channels, kept)
@@ -131,7 +123,7 @@ def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
         Indices of those that stay, ascending.
     """
     taps = gram.shape[0] // channels
-    inverse = _inverse(gram)
+    inverse = inverse_positive(gram, 1e-4)
     weight = weight.T.clone()
     stays = torch.ones(channels, dtype=torch.bool)
     index = torch.arange(channels * taps).view(channels, taps)
@@ -153,41 +145,22 @@ def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
     return stays.nonzero().flatten()
 
 
-def _inverse(gram: Tensor) -> Tensor:
-    """The inverse, with as much of a ridge as it takes (sums of constant maps are all rounding)."""
-    pull = 1e-4 * gram.diagonal().abs().mean().clamp_min(1e-12)
-    eye = torch.eye(len(gram), dtype=gram.dtype)
-    while True:
-        root, failed = torch.linalg.cholesky_ex(gram + pull * eye)
-        if not failed:
-            return torch.cholesky_inverse(root)
-        pull = 10 * pull
-
-
 def _second_moments(
-    block: nn.Module,
-    graph: fx.Graph,
-    reader: fx.Node,
-    conv: nn.Conv2d,
-    inputs: Spool,
-    batch: int,
-    seed: int,
+    block: nn.Module, graph: fx.Graph, reader: fx.Node, conv: nn.Conv2d, inputs: PairedInputs
 ) -> Tensor:
-    """Centred second moments of what a convolution sees."""
+    """Centred second moments of a convolution's windows in the teacher."""
     size = conv.weight[0].numel()
-    rows = rows_for(size**2, 4 * size)
-    generator = torch.Generator().manual_seed(seed)
-    moments = Moments(1, size, 0)
+    sampler = inputs.sampler(rows_for(size**2, 4 * size))
     source = reader.all_input_nodes[0].name
-    for x in inputs.batches(batch):
-        values = values_of(graph, block, x, {source, reader.name})
-        height, width = values[reader.name].shape[-2:]
-        spots = places(height, width, max(1, rows // len(inputs)), generator)
-        seen = Window.of(conv).patches(values[source].float(), *spots)
-        seen = seen.transpose(0, 1).flatten(1)[None]
-        moments.add(seen, seen[:, :, :0])
-    moments.share()
-    return moments.centred()[0][0]
+
+    def rows() -> Iterator[tuple[Tensor, Tensor]]:
+        for x in inputs.teacher.batches(inputs.batch):
+            values = values_of(graph, block, x, {source, reader.name})
+            places = sampler.sample(values[reader.name].shape)
+            seen = Window.of(conv).regressors(values[source], places)
+            yield seen, seen[:, :, :0]
+
+    return RegressionMoments.of(1, size, 0, rows()).centred()[0][0]
 
 
 def _reader(node: fx.Node, block: nn.Module) -> fx.Node | None:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
 from ghostify.numerics.ranking import first_smallest
-from ghostify.warmstart.c_ghost.sequential import WIDEST
-from ghostify.warmstart.fit.statistics import Moments, Window, places
+from ghostify.warmstart.fit.ridge import Solution, solve
+from ghostify.warmstart.fit.sampling import WIDEST, MapSampler, Window, pick
+from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
 MIX_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -29,13 +30,13 @@ OPEN = 3.0
 
 
 @dataclass(frozen=True)
-class Views:
-    """What the fit sees of all images.
+class StageBatches:
+    """Data for fitting the ghosts of a stage, of all images.
 
     Attributes:
-        y1: What the first block gives in the converted network, ``(N, c, H, W)``.
-        features: What the mix pools, pooled: ``(N, C_i)`` each.
-        target: What the original has where the concat is, ``(N, c, H, W)``.
+        y1: Output of the student's first block, ``(N, c, H, W)``.
+        features: The mix's inputs, pooled: ``(N, C_i)`` each.
+        target: The teacher's values where the student has its concat, ``(N, c, H, W)``.
         batch: Images at a time.
         seed: Of the places that are looked at.
     """
@@ -54,62 +55,40 @@ class Views:
 
 
 @torch.no_grad()
-def fit_ghosts(stage: GGhostStage, views: Views) -> float:
+def fit_ghosts(stage: GGhostStage, data: StageBatches) -> float:
     """Fit cheap operation and mix at once, by least squares, to the original's ghost channels.
 
     Returns:
         What the ghosts leave unexplained of the variance of their channels.
     """
     parts = _Parts(stage)
-    fitted, held = (Moments(1, parts.inputs, parts.outputs) for _ in range(2))
+    fitted, held_out = (RegressionMoments(1, parts.inputs, parts.outputs) for _ in range(2))
     ghosts = stage.chosen()[stage.complicated :]
-    each = max(1, ROWS // len(views.y1))
-    generator = torch.Generator().manual_seed(views.seed)
-    for y1, features, target in views.batches():
-        spots = places(target.shape[-2], target.shape[-1], each, generator)
-        wanted = target[:, ghosts][:, :, spots[0], spots[1]].transpose(1, 2)
+    sampler = MapSampler(data.y1, ROWS, data.seed)
+    for y1, features, target in data.batches():
+        places = sampler.sample(target.shape)
+        wanted = target[:, ghosts][:, :, places[0], places[1]].transpose(1, 2)
         if stage.cheap is None:
-            own = stage.cheapened(y1)[:, :, spots[0], spots[1]]
-            wanted = wanted - own.transpose(1, 2)
-        seen = parts.regressors(y1, features, spots)
+            wanted = wanted - pick(stage.cheapened(y1), *places)
+        seen = parts.regressors(y1, features, places)
         out = torch.arange(len(y1)) % HELD_OUT == 0
-        for moments, chosen in ((held, out), (fitted, ~out)):
+        for moments, chosen in ((held_out, out), (fitted, ~out)):
             moments.add(seen[chosen].flatten(0, 1)[None], wanted[chosen].flatten(0, 1)[None])
-    for moments in (fitted, held):
+    for moments in (fitted, held_out):
         moments.share()
     prior = parts.prior()
     ridges = MIX_RIDGES if parts.features and fitted.count else MIX_RIDGES[:1]
-    errors = [_error(held, *_solve(fitted, parts.pulls(r), prior)) for r in ridges]
+    errors = [_error(held_out, solve(fitted, parts.ridges(r), prior)) for r in ridges]
     ridge = ridges[int(first_smallest(torch.tensor(errors, dtype=torch.float64)))]
-    held.include(fitted)
-    weight, offset = _solve(held, parts.pulls(ridge), prior)
-    parts.write(weight, offset, held)
-    return _error(held, weight, offset) / max(float(held.variance().sum()), 1e-30)
+    held_out.include(fitted)
+    found = solve(held_out, parts.ridges(ridge), prior)
+    parts.write(found.weight[0], found.intercept[0], held_out)
+    return _error(held_out, found) / max(float(held_out.variance().sum()), 1e-30)
 
 
-def _solve(moments: Moments, pulls: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-    """Ridge least squares, each regressor with a ridge of its own: weights and offsets.
-
-    Args:
-        moments: The sums, of one regression.
-        pulls: Ridge of each regressor, relative to the mean energy of its kind.
-        prior: ``(outputs, inputs)``.
-    """
-    gram, cross = (m[0] for m in moments.centred())
-    size = gram.diagonal()
-    pull = torch.zeros_like(size)
-    for ridge in pulls.unique():
-        kind = pulls == ridge
-        pull[kind] = ridge * size[kind].mean().clamp_min(1e-12)
-    weight = torch.linalg.solve(gram + pull.diag(), cross + pull[:, None] * prior.T).T
-    count = max(moments.count, 1)
-    offset = moments.cross[0, -1] / count - weight @ (moments.gram[0, :-1, -1] / count)
-    return weight, offset
-
-
-def _error(moments: Moments, weight: Tensor, offset: Tensor) -> float:
+def _error(moments: RegressionMoments, found: Solution) -> float:
     """Sum of squares that a linear map leaves."""
-    full = torch.cat([weight, offset[:, None]], 1)
+    full = torch.cat([found.weight[0], found.intercept[0][:, None]], 1)
     gram, cross = moments.gram[0], moments.cross[0]
     left = moments.energy.sum() - 2 * (cross.T * full).sum() + ((full @ gram) * full).sum()
     return max(float(left), 0.0)
@@ -130,28 +109,28 @@ class _Parts:
         self.features = 0 if self.mix is None else self.mix.in_channels
         self.inputs, self.outputs = self.taps + self.features, stage.channels - stage.complicated
 
-    def regressors(self, y1: Tensor, features: Tensor, spots: tuple[Tensor, Tensor]) -> Tensor:
+    def regressors(self, y1: Tensor, features: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
         """``(N, P, inputs)``."""
         found = []
         if self.conv is not None:
-            seen = Window.of(self.conv).patches(self.stage.cheapened(y1), *spots)
-            found.append(seen.transpose(0, 1).flatten(1).unflatten(0, (len(y1), -1)))
+            seen = Window.of(self.conv).regressors(self.stage.cheapened(y1), places)[0]
+            found.append(seen.unflatten(0, (len(y1), -1)))
         if self.features:
-            found.append(features[:, None].expand(-1, len(spots[0]), -1))
-        return torch.cat([y1.new_zeros(len(y1), len(spots[0]), 0), *found], dim=2)
+            found.append(features[:, None].expand(-1, len(places[0]), -1))
+        return torch.cat([y1.new_zeros(len(y1), len(places[0]), 0), *found], dim=2)
 
-    def pulls(self, ridge: float) -> Tensor:
-        """Ridge of each regressor."""
+    def ridges(self, ridge: float) -> Tensor:
+        """Relative ridge of each regressor, that of the features given."""
         return torch.tensor([RIDGE] * self.taps + [ridge] * self.features, dtype=torch.float64)
 
     def prior(self) -> Tensor:
-        """The cheap operation as it is, no mix: ``(outputs, inputs)``."""
+        """The cheap operation as it is, no mix: ``(1, outputs, inputs)``."""
         taps = torch.zeros(self.outputs, 0, dtype=torch.float64)
         if self.conv is not None:
             taps = self.conv.weight.double().cpu().flatten(1)
-        return torch.cat([taps, taps.new_zeros(self.outputs, self.features)], dim=1)
+        return torch.cat([taps, taps.new_zeros(self.outputs, self.features)], dim=1)[None]
 
-    def write(self, weight: Tensor, offset: Tensor, moments: Moments) -> None:
+    def write(self, weight: Tensor, offset: Tensor, moments: RegressionMoments) -> None:
         """Put a solution into the parts; a norm becomes the addition of the offset."""
         if self.conv is not None and self.norm is not None:
             self.conv.weight.copy_(weight[:, : self.taps].reshape(self.conv.weight.shape))

@@ -23,27 +23,30 @@ from ghostify.thinning.channel_propagation import layers_inside
 from ghostify.thinning.slicers import NotScalable
 from ghostify.thinning.thin import ThinRecipe, build
 from ghostify.tuning.descent import Budget
-from ghostify.warmstart.fit.statistics import Moments, Window, places
+from ghostify.warmstart.fit.sampling import PairedInputs, Window, by_group, pick
+from ghostify.warmstart.fit.statistics import RegressionMoments
 from ghostify.warmstart.g_ghost.channels import keep_inside, worst_explained
-from ghostify.warmstart.g_ghost.mixing import ROWS, Views, fit_ghosts
-from ghostify.warmstart.g_ghost.thin import BlockPair, Flow, refit
-from ghostify.warmstart.reconstruct import tune_part
+from ghostify.warmstart.g_ghost.mixing import ROWS, StageBatches, fit_ghosts
+from ghostify.warmstart.g_ghost.refit import BlockPair, refit
+from ghostify.warmstart.reconstruct import (
+    tune_part,
+)
 from ghostify.warmstart.result import LayerFit
 
 
 @dataclass(frozen=True)
-class StageSubject:
+class StagePair:
     """A stage to fit.
 
     Attributes:
         name: Name of the stage.
         stage: The G-Ghost stage in the converted network.
-        item: What the plan says of it.
+        item: Its entry in the plan.
         settings: Its settings.
         blocks: The original's blocks.
-        hollow: The same on the meta device.
-        start: The original's module that gets the stage's input.
-        end: The original's module that gives the stage's output.
+        meta_blocks: The same on the meta device.
+        start: The original's first module of the stage.
+        end: The original's last module of the stage.
     """
 
     name: str
@@ -51,14 +54,14 @@ class StageSubject:
     item: StageRebuild
     settings: GGhost
     blocks: Sequence[nn.Module]
-    hollow: Sequence[nn.Module]
+    meta_blocks: Sequence[nn.Module]
     start: nn.Module
     end: nn.Module
 
 
-def find_stages(
+def find_stage_pairs(
     rebuilt: Sequence[StageRebuild], original: nn.Module, converted: nn.Module
-) -> Iterator[StageSubject]:
+) -> Iterator[StagePair]:
     """The stages that can be fitted: those whose blocks are modules."""
     if not rebuilt:
         return
@@ -70,7 +73,7 @@ def find_stages(
             continue
         stage = converted.get_submodule(item.place)
         if isinstance(stage, GGhostStage) and stage.ghosts:
-            yield StageSubject(
+            yield StagePair(
                 item.name,
                 stage,
                 item,
@@ -84,7 +87,7 @@ def find_stages(
 
 @torch.no_grad()
 def fit_stage(
-    subject: StageSubject,
+    pair: StagePair,
     original: nn.Module,
     converted: nn.Module,
     images: Spool,
@@ -98,15 +101,15 @@ def fit_stage(
     towards the original's values on what the converted network gives it, and cheap operation (Eq.
     9) and mix (Eq. 11) are fitted at once to the original's ghost channels.
     """
-    inputs = (
-        _inputs_of(subject.start, original, images, batch),
-        _inputs_of(subject.stage, converted, images, batch),
+    both = (
+        _inputs_of(pair.start, original, images, batch),
+        _inputs_of(pair.stage, converted, images, batch),
     )
-    return _StageFit(subject, Flow(*inputs, batch, seed)).run()
+    return _StageFit(pair, PairedInputs(*both, batch, seed)).run()
 
 
 def tune_stage(
-    subject: StageSubject,
+    pair: StagePair,
     original: nn.Module,
     converted: nn.Module,
     images: Spool,
@@ -118,7 +121,7 @@ def tune_stage(
     """Tune a stage so that, on what it now gets, it gives what the original's gave.
 
     Args:
-        subject: The stage.
+        pair: The stage.
         original: The original network.
         converted: The converted network.
         images: The calibration images.
@@ -132,69 +135,69 @@ def tune_stage(
     """
     start = time.perf_counter()
     with torch.no_grad():
-        given = _inputs_of(subject.stage, converted, images, batch)
-        targets = _inputs_of(subject.start, original, images, batch)
-        for block in subject.blocks:
+        given = _inputs_of(pair.stage, converted, images, batch)
+        targets = _inputs_of(pair.start, original, images, batch)
+        for block in pair.blocks:
             targets = _each(block, targets, batch)
     left = replace(budget, seconds=budget.seconds - (time.perf_counter() - start))
-    return tune_part([subject.stage], subject.stage, given, targets, left, size, seed)
+    return tune_part([pair.stage], pair.stage, given, targets, left, size, seed)
 
 
 class _StageFit:
     """One stage's fit: what goes into it in both networks, and the blocks done so far."""
 
-    def __init__(self, subject: StageSubject, flow: Flow) -> None:
-        self.subject, self.flow, self.stage = subject, flow, subject.stage
-        self.thin_blocks = list(middle(subject.blocks, subject.settings))
+    def __init__(self, pair: StagePair, inputs: PairedInputs) -> None:
+        self.pair, self.inputs, self.stage = pair, inputs, pair.stage
+        self.thin_blocks = list(middle(pair.blocks, pair.settings))
 
     def run(self) -> LayerFit:
         """Fit it from front to end."""
-        stage, blocks = self.stage, self.subject.blocks
-        refit(_whole(blocks[0], stage.first), self.flow)
-        flow = self._through(self.flow, blocks[0], stage.first)
-        y1 = flow.after
-        recipes = self._choose(flow)
-        features = [_pooled(y1, flow.batch)] if stage.mix_from == "all" else []
-        flow = replace(flow, after=_each(stage.entering, y1, flow.batch))
+        stage, blocks = self.stage, self.pair.blocks
+        refit(_whole(blocks[0], stage.first), self.inputs)
+        inputs = self._through(self.inputs, blocks[0], stage.first)
+        y1 = inputs.student
+        recipes = self._choose(inputs)
+        features = [_pooled(y1, inputs.batch)] if stage.mix_from == "all" else []
+        inputs = replace(inputs, student=_each(stage.entering, y1, inputs.batch))
         choice = Choice(stage.chosen()[: stage.complicated])
         for index, (block, made) in enumerate(zip(self.thin_blocks, stage.thin, strict=True)):
-            choice, recipes = self._choose_inside(index, flow, choice, recipes)
+            choice, recipes = self._choose_inside(index, inputs, choice, recipes)
             recipe = recipes[index]
-            refit(_thin(block, made, recipe), flow)
-            flow = self._through(flow, block, made)
-            features.append(_pooled(flow.after, flow.batch))
-        views = Views(y1, tuple(features), flow.before, flow.batch, flow.seed)
-        error = fit_ghosts(stage, views)
+            refit(_thin(block, made, recipe), inputs)
+            inputs = self._through(inputs, block, made)
+            features.append(_pooled(inputs.student, inputs.batch))
+        batches = StageBatches(y1, tuple(features), inputs.teacher, inputs.batch, inputs.seed)
+        error = fit_ghosts(stage, batches)
         if stage.last is not None:
-            concat = self._concat(flow.after, views)
-            refit(_whole(blocks[-1], stage.last), replace(flow, after=concat))
-        return LayerFit(self.subject.name, error, refitted=True)
+            concat = self._concat(inputs.student, batches)
+            refit(_whole(blocks[-1], stage.last), replace(inputs, student=concat))
+        return LayerFit(self.pair.name, error, refitted=True)
 
     def _recipes(self, choice: Choice | None) -> list[ThinRecipe]:
-        subject = self.subject
-        return thin_recipes(subject.hollow, subject.item, subject.settings, choice)
+        pair = self.pair
+        return thin_recipes(pair.meta_blocks, pair.item, pair.settings, choice)
 
-    def _choose(self, flow: Flow) -> list[ThinRecipe]:
+    def _choose(self, inputs: PairedInputs) -> list[ThinRecipe]:
         """Choose the complicated channels, and cut the thin blocks for them."""
         stage = self.stage
         parts = [] if stage.cheap is None else list(stage.cheap.modules())
         conv = next((m for m in parts if isinstance(m, nn.Conv2d)), None)
         taps = 0 if conv is None else conv.weight[0, 0].numel()
-        moments = Moments(1, taps * stage.channels, stage.channels)
-        generator = torch.Generator().manual_seed(flow.seed)
-        each = max(1, ROWS // len(flow.before))
-        inputs = zip(flow.before.batches(flow.batch), flow.after.batches(flow.batch), strict=True)
-        for taught, y1 in inputs:
-            wanted = taught
-            for block in self.thin_blocks:
-                wanted = block(wanted)
-            spots = places(wanted.shape[-2], wanted.shape[-1], each, generator)
-            target = wanted if conv is not None else wanted - y1
-            seen = y1.new_zeros(1, len(y1) * len(spots[0]), 0)
-            if conv is not None:
-                seen = Window.of(conv).patches(y1, *spots).transpose(0, 1).flatten(1)[None]
-            moments.add(seen, target[:, :, spots[0], spots[1]].transpose(1, 2).flatten(0, 1)[None])
-        moments.share()
+        sampler = inputs.sampler(ROWS)
+
+        def rows() -> Iterator[tuple[Tensor, Tensor]]:
+            for x, y1 in inputs.batches():
+                wanted = x
+                for block in self.thin_blocks:
+                    wanted = block(wanted)
+                places = sampler.sample(wanted.shape)
+                target = wanted if conv is not None else wanted - y1
+                seen = y1.new_zeros(1, len(y1) * len(places[0]), 0)
+                if conv is not None:
+                    seen = Window.of(conv).regressors(y1, places)
+                yield seen, by_group(pick(target, *places), 1)
+
+        moments = RegressionMoments.of(1, taps * stage.channels, stage.channels, rows())
         chosen = worst_explained(moments, taps, stage.complicated, stage.entry)
         return self._arrange(chosen)
 
@@ -229,7 +232,7 @@ class _StageFit:
             conv.weight[torch.arange(len(ghosts)), ghosts, middle_tap, middle_tap] = 1
 
     def _choose_inside(
-        self, index: int, flow: Flow, choice: Choice, recipes: list[ThinRecipe]
+        self, index: int, inputs: PairedInputs, choice: Choice, recipes: list[ThinRecipe]
     ) -> tuple[Choice, list[ThinRecipe]]:
         """Choose what a thin block keeps inside, and cut it anew."""
         block, recipe = self.thin_blocks[index], recipes[index]
@@ -243,9 +246,7 @@ class _StageFit:
             and conv.groups == 1
             and len(recipe.cuts[name].outputs) < conv.out_channels
         ]
-        found = keep_inside(
-            block, graph, flow.before, flow.batch, flow.seed, widths, choice.complicated
-        )
+        found = keep_inside(block, graph, inputs, widths, choice.complicated)
         new = replace(choice, inside=(*choice.inside, found))
         try:
             cut_anew = self._recipes(new)
@@ -254,18 +255,18 @@ class _StageFit:
         self.stage.thin[index].load_state_dict(build(block, cut_anew[index]).state_dict())
         return new, cut_anew
 
-    def _through(self, flow: Flow, block: nn.Module, made: nn.Module) -> Flow:
-        before, after = (
-            _each(module, spool, flow.batch)
-            for module, spool in ((block, flow.before), (made, flow.after))
+    def _through(self, inputs: PairedInputs, block: nn.Module, made: nn.Module) -> PairedInputs:
+        teacher, student = (
+            _each(module, spool, inputs.batch)
+            for module, spool in ((block, inputs.teacher), (made, inputs.student))
         )
-        return replace(flow, before=before, after=after)
+        return replace(inputs, teacher=teacher, student=student)
 
-    def _concat(self, complicated: Spool, views: Views) -> Spool:
+    def _concat(self, complicated: Spool, batches: StageBatches) -> Spool:
         """What the last block gets."""
-        spools = (complicated, views.y1, *views.features)
+        spools = (complicated, batches.y1, *batches.features)
         result = Spool()
-        for out, y1, *features in zip(*(s.batches(views.batch) for s in spools), strict=True):
+        for out, y1, *features in zip(*(s.batches(batches.batch) for s in spools), strict=True):
             result.append(self.stage.join(out, y1, [f[:, :, None, None] for f in features]))
         return result
 

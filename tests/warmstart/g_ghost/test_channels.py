@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ghostify.warmstart.fit.statistics import Moments
+from ghostify.warmstart.fit.statistics import RegressionMoments
 from ghostify.warmstart.g_ghost.channels import eliminate, worst_explained
 
 
@@ -16,8 +16,8 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def moments_of(x: Tensor, y: Tensor) -> Moments:
-    moments = Moments(1, x.shape[1], y.shape[1])
+def moments_of(x: Tensor, y: Tensor) -> RegressionMoments:
+    moments = RegressionMoments(1, x.shape[1], y.shape[1])
     moments.add(x[None], y[None])
     return moments
 

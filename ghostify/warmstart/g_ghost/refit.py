@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghostify.data.spool import Spool
 from ghostify.graph.execution import Executor
 from ghostify.nn.carving import Cut
-from ghostify.warmstart.c_ghost.sequential import ADDITIONS, WIDEST
-from ghostify.warmstart.c_ghost.subjects import norm_after
-from ghostify.warmstart.c_ghost.views import rows_for
+from ghostify.warmstart.fit.neighbours import ADDITIONS, norm_after
 from ghostify.warmstart.fit.ridge import solve
-from ghostify.warmstart.fit.statistics import Moments, Window, places
+from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, rows_for
+from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
 LEAST_SCALE = 1e-3
@@ -34,41 +32,24 @@ class BlockPair:
     """A block of the original, and the one that stands for it.
 
     Attributes:
-        original: The original's.
-        taught: Its graph.
-        made: The converted network's.
-        graph: Its graph; nodes that both have are called the same.
-        cuts: What each layer of ``made`` keeps of ``original``'s; all, where it says nothing.
-        shortcuts: Projections that ``made`` has beside: name -> the channels that leave.
+        teacher: The original's block.
+        teacher_graph: Its graph.
+        student: The converted network's block.
+        student_graph: Its graph; nodes that both have are called the same.
+        cuts: What each layer of the student keeps of the teacher's; all, where it says nothing.
+        shortcuts: Projections that the student has beside: name -> the channels that leave.
     """
 
-    original: nn.Module
-    taught: fx.Graph
-    made: nn.Module
-    graph: fx.Graph
+    teacher: nn.Module
+    teacher_graph: fx.Graph
+    student: nn.Module
+    student_graph: fx.Graph
     cuts: Mapping[str, Cut]
     shortcuts: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Flow:
-    """What goes into a block in both networks.
-
-    Attributes:
-        before: In the original, ``(N, c, H, W)``.
-        after: In the converted network.
-        batch: Images at a time.
-        seed: Of the places that are looked at.
-    """
-
-    before: Spool
-    after: Spool
-    batch: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class Term:
+class ConvTerm:
     """A convolution, with the norm after it: one term of a sum, or alone.
 
     Attributes:
@@ -136,7 +117,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Sum:
+class ConvSum:
     """What is fitted at once: the terms of a sum, or one convolution.
 
     Attributes:
@@ -145,88 +126,79 @@ class Sum:
         others: Names of nodes that are added and not fitted.
     """
 
-    terms: tuple[Term, ...]
+    terms: tuple[ConvTerm, ...]
     node: str
     others: tuple[str, ...] = ()
 
 
 @torch.no_grad()
-def refit(pair: BlockPair, flow: Flow) -> int:
+def refit(pair: BlockPair, inputs: PairedInputs) -> int:
     """Refit a block's convolutions; returns how many were."""
     count = 0
     for item in find_sums(pair):
-        count += len(item.terms) if _fit(pair, flow, item) else 0
+        count += len(item.terms) if _fit(pair, inputs, item) else 0
     return count
 
 
-def find_sums(pair: BlockPair) -> list[Sum]:
+def find_sums(pair: BlockPair) -> list[ConvSum]:
     """What can be fitted in a block, in the order in which it is computed."""
     terms = {term.end: term for term in _terms(pair)}
-    sums: dict[str, Sum] = {}
-    for node in pair.graph.nodes:
+    sums: dict[str, ConvSum] = {}
+    for node in pair.student_graph.nodes:
         parts = [arg for arg in node.args if isinstance(arg, fx.Node)]
         if node.target in ADDITIONS and len(node.args) == len(parts) == 2:
             own = [p.name for p in parts if p.name in terms and len(p.users) == 1]
             own = _that_fit_together([terms[name] for name in own])
             if own:
                 others = tuple(p.name for p in parts if p.name not in own)
-                sums[node.name] = Sum(tuple(terms.pop(n) for n in own), node.name, others)
-    alone = {term.end: Sum((term,), term.end) for term in terms.values()}
-    order = [node.name for node in pair.graph.nodes]
+                sums[node.name] = ConvSum(tuple(terms.pop(n) for n in own), node.name, others)
+    alone = {term.end: ConvSum((term,), term.end) for term in terms.values()}
+    order = [node.name for node in pair.student_graph.nodes]
     return sorted([*sums.values(), *alone.values()], key=lambda item: order.index(item.node))
 
 
-def _that_fit_together(terms: list[Term]) -> list[str]:
+def _that_fit_together(terms: list[ConvTerm]) -> list[str]:
     """Several terms are fitted at once where they share no groups; else the last one."""
     together = terms if all(term.conv.groups == 1 for term in terms) else terms[-1:]
     return [term.end for term in together]
 
 
-def _terms(pair: BlockPair) -> Iterator[Term]:
-    calls = [str(n.target) for n in pair.graph.nodes if n.op == "call_module"]
-    for node in pair.graph.nodes:
+def _terms(pair: BlockPair) -> Iterator[ConvTerm]:
+    calls = [str(n.target) for n in pair.student_graph.nodes if n.op == "call_module"]
+    for node in pair.student_graph.nodes:
         name = str(node.target)
         if node.op != "call_module" or calls.count(name) > 1 or len(node.all_input_nodes) != 1:
             continue
-        module, source = pair.made.get_submodule(name), node.all_input_nodes[0].name
+        module, source = pair.student.get_submodule(name), node.all_input_nodes[0].name
         if name in pair.shortcuts and isinstance(module, nn.Sequential):
             conv, norm = module[0], module[1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
-            yield Term(conv, norm, source, node.name, pair.shortcuts[name])
+            yield ConvTerm(conv, norm, source, node.name, pair.shortcuts[name])
         elif type(module) is nn.Conv2d and module.weight[0].numel() <= WIDEST:
-            norm_node = norm_after(node, pair.made)
-            follows = None if norm_node is None else pair.made.get_submodule(str(norm_node.target))
+            norm_node = norm_after(node, pair.student)
+            follows = (
+                None if norm_node is None else pair.student.get_submodule(str(norm_node.target))
+            )
             assert follows is None or isinstance(follows, _BatchNorm)
             cut = pair.cuts.get(name)
             outputs = torch.arange(module.out_channels) if cut is None else cut.outputs
-            yield Term(module, follows, source, (norm_node or node).name, outputs)
+            yield ConvTerm(module, follows, source, (norm_node or node).name, outputs)
 
 
-def _fit(pair: BlockPair, flow: Flow, item: Sum) -> bool:
+def _fit(pair: BlockPair, inputs: PairedInputs, item: ConvSum) -> bool:
     groups = item.terms[0].conv.groups
-    inputs = sum(term.inputs for term in item.terms)
+    sizes = [term.inputs for term in item.terms]
     outputs = item.terms[0].conv.out_channels // groups
-    moments = Moments(groups, inputs, outputs)
-    rows = rows_for(groups * inputs * (inputs + outputs), 4 * inputs)
-    each = max(1, rows // max(len(flow.after), 1))
-    generator = torch.Generator().manual_seed(flow.seed)
-    for made, wanted in _values(pair, flow, item):
-        target = wanted[:, item.terms[0].outputs]
-        for other in item.others:
-            if made[other].shape != target.shape:
-                return False
-            target = target - made[other]
-        spots = places(target.shape[-2], target.shape[-1], each, generator)
-        seen = [_windows(term, made[term.source], spots) for term in item.terms]
-        moments.add(torch.cat(seen, dim=2), _at(target, spots, groups))
-    moments.share()
+    moments = RegressionMoments.of(groups, sum(sizes), outputs, _rows(pair, inputs, item))
+    if not moments.count:
+        return False
     prior = torch.cat(
         [t.scale()[:, None] * t.conv.weight.double().flatten(1) for t in item.terms], 1
     )
     holder = next((term for term in item.terms if term.has_offset), None)
     prior = prior.unflatten(0, (groups, -1)).cpu()
     found = solve(moments, RIDGE, prior, holder is not None)
-    weights = found.weight.flatten(0, 1).split([term.inputs for term in item.terms], dim=1)
+    weights = found.weight.flatten(0, 1).split(sizes, dim=1)
     for term, weight in zip(item.terms, weights, strict=True):
         term.write(weight)
     if holder is not None:
@@ -235,13 +207,27 @@ def _fit(pair: BlockPair, flow: Flow, item: Sum) -> bool:
     return True
 
 
-def _values(pair: BlockPair, flow: Flow, item: Sum) -> Iterator[tuple[Values, Tensor]]:
-    """Batch by batch: what the block made so far, and what is wanted of the sum."""
+def _rows(pair: BlockPair, inputs: PairedInputs, item: ConvSum) -> Iterator[tuple[Tensor, Tensor]]:
+    """Regressors and targets of a sum; none where what else is added has another shape."""
+    first, groups = item.terms[0], item.terms[0].conv.groups
+    width = sum(term.inputs for term in item.terms)
+    cost = groups * width * (width + first.conv.out_channels // groups)
+    sampler = inputs.sampler(rows_for(cost, 4 * width))
     needed = {*item.others, *(term.source for term in item.terms)}
-    inputs = flow.before.batches(flow.batch), flow.after.batches(flow.batch)
-    for before, after in zip(*inputs, strict=True):
-        wanted = values_of(pair.taught, pair.original, before, {item.node})
-        yield values_of(pair.graph, pair.made, after, needed), wanted[item.node]
+    for before, after in inputs.batches():
+        taught = values_of(pair.teacher_graph, pair.teacher, before, {item.node})
+        values = values_of(pair.student_graph, pair.student, after, needed)
+        target = taught[item.node][:, first.outputs]
+        if any(values[other].shape != target.shape for other in item.others):
+            return
+        for other in item.others:
+            target = target - values[other]
+        places = sampler.sample(target.shape)
+        seen = [
+            Window.of(term.conv).regressors(values[term.source], places, groups)
+            for term in item.terms
+        ]
+        yield torch.cat(seen, dim=2), _at(target, places, groups)
 
 
 def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> Values:
@@ -251,13 +237,7 @@ def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> 
     return {node.name: value for node, value in values.items()}
 
 
-def _windows(term: Term, x: Tensor, spots: tuple[Tensor, Tensor]) -> Tensor:
-    """What a convolution sees at some places, ``(groups, N * P, inputs)``."""
-    patches = Window.of(term.conv).patches(x.float(), *spots)
-    return patches.unflatten(0, (term.conv.groups, -1)).transpose(1, 2).flatten(2)
-
-
-def _at(maps: Tensor, spots: tuple[Tensor, Tensor], groups: int) -> Tensor:
-    """Values at some places, ``(groups, N * P, C / groups)``."""
-    rows = maps[:, :, spots[0], spots[1]].transpose(0, 1).flatten(1)
+def _at(maps: Tensor, places: tuple[Tensor, Tensor], groups: int) -> Tensor:
+    """Values at some places, ``(groups, N * P, C / groups)``; each channel lies together."""
+    rows = maps[:, :, places[0], places[1]].transpose(0, 1).flatten(1)
     return rows.unflatten(0, (groups, -1)).transpose(1, 2).float()

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from ghostify.data.spool import Spool
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
-from ghostify.warmstart.g_ghost.mixing import Views, fit_ghosts, write_mix
-from ghostify.warmstart.g_ghost.thin import BlockPair, Flow, find_sums, refit
+from ghostify.warmstart.fit.sampling import PairedInputs
+from ghostify.warmstart.g_ghost.mixing import StageBatches, fit_ghosts, write_mix
+from ghostify.warmstart.g_ghost.refit import BlockPair, find_sums, refit
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -42,7 +43,7 @@ def test_ghosts_that_are_linear_in_windows_and_means_are_fitted(kind: str, kerne
     pooled = torch.cat([y1.mean((2, 3)), thin.mean((2, 3))], 1)
     conv = nn.Conv2d(6, 6, kernel, padding=kernel // 2)
     target = (conv(y1) + (pooled @ noise(8, 6, seed=4))[:, :, None, None]).detach()
-    views = Views(
+    views = StageBatches(
         spool(y1), (spool(y1.mean((2, 3))), spool(thin.mean((2, 3)))), spool(target), 20, 0
     )
     error = fit_ghosts(made, views)
@@ -70,7 +71,7 @@ def test_features_that_say_nothing_are_not_fitted_to_few_images() -> None:
     made, images = stage("fc", 1), 24
     y1, features = noise(images, 6, 4, 4), noise(images, 8, seed=1)
     target = noise(images, 6, 1, 1, seed=2).expand(-1, -1, 4, 4).contiguous()
-    fit_ghosts(made, Views(spool(y1), (spool(features),), spool(target), 8, 0))
+    fit_ghosts(made, StageBatches(spool(y1), (spool(features),), spool(target), 8, 0))
     assert float(made.mix.fc.weight.abs().max()) < 0.3
 
 
@@ -127,5 +128,5 @@ def test_a_block_that_was_disturbed_comes_back(bias: bool) -> None:
 
     with torch.no_grad():
         before = gap()
-        assert refit(pair_of(block, made), Flow(spool(x), spool(x), 20, 0)) >= 2
+        assert refit(pair_of(block, made), PairedInputs(spool(x), spool(x), 20, 0)) >= 2
         assert gap() < 1e-2 * before

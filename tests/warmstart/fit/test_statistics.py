@@ -8,7 +8,8 @@ from torch import nn
 
 from ghostify.data.spool import Spool
 from ghostify.warmstart.fit.ridge import solve
-from ghostify.warmstart.fit.statistics import Looks, Moments, Window, places
+from ghostify.warmstart.fit.sampling import Window, sample_places
+from ghostify.warmstart.fit.statistics import RegressionMoments, WindowMoments
 
 
 def rand(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -17,7 +18,7 @@ def rand(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_moments_of_batches_are_those_of_all_rows() -> None:
     x, y = rand(2, 60, 5), rand(2, 60, 3, seed=1)
-    streamed = Moments(2, 5, 3)
+    streamed = RegressionMoments(2, 5, 3)
     for rows in torch.arange(60).split(17):
         streamed.add(x[:, rows], y[:, rows])
     gram, cross = streamed.centred()
@@ -31,7 +32,7 @@ def test_moments_of_batches_are_those_of_all_rows() -> None:
 def test_moments_hold_as_many_numbers_for_a_thousand_rows_as_for_ten() -> None:
     sizes = set()
     for rows in (10, 1000):
-        sums = Moments(1, 5, 3)
+        sums = RegressionMoments(1, 5, 3)
         sums.add(rand(1, rows, 5), rand(1, rows, 3))
         assert sums.count == rows
         sizes.add((sums.gram.numel(), sums.cross.numel(), sums.energy.numel()))
@@ -40,7 +41,7 @@ def test_moments_hold_as_many_numbers_for_a_thousand_rows_as_for_ten() -> None:
 
 def test_least_squares_finds_the_map_that_made_the_targets() -> None:
     x, weight, offset = rand(1, 200, 4), rand(2, 4, seed=1), rand(2, seed=2)
-    moments = Moments(1, 4, 2)
+    moments = RegressionMoments(1, 4, 2)
     moments.add(x, x @ weight.T + offset)
     found = solve(moments, ridge=1e-9)
     torch.testing.assert_close(found.weight[0].float(), weight, rtol=1e-3, atol=1e-3)
@@ -49,7 +50,7 @@ def test_least_squares_finds_the_map_that_made_the_targets() -> None:
 
 
 def test_a_heavy_ridge_gives_the_prior() -> None:
-    moments = Moments(1, 4, 2)
+    moments = RegressionMoments(1, 4, 2)
     moments.add(rand(1, 50, 4), rand(1, 50, 2, seed=1))
     prior = rand(1, 2, 4, seed=2).double()
     torch.testing.assert_close(solve(moments, 1e9, prior).weight, prior, rtol=1e-4, atol=1e-4)
@@ -57,7 +58,7 @@ def test_a_heavy_ridge_gives_the_prior() -> None:
 
 def test_looks_of_batches_are_those_of_all_rows() -> None:
     windows, maps = rand(2, 5000, 9, 3), rand(2, 5000, 3, seed=1)
-    streamed = Looks(2, 3, 9)
+    streamed = WindowMoments(2, 3, 9)
     for rows in torch.arange(5000).split(1300):
         streamed.add(windows[:, rows], maps[:, rows])
     found = streamed.summed()
@@ -97,14 +98,14 @@ def test_patches_times_filters_is_the_convolution(
     )
     x = rand(2, 3, 11, 12)
     out = conv(x)
-    rows, columns = places(*out.shape[2:], most=10_000, generator=torch.Generator())
+    rows, columns = sample_places(*out.shape[2:], most=10_000, generator=torch.Generator())
     patches = Window.of(conv).patches(x, rows, columns)
     made = torch.einsum("crk,ock->or", patches, conv.weight.flatten(2))
     torch.testing.assert_close(made, out.transpose(0, 1).flatten(1), rtol=1e-3, atol=1e-4)
 
 
 def test_places_are_drawn_without_repetition() -> None:
-    rows, columns = places(6, 7, 20, torch.Generator().manual_seed(0))
+    rows, columns = sample_places(6, 7, 20, torch.Generator().manual_seed(0))
     assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 20
     assert int(rows.max()) < 6
     assert int(columns.max()) < 7

@@ -1,4 +1,4 @@
-"""The layers to fit, and those of the original they stand for: groups, norm, order."""
+"""Pairs of a layer to fit and the layer of the original that it stands for."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from ghostify.graph.trace import trace
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.nn.start import carve
 from ghostify.warmstart.c_ghost.pairing import Pairing
+from ghostify.warmstart.fit.neighbours import norm_after
 
 
 @dataclass(frozen=True)
-class Subject:
+class LayerPair:
     """A layer to fit: a convolution that was left, or a ghost module in the place of one.
 
     Attributes:
         name: Qualified name.
-        conv: The layer of the original.
-        made: That of the converted network.
+        teacher: The layer of the original network.
+        student: The layer of the converted network.
         norm: The norm of the converted network that alone reads its output.
         node: The node of the graph that calls it, where it is called once.
         norm_node: The node of the norm.
     """
 
     name: str
-    conv: nn.Conv2d
-    made: nn.Module
+    teacher: nn.Conv2d
+    student: nn.Module
     norm: _BatchNorm | None = None
     node: fx.Node | None = None
     norm_node: fx.Node | None = None
@@ -40,12 +41,12 @@ class Subject:
     @property
     def groups(self) -> int:
         """Groups of the convolution; each is fitted for itself."""
-        return self.conv.groups
+        return self.teacher.groups
 
     @property
     def linear(self) -> bool:
         """Whether the layer's weight is its filter, as it is not in subclasses of Conv2d."""
-        return type(self.conv) is nn.Conv2d
+        return type(self.teacher) is nn.Conv2d
 
     @property
     def has_offsets(self) -> bool:
@@ -55,7 +56,7 @@ class Subject:
     @property
     def owns_offsets(self) -> bool:
         """Whether the layer has a bias for each output itself."""
-        return self.conv.bias is not None
+        return self.teacher.bias is not None
 
     def move_means(self, maps: Tensor, offsets: Tensor) -> None:
         """Add an offset to some maps by way of the mean that the norm takes away."""
@@ -63,29 +64,29 @@ class Subject:
             self.norm.running_mean[maps] -= offsets.to(self.norm.running_mean)
 
 
-class PlainSubject(Subject):
+class PlainPair(LayerPair):
     """A convolution that was left as it is: fitted, it makes up for what came before it."""
 
     @torch.no_grad()
     def take(self, weight: Tensor, offsets: Tensor) -> None:
         """Put in fitted filters, shaped as they are, and the offset of each."""
-        made = self.made
-        assert isinstance(made, nn.Conv2d)
-        made.weight.copy_(weight)
-        if made.bias is not None:
-            made.bias.copy_(offsets)
+        student = self.student
+        assert isinstance(student, nn.Conv2d)
+        student.weight.copy_(weight)
+        if student.bias is not None:
+            student.bias.copy_(offsets)
         else:
             self.move_means(torch.arange(len(offsets)), offsets)
 
 
-class GhostSubject(Subject):
+class GhostPair(LayerPair):
     """A ghost module in the place of a convolution; each group is paired for itself."""
 
     @property
     def ghost(self) -> GhostConv2d:
         """The ghost module."""
-        assert isinstance(self.made, GhostConv2d)
-        return self.made
+        assert isinstance(self.student, GhostConv2d)
+        return self.student
 
     @property
     def copies(self) -> int:
@@ -106,9 +107,9 @@ class GhostSubject(Subject):
     @torch.no_grad()
     def arrange(self, pairings: list[Pairing]) -> None:
         """Give the ghost module its intrinsic filters, and the order of its outputs."""
-        n = self.conv.out_channels // self.groups
+        n = self.teacher.out_channels // self.groups
         kept = torch.cat([p.intrinsic + g * n for g, p in enumerate(pairings)])
-        self.ghost.primary.load_state_dict(carve(self.conv, kept).state_dict())
+        self.ghost.primary.load_state_dict(carve(self.teacher, kept).state_dict())
         # In the concat each group has its intrinsic maps and ghosts side by side.
         own = self.intrinsic * (1 + self.copies)
         order = torch.cat([p.order() + g * own for g, p in enumerate(pairings)])
@@ -130,35 +131,37 @@ class GhostSubject(Subject):
             primary.bias.copy_(intrinsic.flatten())
             cheap.bias.copy_(ghosts.flatten())
             return
-        n = self.conv.out_channels // self.groups
+        n = self.teacher.out_channels // self.groups
         for g, pairing in enumerate(pairings):
             made = pairing.ghosts >= 0
             self.move_means(pairing.intrinsic + g * n, intrinsic[g])
             self.move_means(pairing.ghosts[made] + g * n, ghosts[g][made])
 
 
-def find_ghosts(
+def find_ghost_pairs(
     segment: Segment, original: nn.Module, converted: nn.Module
-) -> Iterator[GhostSubject]:
+) -> Iterator[GhostPair]:
     """The ghost modules that a segment calls, in its order."""
     found = _find(segment, original, converted)
-    return (subject for subject in found if isinstance(subject, GhostSubject))
+    return (layer for layer in found if isinstance(layer, GhostPair))
 
 
-def find_subjects(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterator[Subject]:
+def find_layer_pairs(
+    segment: Segment, original: nn.Module, converted: nn.Module
+) -> Iterator[LayerPair]:
     """The layers that a segment calls and that can be fitted, in its order.
 
     A convolution that was left is one of them where it is called once and alone has its weight.
     """
     shared = _shared(converted)
-    for subject in _find(segment, original, converted):
-        weight = subject.made._parameters.get("weight")
+    for layer in _find(segment, original, converted):
+        weight = layer.student._parameters.get("weight")
         is_alone = weight is not None and id(weight) not in shared
-        if isinstance(subject, GhostSubject) or (subject.node is not None and is_alone):
-            yield subject
+        if isinstance(layer, GhostPair) or (layer.node is not None and is_alone):
+            yield layer
 
 
-def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterator[Subject]:
+def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterator[LayerPair]:
     calls = dict(_calls(segment.nodes))
     norms = _norms_in_parts(original) if segment.entry is None else {}
     for name in segment.layers:
@@ -166,7 +169,7 @@ def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterat
             made, conv = converted.get_submodule(name), original.get_submodule(name)
         except AttributeError:
             continue
-        kind = GhostSubject if isinstance(made, GhostConv2d) else PlainSubject
+        kind = GhostPair if isinstance(made, GhostConv2d) else PlainPair
         if not isinstance(conv, nn.Conv2d) or type(made) not in (GhostConv2d, nn.Conv2d):
             continue
         nodes = calls.get(name, [])
@@ -203,15 +206,3 @@ def _calls(nodes: Iterable[fx.Node]) -> Iterable[tuple[str, list[fx.Node]]]:
         if node.op == "call_module":
             calls.setdefault(str(node.target), []).append(node)
     return calls.items()
-
-
-def norm_after(node: fx.Node | None, network: nn.Module) -> fx.Node | None:
-    """The batch norm that alone reads a node's value, and reads nothing else."""
-    users = list(node.users) if node is not None else []
-    if len(users) != 1 or users[0].op != "call_module":
-        return None
-    found: fx.Node = users[0]
-    norm = network.get_submodule(str(found.target))
-    calls = [n for n in found.graph.nodes if n.op == "call_module" and n.target == found.target]
-    is_plain = isinstance(norm, _BatchNorm) and norm.running_mean is not None
-    return found if is_plain and len(calls) == 1 else None

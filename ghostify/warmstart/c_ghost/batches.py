@@ -1,0 +1,131 @@
+"""Batches of student inputs and teacher targets for fitting one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ghostify.data.spool import Spool
+from ghostify.graph.segments import Segment
+from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair
+from ghostify.warmstart.fit.sampling import PairedInputs, pick, rows_for
+
+
+@dataclass(frozen=True)
+class SegmentPair:
+    """A segment of both networks, and its inputs.
+
+    Attributes:
+        segment: The segment.
+        teacher: The original network.
+        student: The converted network.
+        inputs: Of the segment in both.
+    """
+
+    segment: Segment
+    teacher: nn.Module
+    student: nn.Module
+    inputs: PairedInputs
+
+
+class LayerBatches:
+    """Batches of what a layer gets in the student, and the target that the teacher sets.
+
+    The teacher runs once: for the second pass its targets are kept at the sampled places.
+
+    Args:
+        networks: The segment that the layer is in.
+        layer: The layer.
+        other: The node to whose value its (normed) output is added.
+    """
+
+    def __init__(self, networks: SegmentPair, layer: LayerPair, other: fx.Node | None) -> None:
+        self.networks, self.layer, self.other = networks, layer, other
+        self.inputs = networks.inputs
+        self.kept: Spool | None = None
+        maps, taps = layer.teacher.out_channels // layer.groups, 1
+        if isinstance(layer, GhostPair):
+            taps = layer.ghost.d**2
+        self.window_rows = rows_for(layer.groups * maps**2 * taps, 4096)
+
+    def first(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs ``(N, C, H, W)`` and whole targets ``(N, n, H', W')``."""
+        node, kept, sampler = self.layer.node, Spool(), self.inputs.sampler(self.window_rows)
+        for before, after in self.inputs.batches():
+            if node is None:
+                yield from _watched(self.networks, self.layer, before, after)
+                continue
+            x, target = self._traced(node, before, after)
+            if isinstance(self.layer, GhostPair):
+                kept.append(pick(target, *sampler.sample(target.shape)).flatten(1))
+            yield x, target
+        self.kept = kept if node is not None else None
+
+    def second(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs, and the targets at the places where windows are sampled, ``(N, P, n)``."""
+        node, networks, batch = self.layer.node, self.networks, self.inputs.batch
+        if node is None or self.kept is None:
+            sampler = self.inputs.sampler(self.window_rows)
+            for x, target in self.first():
+                yield x, pick(target, *sampler.sample(target.shape))
+            return
+        both = self.inputs.student.batches(batch), self.kept.batches(batch)
+        for after, wanted in zip(*both, strict=True):
+            entry = _entry(node)
+            x = networks.segment.values(networks.student, after, (entry,))[entry]
+            yield x.float(), wanted.unflatten(1, (-1, self.layer.teacher.out_channels))
+
+    def _traced(self, node: fx.Node, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        networks, other, entry = self.networks, self.other, _entry(node)
+        path = () if other is None else (other,)
+        taught = networks.segment.values(networks.teacher, before, (node, *path))
+        learned = networks.segment.values(networks.student, after, (entry, *path))
+        target = taught[node]
+        if other is not None:
+            target = target + _unscaled(taught[other] - learned[other], self.layer.norm)
+        return learned[entry].float(), target.float()
+
+
+def _entry(node: fx.Node) -> fx.Node:
+    """The node that a layer's node reads."""
+    entry = node.args[0]
+    assert isinstance(entry, fx.Node)
+    return entry
+
+
+def _watched(
+    networks: SegmentPair, layer: LayerPair, before: Tensor, after: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and targets, by hooks, of a layer that no node calls, or more than one."""
+    with _watch(layer.teacher) as taught, _watch(layer.student) as learned:
+        networks.segment.run(networks.teacher, before)
+        networks.segment.run(networks.student, after)
+    for (_, target), (x, _) in zip(taught, learned, strict=True):
+        yield x.float(), target.float()
+
+
+def _unscaled(gap: Tensor, norm: _BatchNorm | None) -> Tensor:
+    """Scale ``gap``, to be added after a norm, to what must be added before it."""
+    if norm is None or norm.running_var is None:
+        return gap
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    usable = scale.abs() > 1e-3 * scale.abs().max()
+    return gap * torch.where(usable, 1 / scale, 0.0).view(-1, 1, 1)
+
+
+@contextmanager
+def _watch(module: nn.Module) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Record the input and output of a module, call by call."""
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = module.register_forward_hook(lambda _, args, out: seen.append((args[0], out.clone())))
+    try:
+        yield seen
+    finally:
+        handle.remove()
