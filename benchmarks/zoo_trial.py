@@ -21,8 +21,8 @@ from ghostify.cost.counting import run_first
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import candidate_inputs
-from ghostify.graph.shadow import shadow
-from ghostify.saving.history import provenance_of
+from ghostify.graph.meta_copy import meta_copy
+from ghostify.saving.history import history_of
 
 LAYERS = (_ConvNd, nn.Linear)
 SMALL = (64, 96, 128)
@@ -81,7 +81,7 @@ def prepare(name: str, model: nn.Module) -> Subject:
 
 def own_size(model: nn.Module) -> tuple[int, ...]:
     """Channels, height and width of the image that ghostify finds for a network."""
-    run = run_first(shadow(model).eval(), candidate_inputs(model))
+    run = run_first(meta_copy(model).eval(), candidate_inputs(model))
     return tuple(run.inputs.args[0].shape[1:])
 
 
@@ -89,8 +89,8 @@ def hollow_forward(model: nn.Module, images: Tensor) -> tuple[nn.Module, list[Te
     """A copy of a network that is run once, and its outputs: without data where it can be."""
     with torch.no_grad():
         try:
-            hollow = shadow(model)
-            return hollow, tensors(hollow(images.to("meta")))
+            meta = meta_copy(model)
+            return meta, tensors(meta(images.to("meta")))
         except Exception:
             real = copy.deepcopy(model)
             return real, tensors(real(images))
@@ -192,7 +192,7 @@ def try_ghostify(subject: Subject, mode: str) -> dict[str, Any]:
 
     peak, seconds = peak_bytes(lambda: subject.model, work)
     report = ghostify.report(made[0])
-    plan = provenance_of(made[0]).plans[-1]
+    plan = history_of(made[0]).plans[-1]
     done = {"layers": len(plan.replaced), "stages": len(plan.stages)}
     changed = any(done.values())
     worked = behaviour(made[0], subject)

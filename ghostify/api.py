@@ -13,7 +13,7 @@ from ghostify import saving
 from ghostify.cost.counting import count as count_costs
 from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.inputs import ExampleInputs, image_size
-from ghostify.graph.shadow import copy_network
+from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.passes.planning import PLANNERS, count_after, make_plan
 from ghostify.passes.surgery import rewrite, rewrite_
@@ -24,10 +24,10 @@ from ghostify.reports.conversion import Report
 from ghostify.reports.stage_table import StageTable, tabulate_stages
 from ghostify.saving import build, load, network_of
 from ghostify.saving.history import (
-    Provenance,
+    History,
     Source,
+    history_of,
     name_of,
-    provenance_of,
     remember,
 )
 from ghostify.settings import Calibration, CGGhost, CGhost, GGhost, Settings, make_settings
@@ -196,7 +196,7 @@ def report(
     network = network_of(model)
     if plan is not None:
         return decide(network, plan, example_inputs=example_inputs, input_size=input_size).report
-    known = provenance_of(network).report
+    known = history_of(network).report
     if known is not None and example_inputs is None and input_size is None:
         return known
     counted = count_costs(network, example_inputs, input_size)
@@ -217,7 +217,7 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
     Raises:
         SavedFolderError: The folder can't be written, or belongs to something else.
     """
-    known = provenance_of(model)
+    known = history_of(model)
     given = Source(source) if isinstance(source, str) else source
     return saving.save(model, Path(directory), replace(known, source=given or known.source))
 
@@ -323,19 +323,19 @@ def _finish(
     converted: ModuleT, original: nn.Module, decided: Decision, progress: Progress | None
 ) -> ModuleT:
     """The converted network with its history and, where there are images, a warm start."""
-    known = provenance_of(original)
+    known = history_of(original)
     calibration = decided.plan.calibration
     # The images stay with the caller: the network's history lives as long as the network.
     kept = None if calibration is None else calibration.without_images()
     plans = (*known.plans, replace(decided.plan, calibration=kept))
-    history = Provenance(known.source, plans, decided.report)
+    history = History(known.source, plans, decided.report)
     remember(converted, history)
     if calibration is not None:
         from ghostify.warmstart import warm_start_
 
         size = image_size(decided.report.inputs)
         fitted = warm_start_(
-            converted, original, calibration, input_size=size, said=progress or (lambda _: None)
+            converted, original, calibration, input_size=size, progress=progress or (lambda _: None)
         ).summary()
         remember(converted, replace(history, report=fitted.annotate(decided.report), start=fitted))
     return converted

@@ -22,10 +22,10 @@ from ghostify.cost.counting import look
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
-from ghostify.graph.shadow import copy_network, shadow
+from ghostify.graph.meta_copy import copy_network, meta_copy
 from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.numerics.random_state import keep_random_state
-from ghostify.saving.history import provenance_of, remember
+from ghostify.saving.history import history_of, remember
 
 TOLERANCE = 1e-3
 """How far a compiled or exported network's outputs may be from the eager ones, of their largest."""
@@ -127,7 +127,7 @@ def _subject(
 ) -> Subject:
     before = model if original is None else original
     candidates = candidate_inputs(model, example_inputs, input_size)
-    run = look(before, shadow(before).eval(), candidates).farthest
+    run = look(before, meta_copy(before).eval(), candidates).farthest
     if not run.calls:
         raise ModelError(f"The network can't be run: {run.stopped}. Give example_inputs.")
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -140,7 +140,7 @@ def _subject(
 def _twin(model: nn.Module) -> nn.Module:
     """A copy in eval mode, its history included (which a GraphModule's copy would lack)."""
     twin = copy_network(model).eval()
-    remember(twin, provenance_of(model))
+    remember(twin, history_of(model))
     return twin
 
 
@@ -189,10 +189,10 @@ def _check_copies(subject: Subject) -> str:
 
 
 def _check_folder(subject: Subject) -> str:
-    source, original = provenance_of(subject.model).source, subject.original
+    source, original = history_of(subject.model).source, subject.original
     if source is not None:
         original = api.build(source.name, source.model_args)
-    if original is None or (source is None and provenance_of(original).plans):
+    if original is None or (source is None and history_of(original).plans):
         raise _Skip("nothing builds the original: give it, or a network that ghostify.build made")
     with tempfile.TemporaryDirectory() as folder:
         api.save(subject.model, folder)

@@ -11,7 +11,7 @@ from torch import nn
 
 import ghostify
 from ghostify.errors import GhostifyError, ModelError, SettingsError
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import history_of
 
 IMAGES = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -220,7 +220,7 @@ def test_the_calibration_stands_in_plan_and_recipe_without_its_images(small_net,
     converted = ghostify.convert(small_net, plan, input_size=(3, 40, 40))
     assert any("6 images" in note for note in ghostify.report(converted).notes)
     loaded = ghostify.load(ghostify.save(converted, tmp_path / "out"), small_net)
-    kept = provenance_of(loaded).plans[-1].calibration
+    kept = history_of(loaded).plans[-1].calibration
     assert kept == asked and kept.images is None
 
 

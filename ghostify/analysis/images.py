@@ -15,7 +15,7 @@ from ghostify.data.preparation import preparation_of
 from ghostify.errors import GhostifyError, ModelError
 from ghostify.files import kind_of
 from ghostify.graph.inputs import candidate_inputs
-from ghostify.graph.shadow import shadow
+from ghostify.graph.meta_copy import meta_copy
 
 
 class ImageFiles:
@@ -84,7 +84,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _image_size(model: nn.Module, input_size: Sequence[int] | None) -> tuple[int, ...]:
-    run = look(model, shadow(model).eval(), candidate_inputs(model, None, input_size)).farthest
+    run = look(model, meta_copy(model).eval(), candidate_inputs(model, None, input_size)).farthest
     shape = tuple(run.inputs.args[0].shape) if run.inputs.args else ()
     if len(shape) != 4:
         raise ModelError(f"The network takes {run.inputs}, and no image: analyse one that does.")

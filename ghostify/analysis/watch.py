@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ghostify.errors import GhostifyError, ModelError, SettingsError, nearest
 from ghostify.graph.failure import describe_error
-from ghostify.graph.shadow import copy_network
+from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.numerics.finite import check_pixels
 

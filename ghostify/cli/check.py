@@ -68,11 +68,11 @@ def _report(
     trust: bool,
 ) -> Report:
     from ghostify import api
-    from ghostify.saving.history import provenance_of
+    from ghostify.saving.history import history_of
 
     size = given.parse_input_size(input_size)
     network = given.open_model(model, model_args, None, trust, size)
-    if not provenance_of(network).plans:
+    if not history_of(network).plans:
         return api.preview(network, chosen, input_size=size)
     if chosen is not None:
         raise SettingsError(f"{model} is converted already: leave out the settings.")

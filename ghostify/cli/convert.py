@@ -86,11 +86,11 @@ def convert(
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
-        said: dict[str, Any] = {"progress": step.note} if warm else {}
+        told: dict[str, Any] = {"progress": step.note} if warm else {}
         if dry_run:
-            report, converted = api.preview(network, chosen, input_size=size, **warm, **said), None
+            report, converted = api.preview(network, chosen, input_size=size, **warm, **told), None
         else:
-            converted = api.convert(network, chosen, input_size=size, **warm, **said)
+            converted = api.convert(network, chosen, input_size=size, **warm, **told)
             report = api.report(converted)
         step("saving")
         if output is not None and converted is not None and first:
@@ -110,9 +110,9 @@ def convert(
 
 def _end_if_interrupted(converted: nn.Module | None) -> None:
     """End with exit code 130 where a warm start was stopped, what it left undone being said."""
-    from ghostify.saving.history import provenance_of
+    from ghostify.saving.history import history_of
 
-    start = None if converted is None else provenance_of(converted).start
+    start = None if converted is None else history_of(converted).start
     if start is not None and start.interrupted is not None:
         complain(start.interrupted)
         raise Stopped

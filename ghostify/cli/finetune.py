@@ -141,11 +141,11 @@ def _open_teacher(
 ) -> nn.Module | None:
     """``--teacher`` and ``--teacher-weights``; None where neither is given."""
     from ghostify import saving, zoo
-    from ghostify.saving.history import provenance_of
+    from ghostify.saving.history import history_of
 
     if teacher is None and weights is None:
         return None
-    source = provenance_of(student).source
+    source = history_of(student).source
     if teacher is not None:
         if (
             weights is None

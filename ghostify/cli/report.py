@@ -48,7 +48,7 @@ def report(
     warn_in_a_line()
     from ghostify import api
     from ghostify.documents.render import TerminalDocument
-    from ghostify.saving.history import provenance_of
+    from ghostify.saving.history import history_of
 
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file)
@@ -56,7 +56,7 @@ def report(
         step(f"opening {model}")
         network = given.open_model(model, model_args, None, trust, size)
         step("counting")
-        is_counted = provenance_of(network).report is not None
+        is_counted = history_of(network).report is not None
         found = api.report(network) if is_counted else api.report(network, input_size=size)
     write_report(found, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):

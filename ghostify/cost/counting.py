@@ -21,7 +21,7 @@ from ghostify.cost.readings import Readings
 from ghostify.cost.run import RealRun, Run
 from ghostify.errors import ModelError
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
-from ghostify.graph.shadow import shadow
+from ghostify.graph.meta_copy import meta_copy
 from ghostify.numerics.random_state import keep_random_state
 
 SIZES_TRIED = 12
@@ -55,8 +55,8 @@ def count(
         >>> counted.total.macs, counted.how
         (221184, 'shapes')
     """
-    hollow = shadow(model).eval()
-    return look(model, hollow, candidate_inputs(model, example_inputs, input_size)).count()
+    meta = meta_copy(model).eval()
+    return look(model, meta, candidate_inputs(model, example_inputs, input_size)).count()
 
 
 def count_both(
@@ -73,9 +73,9 @@ def count_both(
         ModelError: A network can't take the inputs that were given.
     """
     inputs = candidate_inputs(converted, example_inputs, input_size)
-    seen = look(converted, shadow(converted).eval(), inputs)
+    seen = look(converted, meta_copy(converted).eval(), inputs)
     if seen.real is not None:
-        before = run_on_shapes(shadow(original).eval(), seen.real.inputs, seen.real.recorded)
+        before = run_on_shapes(meta_copy(original).eval(), seen.real.inputs, seen.real.recorded)
         if before.error is None:
             return before.count(), seen.count()
     return count(original, example_inputs, input_size), seen.count()
@@ -102,11 +102,11 @@ class Look:
         real = self.real
         return self.shapes if real is None or real.reach < self.shapes.reach else real
 
-    def follow(self, hollow: nn.Module) -> Run:
-        """A shadow's run on shapes, led by what the run for real read of its data."""
+    def follow(self, meta: nn.Module) -> Run:
+        """A meta copy's run on shapes, led by what the run for real read of its data."""
         if self.real is None:
             return self.shapes
-        led = run_on_shapes(hollow, self.real.inputs, self.real.recorded)
+        led = run_on_shapes(meta, self.real.inputs, self.real.recorded)
         return led if led.reach >= self.shapes.reach else self.shapes
 
     def count(self) -> Count:
@@ -121,19 +121,19 @@ class Look:
         return replace(counted, stopped=f"{counted.stopped}; {self.obstacle}")
 
 
-def look(model: nn.Module, hollow: nn.Module, candidates: Iterable[Inputs]) -> Look:
-    """Run a network's shadow and, where that stops early, the network for real.
+def look(model: nn.Module, meta: nn.Module, candidates: Iterable[Inputs]) -> Look:
+    """Run a network's meta copy and, where that stops early, the network for real.
 
     Args:
         model: The network; it is neither run nor changed.
-        hollow: Its shadow, in eval mode.
+        meta: Its meta copy, in eval mode.
         candidates: Inputs to try, best first.
 
     Raises:
         ModelError: The only candidate is the caller's own, and the network can't take it.
     """
     tries = _Tries(iter(candidates))
-    shapes = tries.run(hollow)
+    shapes = tries.run(meta)
     if shapes.error is None:
         return Look(shapes)
     real, obstacle = _run_for_real(model, tries.for_real(shapes), str(shapes.stopped))
@@ -146,9 +146,9 @@ def look(model: nn.Module, hollow: nn.Module, candidates: Iterable[Inputs]) -> L
     return Look(shapes, real, obstacle)
 
 
-def run_first(hollow: nn.Module, candidates: Iterable[Inputs]) -> Run:
-    """Run a shadow on the first inputs that it can take, else on those that bring it farthest."""
-    return _Tries(iter(candidates)).run(hollow)
+def run_first(meta: nn.Module, candidates: Iterable[Inputs]) -> Run:
+    """Run a meta copy on the first inputs that it takes, else on those that bring it farthest."""
+    return _Tries(iter(candidates)).run(meta)
 
 
 @dataclass
@@ -158,10 +158,10 @@ class _Tries:
     candidates: Iterator[Inputs]
     need_data: list[Inputs] = field(default_factory=list)
 
-    def run(self, hollow: nn.Module) -> Run:
+    def run(self, meta: nn.Module) -> Run:
         farthest: Run | None = None
         for inputs in self.candidates:
-            run = run_on_shapes(hollow, inputs)
+            run = run_on_shapes(meta, inputs)
             if run.error is None:
                 return run
             if farthest is None or run.calls > farthest.calls:
@@ -180,12 +180,12 @@ class _Tries:
         return islice(chain([farthest.inputs], others, untried), SIZES_TRIED)
 
 
-def run_on_shapes(hollow: nn.Module, inputs: Inputs, readings: Readings | None = None) -> Run:
+def run_on_shapes(meta: nn.Module, inputs: Inputs, readings: Readings | None = None) -> Run:
     """On the meta device; pretending to be on the CPU where the forward has tensors there."""
-    run = Run(hollow, inputs, readings=readings)
+    run = Run(meta, inputs, readings=readings)
     if run.error is not None and (readings or _is_of_devices(run.error)):
         try:
-            pretended = Run(hollow, inputs, pretend_cpu=True, readings=readings)
+            pretended = Run(meta, inputs, pretend_cpu=True, readings=readings)
         except ModelError:  # tensors that have no form without data (quantised ones)
             return run
         if pretended.error is None or pretended.calls > run.calls:

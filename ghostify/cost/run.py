@@ -21,11 +21,11 @@ from ghostify.cost.readings import Methods, Readings, reads_data
 from ghostify.cost.shapes import RULES
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import Inputs
-from ghostify.graph.shadow import fake_shadow, twin
+from ghostify.graph.meta_copy import fake_copy, twin
 
 
 class Run(TorchDispatchMode):
-    """One forward pass of a shadow.
+    """One forward pass of a meta copy.
 
     Attributes:
         inputs: What it ran on.
@@ -35,7 +35,7 @@ class Run(TorchDispatchMode):
         entered: Positional arguments of each module's first call.
 
     Args:
-        hollow: A shadow, in eval mode.
+        meta: A meta copy, in eval mode.
         inputs: What to run it on.
         pretend_cpu: For forwards that make tensors of their own on the CPU.
         readings: What a run for real read of its data; where the pass needs data, it goes on with
@@ -46,7 +46,7 @@ class Run(TorchDispatchMode):
 
     def __init__(
         self,
-        hollow: nn.Module,
+        meta: nn.Module,
         inputs: Inputs,
         pretend_cpu: bool = False,
         readings: Readings | None = None,
@@ -55,9 +55,9 @@ class Run(TorchDispatchMode):
         self.inputs, self.pretend_cpu, self.readings = inputs, pretend_cpu, readings
         fake = FakeTensorMode(allow_non_fake_inputs=True) if pretend_cpu else None
         self.world = nullcontext() if fake is None else fake
-        self.hollow = hollow if fake is None else fake_shadow(hollow, fake)
-        self.names = {module: name for name, module in self.hollow.named_modules()}
-        self.stack: list[nn.Module] = [self.hollow]
+        self.meta = meta if fake is None else fake_copy(meta, fake)
+        self.names = {module: name for name, module in self.meta.named_modules()}
+        self.stack: list[nn.Module] = [self.meta]
         self.macs: dict[nn.Module, int] = {}
         self.acts: dict[nn.Module, int] = {}
         self.conv_macs: dict[nn.Module, int] = {}
@@ -96,7 +96,7 @@ class Run(TorchDispatchMode):
         with self.world:
             args, kwargs = self._arguments()
             with self._methods(), self:
-                return self.hollow(*args, **kwargs)
+                return self.meta(*args, **kwargs)
 
     def _methods(self) -> Any:
         """Patch the methods that return values without dispatching an op."""
@@ -172,9 +172,9 @@ class Run(TorchDispatchMode):
         elif is_uncounted(name):
             self.uncounted[name] = self.uncounted.get(name, 0) + 1
 
-    def again(self, hollow: nn.Module) -> Run:
-        """The same pass on another shadow, one that was rewritten since."""
-        return Run(hollow, self.inputs, self.pretend_cpu, self.readings)
+    def again(self, meta: nn.Module) -> Run:
+        """The same pass on another meta copy, one that was rewritten since."""
+        return Run(meta, self.inputs, self.pretend_cpu, self.readings)
 
     @property
     def calls(self) -> int:
@@ -297,11 +297,11 @@ class RealRun(Run):
 def _outputs(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """The outputs of an op, without data; none where its shapes can't be told without it."""
 
-    def hollow(leaf: Any) -> Any:
+    def meta(leaf: Any) -> Any:
         return leaf.to("meta") if isinstance(leaf, Tensor) else leaf
 
     try:
-        out = func(*pytree.tree_map(hollow, args), **pytree.tree_map(hollow, kwargs))
+        out = func(*pytree.tree_map(meta, args), **pytree.tree_map(meta, kwargs))
     except Exception:  # no kernel for the meta device
         return []
     return [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]

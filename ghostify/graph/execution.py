@@ -141,9 +141,9 @@ def _own(value: Any) -> Any:
 
 
 def _to_meta(value: Any) -> Any:
-    def hollow(leaf: Any) -> Any:
+    def meta(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.device.type != "meta":
             return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta")
         return leaf
 
-    return pytree.tree_map(hollow, value)
+    return pytree.tree_map(meta, value)

@@ -143,7 +143,7 @@ def _likely_sizes(model: nn.Module) -> Iterator[tuple[int, ...]]:
 def _from_example(example_inputs: ExampleInputs) -> Inputs:
     """The caller's example as arguments on the meta device."""
 
-    def hollow(leaf: Any) -> Any:
+    def meta(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and not leaf.is_meta:
             return torch.empty_like(leaf, device="meta")
         return leaf
@@ -156,7 +156,7 @@ def _from_example(example_inputs: ExampleInputs) -> Inputs:
         kwargs = dict(example_inputs)
     else:
         args = tuple(example_inputs)
-    shapes = pytree.tree_map(hollow, (args, kwargs))
+    shapes = pytree.tree_map(meta, (args, kwargs))
     return Inputs(args=shapes[0], kwargs=shapes[1], given=(args, kwargs))
 
 

@@ -67,7 +67,7 @@ class BlockTracer(LayerTracer):
 
 
 def frozen_tensors(nodes: Iterable[fx.Node]) -> list[str]:
-    """Names of the tensors that a trace made constants; of a shadow's they have no data."""
+    """Names of the tensors that a trace made constants; of a meta copy's they have no data."""
     found = [str(node.target) for node in nodes if node.op == "get_attr"]
     return [name for name in found if name.startswith("_tensor_constant")]
 

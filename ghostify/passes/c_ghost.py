@@ -26,7 +26,7 @@ def plan_c_ghost(
 ) -> tuple[Plan, Count]:
     """Decide what becomes a ghost module, and count the network that results.
 
-    The decision is tried on the survey's shadow: what doesn't run there is left as it is. The
+    The decision is tried on the survey's meta copy: what doesn't run there is left as it is. The
     survey itself stays as it was.
 
     Args:
@@ -40,10 +40,10 @@ def plan_c_ghost(
     Raises:
         SettingsError: A selector matches nothing.
     """
-    hollow = survey.hollow
-    layers = {n: layer for n, layer in layers_of(hollow) if not _is_inside(n, outside)}
+    meta = survey.meta
+    layers = {n: layer for n, layer in layers_of(meta) if not _is_inside(n, outside)}
     wanted, resolved = _choose(layers, settings, survey)
-    tied, read = _tied(hollow), set(weights_read_directly(survey.tracing, hollow))
+    tied, read = _tied(meta), set(weights_read_directly(survey.tracing, meta))
     replaced: list[Replacement] = []
     kept = [k for k in _not_convertible(survey, layers) if not _is_inside(k.name, outside)]
     for name, layer in layers.items():
@@ -87,7 +87,7 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, Layer]]:
 
 def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple[set[str], CGhost]:
     """The layers that are meant, and the settings with predicates turned into names."""
-    # A predicate may look at weights, but it must not: on the shadow they have none to show.
+    # A predicate may look at weights, but it must not: on the meta copy they have none to show.
     kinds = (nn.Conv2d, nn.Linear) if settings.linear else nn.Conv2d
     convertible = {name: layer for name, layer in layers.items() if isinstance(layer, kinds)}
     chosen = {"keep": set[str](), "only": set(layers)}
@@ -130,11 +130,11 @@ def _tied(model: nn.Module) -> dict[str, str]:
 
 def _not_convertible(survey: Survey, layers: dict[str, Layer]) -> Iterator[Kept]:
     """Convolutions that are no Conv2d module: said, so that nobody looks for them in vain."""
-    for name, module in survey.hollow.named_modules():
+    for name, module in survey.meta.named_modules():
         is_other = isinstance(module, _ConvNd) and not isinstance(module, nn.Conv2d)
-        if is_other and not _in_ghost(name, survey.hollow):
+        if is_other and not _in_ghost(name, survey.meta):
             yield Kept(name, type(module).__name__, "only Conv2d is converted")
-    modules = dict(survey.hollow.named_modules())
+    modules = dict(survey.meta.named_modules())
     for layer in survey.count.layers:
         if layer.cost.conv_macs and not isinstance(modules[layer.name], _ConvNd):
             reason = "a functional convolution in its forward: no module to replace"
@@ -159,9 +159,9 @@ def _replacement(candidate: Candidate) -> Replacement:
 
 
 def _try(survey: Survey, plan: Plan) -> tuple[Plan, Count]:
-    """Try a plan on the survey's shadow; layers that break it are kept."""
+    """Try a plan on the survey's meta copy; layers that break it are kept."""
     items = {item.name: item for item in plan.replaced}
-    pairs = dict(zip(items, build_ghosts(survey.hollow, plan), strict=True))
+    pairs = dict(zip(items, build_ghosts(survey.meta, plan), strict=True))
     offenders, count = try_ghosts(survey, pairs)
     kept = (Kept(name, items[name].kind, reason) for name, reason in offenders.items())
     works = tuple(item for name, item in items.items() if name not in offenders)

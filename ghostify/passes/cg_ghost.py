@@ -31,7 +31,7 @@ def plan_cg_ghost(survey: Survey, settings: CGGhost) -> tuple[Plan, Count]:
     with rebuilt(survey, g) as (stages, _):
         places = [stage.place for stage in stages.stages]
         rest = survey_again(survey)
-        left = {n: m for n, m in layers_of(rest.hollow) if not n.startswith(tuple(places) or "\0")}
+        left = {n: m for n, m in layers_of(rest.meta) if not n.startswith(tuple(places) or "\0")}
         kept = selectors("keep", c.keep)
         keep = tuple(selector for selector in kept if matches(selector, left, rest.ends))
         layers, count = plan_c_ghost(rest, replace(c, keep=keep), places)
@@ -44,7 +44,7 @@ def plan_cg_ghost(survey: Survey, settings: CGGhost) -> tuple[Plan, Count]:
 def _share_keep(survey: Survey, settings: CGGhost) -> tuple[GGhost, CGhost]:
     """Each mode's settings with the selectors of ``keep`` that mean something to it."""
     stages = first_blocks(find_stages(survey, settings.g.min_blocks), survey)
-    layers = dict(layers_of(survey.hollow))
+    layers = dict(layers_of(survey.meta))
     for_stages: list[Selector] = []
     for_layers: list[Selector] = []
     given = (selectors("keep", part.keep) for part in (settings.g, settings.c))

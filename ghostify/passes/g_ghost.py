@@ -41,7 +41,7 @@ _ROUNDER = (1, 2, 4, 8)
 def plan_g_ghost(survey: Survey, settings: GGhost) -> tuple[Plan, Count]:
     """Decide which stages are rebuilt, and count the network that results.
 
-    The decision is tried on the survey's shadow: what doesn't run there is left as it is. The
+    The decision is tried on the survey's meta copy: what doesn't run there is left as it is. The
     survey itself stays as it was.
 
     Returns:
@@ -56,7 +56,7 @@ def plan_g_ghost(survey: Survey, settings: GGhost) -> tuple[Plan, Count]:
 
 @contextmanager
 def rebuilt(survey: Survey, settings: GGhost) -> Iterator[tuple[Plan, Count]]:
-    """`plan_g_ghost`; inside, the survey's shadow has the stages that were decided on."""
+    """`plan_g_ghost`; inside, the survey's meta copy has the stages that were decided on."""
     finding = find_stages(survey, settings.min_blocks)
     wanted, resolved = _choose(finding, survey, settings)
     kept = [Kept(left.name, STAGE, left.reason) for left in finding.left]
@@ -67,7 +67,7 @@ def rebuilt(survey: Survey, settings: GGhost) -> Iterator[tuple[Plan, Count]]:
             kept.append(Kept(stage.name, STAGE, "not selected"))
             continue
         try:
-            rebuild, module = _plan_stage(stage, survey.hollow, settings)
+            rebuild, module = _plan_stage(stage, survey.meta, settings)
         except NotScalable as reason:
             kept.append(Kept(stage.name, STAGE, str(reason)))
         else:
@@ -105,7 +105,7 @@ def _choose(finding: Finding, survey: Survey, settings: GGhost) -> tuple[set[str
 def first_blocks(finding: Finding, survey: Survey) -> dict[str, nn.Module]:
     """The first module of each stage, by the stage's name; what predicates are asked about."""
     return {
-        stage.name: survey.hollow.get_submodule(stage.region.qualify(stage.blocks[0].modules[0]))
+        stage.name: survey.meta.get_submodule(stage.region.qualify(stage.blocks[0].modules[0]))
         for stage in finding.stages
     }
 
@@ -117,7 +117,7 @@ def find_stages(survey: Survey, min_blocks: int) -> Finding:
     for region in survey.tracing.regions:
         found = find_stages_in(
             region,
-            survey.hollow.get_submodule(region.name),
+            survey.meta.get_submodule(region.name),
             survey.arguments_of(region.name),
             min_blocks,
         )
@@ -142,15 +142,13 @@ def _reason_to_leave(stage: Stage, lazy: frozenset[str]) -> str | None:
     return None
 
 
-def _plan_stage(
-    stage: Stage, hollow: nn.Module, settings: GGhost
-) -> tuple[StageRebuild, nn.Module]:
+def _plan_stage(stage: Stage, meta: nn.Module, settings: GGhost) -> tuple[StageRebuild, nn.Module]:
     """Plan one stage, and build the new one on the meta device.
 
     Raises:
         NotScalable: It can't be rebuilt.
     """
-    place = find_place(stage, hollow)
+    place = find_place(stage, meta)
     names = [tuple(map(stage.region.qualify, block.modules)) for block in stage.blocks]
     has_functions = any(block.functions for block in stage.blocks)
     if has_functions and settings.tail == "thin":
@@ -172,7 +170,7 @@ def _plan_stage(
     for thin_inside, rounder in product((True, False), _ROUNDER):
         attempt = replace(rebuild, thin_inside=thin_inside)
         try:
-            return _with_divisor(attempt, hollow, settings, settings.divisor * rounder)
+            return _with_divisor(attempt, meta, settings, settings.divisor * rounder)
         except NotScalable as reason:
             first_reason = first_reason or reason
     assert first_reason is not None
@@ -187,9 +185,9 @@ def _has_channels_last(shape: tuple[int, ...]) -> bool:
 
 
 def _with_divisor(
-    rebuild: StageRebuild, hollow: nn.Module, settings: GGhost, divisor: int
+    rebuild: StageRebuild, meta: nn.Module, settings: GGhost, divisor: int
 ) -> tuple[StageRebuild, nn.Module]:
-    blocks = block_modules(hollow, rebuild)
+    blocks = block_modules(meta, rebuild)
     channels = rebuild.channels
     step = channel_step(blocks, channels, settings, divisor)
     r = complicated_channels(channels, rebuild.ratio, step)
@@ -209,7 +207,7 @@ def _with_divisor(
 
 @dataclass(frozen=True)
 class _Trial:
-    """Stages that were put into the shadow, one after the other."""
+    """Stages that were put into the meta copy, one after the other."""
 
     survey: Survey
     built: Mapping[str, nn.Module]
@@ -259,7 +257,7 @@ class _Trial:
         return works, broken, self._forward()
 
     def _put_in(self, item: StageRebuild) -> None:
-        self.changes.append(put_in(self.survey.hollow, item, self.built[item.name]))
+        self.changes.append(put_in(self.survey.meta, item, self.built[item.name]))
 
     def clear(self) -> None:
         """Take all of them out again."""
@@ -267,7 +265,7 @@ class _Trial:
             self.changes.pop()()
 
     def _forward(self) -> Run:
-        return self.survey.run.again(self.survey.hollow)
+        return self.survey.run.again(self.survey.meta)
 
 
 def _failure(run: Run) -> str:

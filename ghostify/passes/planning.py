@@ -53,8 +53,8 @@ def count_after(survey: Survey, plan: Plan, network: nn.Module) -> Count:
     Raises:
         GhostifyError: The plan is of another network.
     """
-    with rewritten(survey.hollow, plan):
-        after = survey.run.again(survey.hollow).count()
+    with rewritten(survey.meta, plan):
+        after = survey.run.again(survey.meta).count()
     return _to_the_end(after, survey, plan, network)
 
 

@@ -32,7 +32,7 @@ class Candidate:
         s: The s that holds for it.
         d: The d that holds for it.
         bias_mode: Which outputs keep their bias.
-        lazy: Whether its shape was unknown before the shadow ran.
+        lazy: Whether its shape was unknown before the meta copy ran.
         costlier: Whether it is converted even where that saves nothing.
         tied_to: Name of another module that holds one of its parameters.
         read_directly: Whether some forward reads its weight instead of calling it.

@@ -20,14 +20,14 @@ from ghostify.thinning.thin import ThinRecipe, build
 
 
 def block_modules(
-    model: nn.Module, stage: StageRebuild, hollow: nn.Module | None = None
+    model: nn.Module, stage: StageRebuild, meta: nn.Module | None = None
 ) -> list[nn.Module]:
     """The blocks of a stage, each as one module; they share their parts with ``model``.
 
     Args:
         model: The network.
         stage: The stage.
-        hollow: Its shadow in eval mode, for tracing; None where ``model`` is that itself.
+        meta: Its meta copy in eval mode, for tracing; None where ``model`` is that itself.
 
     Raises:
         AttributeError: The model has no such modules.
@@ -35,7 +35,7 @@ def block_modules(
     if stage.functions is not None:
         region, nodes = stage.functions
         module = model.get_submodule(region)
-        graph = trace_graph((hollow or model).get_submodule(region))
+        graph = trace_graph((meta or model).get_submodule(region))
         return [_part_of_graph(module, graph, names) for names in nodes]
     blocks = []
     for names in stage.blocks:
@@ -105,7 +105,7 @@ class Choice:
 
 
 def thin_recipes(
-    hollow: Sequence[nn.Module],
+    meta: Sequence[nn.Module],
     stage: StageRebuild,
     settings: GGhost,
     choice: Choice | None = None,
@@ -113,7 +113,7 @@ def thin_recipes(
     """How each thin block of a stage is made.
 
     Args:
-        hollow: The stage's blocks on the meta device, in eval mode.
+        meta: The stage's blocks on the meta device, in eval mode.
         stage: What is to become of them.
         settings: How.
         choice: Which channels are kept where layers are free to choose; the first, if not given.
@@ -121,7 +121,7 @@ def thin_recipes(
     Raises:
         NotScalable: One of them can't be made thinner.
     """
-    blocks = middle(hollow, settings)
+    blocks = middle(meta, settings)
     groups = group_widths(blocks)
     r, c = stage.complicated, stage.channels
     arriving = torch.arange(r if settings.entry == "slice" else c)
@@ -129,7 +129,7 @@ def thin_recipes(
         arriving = choice.complicated
     recipes = []
     with torch.no_grad():
-        x: Tensor = hollow[0](torch.empty(stage.in_shape, dtype=_like(hollow).dtype, device="meta"))
+        x: Tensor = meta[0](torch.empty(stage.in_shape, dtype=_like(meta).dtype, device="meta"))
         for index, block in enumerate(blocks):
             makes_all = settings.cheap == "none" and index == len(blocks) - 1
             wanted = c if makes_all else r

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import shadow
+from ghostify.graph.meta_copy import meta_copy
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.stage_build import block_modules, build_stage, thin_recipes
@@ -28,8 +28,8 @@ def rebuild_stages_(
     Raises:
         GhostifyError: The stages are not those of this network.
     """
-    hollow = shadow(model).eval()
-    built = [_build(_blocks(model, hollow, i), hollow, i, settings) for i in stages]
+    meta = meta_copy(model).eval()
+    built = [_build(_blocks(model, meta, i), meta, i, settings) for i in stages]
     return [put_in(model, item, stage) for item, stage in zip(stages, built, strict=True)]
 
 
@@ -54,9 +54,9 @@ def _replacements(
     return {**new, model.get_submodule(item.place): stage}
 
 
-def _blocks(model: nn.Module, hollow: nn.Module, item: StageRebuild) -> list[nn.Module]:
+def _blocks(model: nn.Module, meta: nn.Module, item: StageRebuild) -> list[nn.Module]:
     try:
-        return block_modules(model, item, hollow)
+        return block_modules(model, item, meta)
     except Exception as error:
         raise GhostifyError(
             f"The plan names the stage {item.name!r}, which this network doesn't have ({error}): "
@@ -64,9 +64,9 @@ def _blocks(model: nn.Module, hollow: nn.Module, item: StageRebuild) -> list[nn.
         ) from error
 
 
-def _build(blocks: list[Any], hollow: nn.Module, item: StageRebuild, settings: GGhost) -> nn.Module:
+def _build(blocks: list[Any], meta: nn.Module, item: StageRebuild, settings: GGhost) -> nn.Module:
     try:
-        recipes = thin_recipes(block_modules(hollow, item), item, settings)
+        recipes = thin_recipes(block_modules(meta, item), item, settings)
         return build_stage(blocks, recipes, item, settings)
     except (NotScalable, RuntimeError) as error:
         raise GhostifyError(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.shadow import copy_network, memo_for_copy
+from ghostify.graph.meta_copy import copy_network, memo_for_copy
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.rules import Layer, layer_shape, make_ghost

@@ -1,4 +1,4 @@
-"""All that is known of a network before anything is decided: shadow, graphs, costs, ends."""
+"""All that is known of a network before anything is decided: graphs, costs, ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ghostify.cost.run import Run
 from ghostify.errors import ModelError
 from ghostify.graph.ends import find_ends
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs, forward_parameters
-from ghostify.graph.shadow import shadow
+from ghostify.graph.meta_copy import meta_copy
 from ghostify.graph.trace import LAYERS, Tracing, trace
 from ghostify.settings.selectors import Ends
 
@@ -26,16 +26,16 @@ class Survey:
     """All that is known of a network before a plan is made; the network itself is not changed.
 
     Attributes:
-        hollow: A copy of it on the meta device, in eval mode.
+        meta: A copy of it on the meta device, in eval mode.
         run: Its forward pass: on shapes alone or, where the network reads its data, led by what a
             run for real read.
         count: Its costs, from that pass or from the run for real.
         tracing: What of it traces.
         ends: Its first and last layers.
-        lazy: Names of the modules whose shapes were unknown before the shadow ran.
+        lazy: Names of the modules whose shapes were unknown before the meta copy ran.
     """
 
-    hollow: nn.Module
+    meta: nn.Module
     run: Run
     count: Count
     tracing: Tracing
@@ -45,13 +45,13 @@ class Survey:
     def arguments_of(self, region: str) -> tuple[Any, ...]:
         """Arguments of a part of the network; worked out where it was not reached."""
         if not region:
-            names = forward_parameters(self.hollow)
+            names = forward_parameters(self.meta)
             keywords = self.run.inputs.kwargs
             return (*self.run.inputs.args, *(keywords[n] for n in names if n in keywords))
-        called_with = self.run.entered.get(self.run.hollow.get_submodule(region))
+        called_with = self.run.entered.get(self.run.meta.get_submodule(region))
         if called_with is not None:
             return called_with
-        return next(candidate_inputs(self.hollow.get_submodule(region))).args
+        return next(candidate_inputs(self.meta.get_submodule(region))).args
 
 
 def survey(
@@ -59,9 +59,9 @@ def survey(
     example_inputs: ExampleInputs | None = None,
     input_size: Sequence[int] | None = None,
 ) -> Survey:
-    """Look at a network: run its shadow, trace it, find its ends.
+    """Look at a network: run its meta copy, trace it, find its ends.
 
-    Where shapes alone don't carry the shadow to its end, a copy of the network runs once for real.
+    Where shapes alone don't carry it to its end, a copy with data runs once for real.
 
     Raises:
         ModelError: The network can't be copied, or can't take the inputs that were given; or it is
@@ -72,26 +72,26 @@ def survey(
             "Scripted and traced modules (torch.jit) can't be rewritten: "
             "give the original module, and script or trace what comes out."
         )
-    hollow = shadow(model).eval()
-    lazy = frozenset(n for n, m in hollow.named_modules() if isinstance(m, LazyModuleMixin))
-    seen = look(model, hollow, candidate_inputs(model, example_inputs, input_size))
-    run = seen.follow(hollow)
+    meta = meta_copy(model).eval()
+    lazy = frozenset(n for n, m in meta.named_modules() if isinstance(m, LazyModuleMixin))
+    seen = look(model, meta, candidate_inputs(model, example_inputs, input_size))
+    run = seen.follow(meta)
     # With the run that will count the converted network too, if it comes as far as any.
     count = seen.count() if seen.farthest.reach > run.reach else seen.describe(run)
-    return _look(hollow, run, count, lazy)
+    return _look(meta, run, count, lazy)
 
 
 def survey_again(before: Survey) -> Survey:
-    """Look at the shadow of a survey that was rewritten since."""
-    run = before.run.again(before.hollow)
-    return _look(before.hollow, run, run.count(), before.lazy)
+    """Look at the meta copy of a survey that was rewritten since."""
+    run = before.run.again(before.meta)
+    return _look(before.meta, run, run.count(), before.lazy)
 
 
-def _look(hollow: nn.Module, run: Run, count: Count, lazy: frozenset[str]) -> Survey:
-    tracing = trace(hollow, _given(hollow, run.inputs))
-    modules = dict(hollow.named_modules())
+def _look(meta: nn.Module, run: Run, count: Count, lazy: frozenset[str]) -> Survey:
+    tracing = trace(meta, _given(meta, run.inputs))
+    modules = dict(meta.named_modules())
     called = [c.name for c in count.layers if c.calls and isinstance(modules[c.name], LAYERS)]
-    return Survey(hollow, run, count, tracing, find_ends(tracing, hollow, called), lazy)
+    return Survey(meta, run, count, tracing, find_ends(tracing, meta, called), lazy)
 
 
 def _given(model: nn.Module, inputs: Inputs) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""Which ghost modules a network can't run with, found by running its shadow."""
+"""Which ghost modules a network can't run with, found by running its meta copy."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Pair = tuple[nn.Module, nn.Module]
 
 
 def try_ghosts(survey: Survey, pairs: Mapping[str, Pair]) -> tuple[dict[str, str], Count]:
-    """Run a survey's shadow with ghost modules in it; afterwards it is as it was.
+    """Run a survey's meta copy with ghost modules in it; afterwards it is as it was.
 
     Args:
         survey: The network.
-        pairs: Layers of its shadow and the ghost modules to try, by the layers' names.
+        pairs: Layers of its meta copy and the ghost modules to try, by the layers' names.
 
     Returns:
         Names of the ghost modules that it can't run with, and the reason of each; and the costs of
@@ -51,7 +51,7 @@ def same_end(before: Run, after: Run) -> bool:
 
 
 class _Trial:
-    """A shadow with ghost modules in some of its layers' places.
+    """A meta copy with ghost modules in some of its layers' places.
 
     Attributes:
         present: Names of these layers.
@@ -65,17 +65,17 @@ class _Trial:
 
     def put_in(self, names: Iterable[str]) -> None:
         chosen = list(names)
-        replace_modules(self.survey.hollow, dict(self.pairs[name] for name in chosen))
+        replace_modules(self.survey.meta, dict(self.pairs[name] for name in chosen))
         self.present += chosen
 
     def take_out(self, names: Iterable[str]) -> None:
         gone = dict.fromkeys(names)
         back = {ghost: layer for layer, ghost in (self.pairs[name] for name in gone)}
-        replace_modules(self.survey.hollow, back)
+        replace_modules(self.survey.meta, back)
         self.present = [name for name in self.present if name not in gone]
 
     def run(self) -> Run:
-        return self.survey.run.again(self.survey.hollow)
+        return self.survey.run.again(self.survey.meta)
 
     def find_offenders(self, run: Run) -> dict[str, str]:
         """Ghost modules to take out, with the reason; none when the network runs as before."""

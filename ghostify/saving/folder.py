@@ -25,7 +25,7 @@ from ghostify.nn import GhostConv2d, GhostLinear
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
 from ghostify.saving import recipe as recipes
-from ghostify.saving.history import Provenance, provenance_of, remember
+from ghostify.saving.history import History, history_of, remember
 from ghostify.saving.layouts import laid_out, usual
 from ghostify.saving.recipe import SavedFolder
 
@@ -44,7 +44,7 @@ READS = 20
 """How often a folder is read anew where another save takes its weights away meanwhile."""
 
 
-def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
+def save(model: nn.Module, directory: Path, history: History) -> Path:
     """Write a network into a folder.
 
     The weights get a name of their own and the recipe, which names them, is put into place last, by
@@ -55,11 +55,11 @@ def save(model: nn.Module, directory: Path, provenance: Provenance) -> Path:
         SavedFolderError: The folder can't be written, or holds other things.
         BusyError: Another process goes on writing into it.
     """
-    _check_history(model, provenance)
+    _check_history(model, history)
     tensors = _tensors(model)
     with _explained(directory, "written"):
         check_target(directory)
-        recipe = recipes.describe(model, provenance)
+        recipe = recipes.describe(model, history)
         with _folder(directory), drafts.alone_in(directory) as place:
             old = _weights_named_in(directory)
             if old is not None or not is_saved(directory):
@@ -143,9 +143,9 @@ def restore(
             "give one whose tensors have data."
         )
     state = _read_weights(folder) if state is None else state
-    network = original if folder.provenance.plans else copy.deepcopy(original)
+    network = original if folder.history.plans else copy.deepcopy(original)
     try:
-        for plan in folder.provenance.plans:
+        for plan in folder.history.plans:
             network = rewrite(network, plan)
     except GhostifyError as error:
         raise SavedFolderError(f"{folder.directory} doesn't fit this network. {error}") from error
@@ -169,16 +169,16 @@ def restore(
     for name, module in network.named_modules():
         if name in folder.exceptions:
             module.training = not folder.training
-    remember(network, folder.provenance)
+    remember(network, folder.history)
     return network
 
 
-def _check_history(model: nn.Module, provenance: Provenance) -> None:
+def _check_history(model: nn.Module, history: History) -> None:
     """Raise where the network's history does not tell how to rebuild it."""
-    if provenance.plans:
+    if history.plans:
         return
     for name, module in model.named_modules():
-        if name and provenance_of(module).plans:
+        if name and history_of(module).plans:
             raise SavedFolderError(
                 f"It is not this {type(model).__name__} that was converted, but its {name!r}: "
                 f"save that, ghostify.save(model.{name}, ...)."

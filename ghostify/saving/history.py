@@ -55,7 +55,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Provenance:
+class History:
     """A network's history.
 
     Attributes:
@@ -70,28 +70,28 @@ class Provenance:
     report: Report | None = None
     start: Start | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Provenance:
+    def __deepcopy__(self, memo: dict[int, Any]) -> History:
         # It never changes, and a copy of a network has its history; copying rows would cost time.
         return self
 
 
-def provenance_of(model: nn.Module) -> Provenance:
+def history_of(model: nn.Module) -> History:
     """A network's history; empty for one that ghostify has not met."""
     found = model.__dict__.get(_ATTRIBUTE)
-    return found if isinstance(found, Provenance) else Provenance()
+    return found if isinstance(found, History) else History()
 
 
-def remember(model: nn.Module, provenance: Provenance) -> None:
+def remember(model: nn.Module, history: History) -> None:
     """Attach a history to a network; it goes along with deepcopy and pickle."""
-    model.__dict__[_ATTRIBUTE] = provenance
+    model.__dict__[_ATTRIBUTE] = history
 
 
 def remember_source(model: nn.Module, source: Source) -> None:
     """Attach what built a network."""
-    remember(model, replace(provenance_of(model), source=source))
+    remember(model, replace(history_of(model), source=source))
 
 
 def name_of(model: nn.Module) -> str:
     """Name of a network: the one it was built from, else its class."""
-    source = provenance_of(model).source
+    source = history_of(model).source
     return source.name if source is not None else type(model).__name__

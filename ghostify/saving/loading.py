@@ -47,18 +47,18 @@ def load(
     folder, state = read_whole(Path(directory))
     original = _original(folder, trust) if model is None else model
     network = restore(folder, original, state)
-    plans = folder.provenance.plans
+    plans = folder.history.plans
     if plans:
         before, after = _recount(folder, original, network, input_size)
-        told, start = compare(name_of(network), plans, before, after), folder.provenance.start
+        told, start = compare(name_of(network), plans, before, after), folder.history.start
         told = told if start is None else start.annotate(told)
-        remember(network, replace(folder.provenance, report=told))
+        remember(network, replace(folder.history, report=told))
     return network
 
 
 def _original(folder: SavedFolder, trust: bool) -> nn.Module:
     """The original of a saved network, built from the name that the folder tells."""
-    directory, source = folder.directory, folder.provenance.source
+    directory, source = folder.directory, folder.history.source
     if source is None:
         raise SavedFolderError(
             f"{directory} does not say what builds the original network: "

@@ -21,7 +21,7 @@ from ghostify.errors import GhostifyWarning, SavedFolderError, shown
 from ghostify.files.plain_data import check_extent
 from ghostify.graph.inputs import NO_TENSOR
 from ghostify.plans import Plan
-from ghostify.saving.history import Provenance, Source, Start
+from ghostify.saving.history import History, Source, Start
 from ghostify.saving.layouts import Strides, describe_strides, parse_strides
 from ghostify.saving.untrusted import UntrustedError, check_source
 from ghostify.settings.base import is_number
@@ -43,7 +43,7 @@ class SavedFolder:
 
     Attributes:
         directory: The folder.
-        provenance: How the network was made.
+        history: How the network was made.
         weights: Path of the safetensors file.
         sha256: Checksum of that file.
         training: Whether the network was in train mode.
@@ -55,7 +55,7 @@ class SavedFolder:
     """
 
     directory: Path
-    provenance: Provenance
+    history: History
     weights: Path
     sha256: str
     training: bool
@@ -66,17 +66,17 @@ class SavedFolder:
     input_shapes: tuple[tuple[int, ...], ...]
 
 
-def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
+def describe(model: nn.Module, history: History) -> dict[str, Any]:
     """All that the recipe says but for the weights' name, as plain data.
 
     Raises:
         ValueError: The data is such that `parse` would refuse it.
     """
-    report, channels_last = provenance.report, _is_channels_last(model)
+    report, channels_last = history.report, _is_channels_last(model)
     recipe = {
         "format": FORMAT,
         "versions": {"ghostify": __version__, "torch": str(torch.__version__)},
-        "source": _describe_source(provenance.source),
+        "source": _describe_source(history.source),
         "weights": {},
         "training": model.training,
         "exceptions": [n for n, m in model.named_modules() if m.training != model.training],
@@ -84,11 +84,11 @@ def describe(model: nn.Module, provenance: Provenance) -> dict[str, Any]:
         "channels_last": channels_last,
         "strides": describe_strides(model.state_dict(), channels_last),
         "inputs": report.inputs if report is not None and _is_readable(report.inputs) else None,
-        "conversions": [plan.to_dict() for plan in provenance.plans],
+        "conversions": [plan.to_dict() for plan in history.plans],
     }
-    if provenance.start is not None:
-        errors = {name: round(error, 6) for name, error in provenance.start.errors.items()}
-        recipe["warm_start"] = {"errors": errors, "notes": list(provenance.start.notes)}
+    if history.start is not None:
+        errors = {name: round(error, 6) for name, error in history.start.errors.items()}
+        recipe["warm_start"] = {"errors": errors, "notes": list(history.start.notes)}
     # Through JSON: whatever is no plain data (in model_args, say) must not reach the file.
     plain: dict[str, Any] = json.loads(json.dumps(recipe))
     check_extent(plain)
@@ -119,14 +119,14 @@ def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
     for key in ("training", "channels_last"):
         if not isinstance(recipe[key], bool):
             raise TypeError(f"{key} is {shown(recipe[key])}, not true or false")
-    provenance = Provenance(
+    history = History(
         source=_parse_source(recipe["source"]),
         plans=tuple(Plan.from_dict(plan) for plan in recipe["conversions"]),
         start=_parse_start(recipe.get("warm_start")),
     )
     return SavedFolder(
         directory=directory,
-        provenance=provenance,
+        history=history,
         weights=directory / _file_name(weights["file"]),
         sha256=_checksum(weights["sha256"]),
         training=recipe["training"],

@@ -46,7 +46,7 @@ def build(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
     """The thin block, cut from ``block``, which is not changed.
 
     Args:
-        block: The real block, or its shadow.
+        block: The real block, or its meta copy.
         recipe: What `propagate_channels` found.
     """
     # What hooks that are methods belong to, where it is not in the block, stays what it is.

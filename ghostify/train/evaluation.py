@@ -19,7 +19,7 @@ from ghostify.errors import SettingsError
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.chance import permutation
 from ghostify.numerics.random_state import keep_random_state
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import history_of
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.engine import combine, open_engine
 from ghostify.train.features import scores_of
@@ -86,7 +86,7 @@ def evaluate(
 
 def input_size_of(model: nn.Module) -> tuple[int, ...]:
     """``(C, H, W)`` of the input that the network's costs were counted for."""
-    report = provenance_of(model).report
+    report = history_of(model).report
     inputs = report.inputs if report is not None and report.inputs else count(model).inputs
     return tuple(int(size) for size in inputs.split(", ")[0].split("x")[1:])
 

@@ -22,7 +22,7 @@ from ghostify.nn.modes import eval_mode
 from ghostify.numerics.finite import non_finite
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import history_of
 
 Side = Literal["input", "output"]
 
@@ -51,7 +51,7 @@ def find_points(student: nn.Module, teacher: nn.Module) -> tuple[Point, ...]:
         student: A converted network.
         teacher: Any network; only of the student's original there are points.
     """
-    plans = provenance_of(student).plans
+    plans = history_of(student).plans
     if not plans or not _is_original(student, teacher, plans):
         return ()
     return (*_stage_ends(student, teacher, plans), *_segment_ends(student, teacher))

@@ -16,10 +16,10 @@ from ghostify.data.pools import Pool
 from ghostify.data.preparation import Preparation, preparation_of
 from ghostify.errors import ModelError, SettingsError, nearest
 from ghostify.files import kind_of
-from ghostify.graph.shadow import copy_network
+from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.random_state import keep_random_state
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import history_of
 from ghostify.train import checkpoint
 from ghostify.train.engine import open_engine
 from ghostify.train.evaluation import check_classes, input_size_of
@@ -122,7 +122,7 @@ def finetune(
     run.observed.release()
     result = _hand_over(run.network, student)
     if target is not None and fabric.is_global_zero and not interrupted:
-        saving.save(result, target, provenance_of(student))
+        saving.save(result, target, history_of(student))
     fabric.barrier()
     return Finetuned(
         result, chosen, run.step, run.total, losses, tuple(p.name for p in points), run.last,

@@ -17,12 +17,12 @@ from ghostify.data.calibration import batch_size, images_for
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.graph.shadow import copy_network
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.random_state import keep_random_state
-from ghostify.saving.history import INTERRUPTED, provenance_of
+from ghostify.saving.history import INTERRUPTED, history_of
 from ghostify.settings import Calibration
 from ghostify.tuning.descent import Budget
 from ghostify.tuning.norms import norms_take_statistics
@@ -62,7 +62,7 @@ SHARE = 0.5
 AS_BLOCKS = 4
 """A stage is tuned for as many steps as so many blocks."""
 
-Said = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def warm_start_(
@@ -71,7 +71,7 @@ def warm_start_(
     calibration: Calibration,
     *,
     input_size: tuple[int, ...] = (),
-    said: Said = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> WarmStart:
     """Fit a converted network's ghost modules to what the original does; in place.
 
@@ -85,7 +85,7 @@ def warm_start_(
         calibration: Images without labels (see `gather`), or ``"data-free"``, and how they are
             used.
         input_size: ``(C, H, W)`` that image files are brought to.
-        said: Told what is done now, for a progress bar.
+        progress: Told what is done now, for a progress bar.
 
     Returns:
         How well each layer is explained, and what was done.
@@ -96,7 +96,7 @@ def warm_start_(
     began = time.perf_counter()
     teacher = copy_network(original).eval()
     with eval_mode(converted), keep_random_state(calibration.seed):
-        run = _Run(converted, teacher, calibration, said)
+        run = _Run(converted, teacher, calibration, progress)
         result = run.without_data() if calibration.is_data_free else run.with_images(input_size)
     return replace(result, seconds=time.perf_counter() - began)
 
@@ -105,12 +105,17 @@ class _Run:
     """One warm start: the two networks, and what came of it so far."""
 
     def __init__(
-        self, converted: nn.Module, teacher: nn.Module, settings: Calibration, said: Said
+        self, converted: nn.Module, teacher: nn.Module, settings: Calibration, progress: Progress
     ) -> None:
-        self.converted, self.teacher, self.settings, self.said = converted, teacher, settings, said
+        self.converted, self.teacher, self.settings, self.progress = (
+            converted,
+            teacher,
+            settings,
+            progress,
+        )
         self.segments = split(teacher, self._is_ghost)
         self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
-        plans = provenance_of(converted).plans
+        plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
         self.fits: list[LayerFit] = []
         self.stage_fits: list[LayerFit] = []
@@ -132,7 +137,7 @@ class _Run:
             )
         for segment in self.segments:
             for subject in find_ghost_pairs(segment, self.teacher, self.converted):
-                self.said(f"fitting {subject.name} from its weights")
+                self.progress(f"fitting {subject.name} from its weights")
                 with self.cold.instead(subject.name):
                     self.fits.append(fit_without_data(subject))
         self.cold.mend()
@@ -142,7 +147,7 @@ class _Run:
 
     def with_images(self, input_size: tuple[int, ...]) -> WarmStart:
         """From images."""
-        self.said("reading calibration images")
+        self.progress("reading calibration images")
         images, notes = images_for(self.teacher, self.settings, input_size)
         self.notes += notes
         try:
@@ -171,10 +176,10 @@ class _Run:
             networks = SegmentPair(segment, self.teacher, self.converted, inputs)
             subjects = self._to_fit(segment)
             for subject in subjects[:1]:
-                self.said(f"fitting {subject.name}")
+                self.progress(f"fitting {subject.name}")
             for fit in fit_segment(networks, subjects, self.cold):
                 self.fits.append(fit)
-                self.said(f"fitted {fit.name}")
+                self.progress(f"fitted {fit.name}")
             is_last = segment is self.segments[-1]
             tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
             goes_on = tunes or not is_last
@@ -182,7 +187,7 @@ class _Run:
             if tunes:
                 # Half of the time is for the blocks, evenly; the whole network has the rest.
                 share = SHARE * limit / holders
-                self.said(f"reconstructing the block of {subjects[-1].name}")
+                self.progress(f"reconstructing the block of {subjects[-1].name}")
                 start = time.perf_counter()
                 size = min(batch, 32)
                 budget = Budget(chosen.block_steps, share)
@@ -217,7 +222,7 @@ class _Run:
         left = limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
         subjects = list(find_stage_pairs(self.stages, self.teacher, self.converted))
         for subject in self._in_order(subjects):
-            self.said(f"fitting {subject.name}")
+            self.progress(f"fitting {subject.name}")
             if isinstance(subject, GhostPair):
                 inputs = PairedInputs(images, images, batch, chosen.seed)
                 networks = SegmentPair(WHOLE, self.teacher, self.converted, inputs)
@@ -260,7 +265,7 @@ class _Run:
 
     def _tune_stage(self, subject: StagePair, images: Spool, batch: int, seconds: float) -> float:
         """Reconstruct one stage; returns the seconds it took."""
-        self.said(f"reconstructing {subject.name}")
+        self.progress(f"reconstructing {subject.name}")
         start = time.perf_counter()
         budget, size = Budget(AS_BLOCKS * self.settings.block_steps, seconds), min(batch, 64)
         self.block_steps += tune_stage(
@@ -275,7 +280,7 @@ class _Run:
             budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
                 taught, made, self.converted, images, budget, size, chosen.seed,
-                self.said,
+                self.progress,
             )  # fmt: skip
 
     def _result(self, samples: int) -> WarmStart:

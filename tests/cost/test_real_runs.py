@@ -20,7 +20,7 @@ from ghostify.cost.counting import look
 from ghostify.cost.limits import Limits
 from ghostify.cost.run import RealRun
 from ghostify.graph.inputs import candidate_inputs
-from ghostify.graph.shadow import shadow
+from ghostify.graph.meta_copy import meta_copy
 
 
 class Reads(nn.Module):
@@ -103,11 +103,11 @@ def test_a_forward_that_reads_its_data_is_counted_as_an_independent_counter_does
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_shadow_led_by_the_run_counts_the_same(way: Any) -> None:
+def test_a_meta_copy_led_by_the_run_counts_the_same(way: Any) -> None:
     net = Reads(way)
-    hollow = shadow(net).eval()
-    seen = look(net, hollow, candidate_inputs(net, input_size=(3, 12, 12)))
-    led = seen.follow(hollow)
+    meta = meta_copy(net).eval()
+    seen = look(net, meta, candidate_inputs(net, input_size=(3, 12, 12)))
+    led = seen.follow(meta)
     assert led.error is None
     assert led.count() == seen.count()
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ghostify
 from ghostify import GhostConv2d, GhostifyError, GhostLinear
 from ghostify.api import preview
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import history_of
 from tests.fuzz.networks import Description, build, evaluating, example_of, run
 from tests.fuzz.state import NOTES, form_of, look_at, random_state, same_bits
 
@@ -147,7 +147,7 @@ def _macs(case: Case, network: nn.Module) -> int:
 def check_plan(case: Case) -> None:
     """What `plan` says is what `convert` did, and following its data does it again."""
     plan = ghostify.plan(build(case.described), **case.given)
-    assert plan == provenance_of(case.converted).plans[-1]
+    assert plan == history_of(case.converted).plans[-1]
     assert preview(build(case.described), **case.given) == case.report
     inside = {name for name, m in case.converted.named_modules() if _is_ghost(m)}
     assert {item.name for item in plan.replaced} == {n for n in inside if not _in_ghost(n, inside)}

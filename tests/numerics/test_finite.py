@@ -11,7 +11,7 @@ from ghostify.analysis import analyze
 from ghostify.errors import GhostifyError
 from ghostify.numerics.finite import non_finite
 from ghostify.numerics.random_state import keep_random_state
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import history_of
 
 MODES = ("c-ghost", "g-ghost", "cg-ghost")
 NAN, INF = float("nan"), float("inf")
@@ -133,7 +133,7 @@ def test_its_conversion_has_no_new_ones(broken, mode):
 
 def test_a_fit_without_numbers_leaves_the_cold_start(broken):
     made = ghostify.convert(broken, calibration="data-free")
-    start = provenance_of(made).start
+    start = history_of(made).start
     assert start is not None
     assert any("not fitted" in note and "layer2.0.conv1" in note for note in start.notes)
     assert "layer2.0.conv1" not in start.errors and "layer1.0.conv1" in start.errors

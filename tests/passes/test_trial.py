@@ -1,4 +1,4 @@
-"""Ghost modules that a network can't run with are found on its shadow and put back."""
+"""Ghost modules that a network can't run with are found on its meta copy and put back."""
 
 from __future__ import annotations
 

@@ -326,7 +326,7 @@ def test_a_source_can_be_named_at_the_save(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = ghostify.convert(nn.Sequential(nn.Conv2d(3, 16, 3)), s=2)
     ghostify.save(model, "out", source="resnet20-cifar")
-    assert saving.read(Path("out")).provenance.source.name == "resnet20-cifar"
+    assert saving.read(Path("out")).history.source.name == "resnet20-cifar"
     with pytest.raises(
         SavedFolderError, match=r"out doesn't fit this network\. The plan names '0'"
     ):
@@ -352,9 +352,9 @@ def test_another_original_is_refused(resnet, tmp_path, other):
 
 def test_an_original_without_data_is_refused(folder, make_small_net):
     with torch.device("meta"):
-        hollow = make_small_net()
+        meta = make_small_net()
     with pytest.raises(SavedFolderError, match="meta device"):
-        ghostify.load(folder, model=hollow)
+        ghostify.load(folder, model=meta)
 
 
 # What can't be saved
@@ -668,5 +668,5 @@ def test_a_name_that_was_slipped_in_is_not_imported(resnet, tmp_path):
 
 def test_settings_with_a_predicate_are_saved_as_names(small_net, tmp_path):
     converted = ghostify.convert(small_net, only=lambda name, module: name == "last")
-    plan = saving.read(ghostify.save(converted, tmp_path / "out")).provenance.plans[0]
+    plan = saving.read(ghostify.save(converted, tmp_path / "out")).history.plans[0]
     assert plan.settings.only == ("last",)

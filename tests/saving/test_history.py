@@ -6,33 +6,33 @@ import pickle
 from torch import nn
 
 import ghostify
-from ghostify.saving.history import Provenance, Source, provenance_of, remember, remember_source
+from ghostify.saving.history import History, Source, history_of, remember, remember_source
 
 
 def test_of_a_network_that_ghostify_has_not_met_nothing_is_known():
-    assert provenance_of(nn.Conv2d(3, 8, 3)) == Provenance()
+    assert history_of(nn.Conv2d(3, 8, 3)) == History()
 
 
 def test_a_network_that_was_built_by_name_knows_its_name_and_arguments():
     model = ghostify.build("resnet20-cifar", {"num_classes": 7})
-    assert provenance_of(model).source == Source("resnet20-cifar", {"num_classes": 7})
+    assert history_of(model).source == Source("resnet20-cifar", {"num_classes": 7})
 
 
 def test_a_conversion_adds_its_plan_and_keeps_the_source():
     model = ghostify.build("resnet20-cifar")
     once = ghostify.convert(model, only="layer1")
     twice = ghostify.convert(once, only="layer2")
-    assert provenance_of(model).plans == ()
-    assert [len(plan.replaced) for plan in provenance_of(twice).plans] == [6, 6]
-    assert provenance_of(twice).source == provenance_of(model).source
-    assert provenance_of(twice).report == ghostify.report(twice)
+    assert history_of(model).plans == ()
+    assert [len(plan.replaced) for plan in history_of(twice).plans] == [6, 6]
+    assert history_of(twice).source == history_of(model).source
+    assert history_of(twice).report == ghostify.report(twice)
 
 
 def test_a_history_goes_along_with_copies_and_pickles():
     model = nn.Conv2d(3, 8, 3)
-    remember(model, Provenance(Source("a:b", {"c": 1})))
+    remember(model, History(Source("a:b", {"c": 1})))
     for again in (copy.deepcopy(model), copy.copy(model), pickle.loads(pickle.dumps(model))):
-        assert provenance_of(again) == provenance_of(model)
+        assert history_of(again) == history_of(model)
 
 
 def test_a_history_is_no_part_of_the_state_or_the_modules():

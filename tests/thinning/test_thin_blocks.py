@@ -31,9 +31,9 @@ def _convert(net, **options):
 
 def _thin(block: nn.Module, arriving: Tensor, channels: int = 16, **options) -> ThinRecipe:
     """How a block of this many channels gets half as wide."""
-    hollow = block.to("meta").eval()
+    meta = block.to("meta").eval()
     x = torch.empty(1, channels, 6, 6, device="meta")
-    return propagate_channels(hollow, x, arriving, Widths(channels, channels // 2), **options)
+    return propagate_channels(meta, x, arriving, Widths(channels, channels // 2), **options)
 
 
 def test_thin_blocks_take_the_slices_of_the_channels_that_are_kept():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ghostify.cost.figures import Count
 from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
-from ghostify.graph.shadow import copy_network
+from ghostify.graph.meta_copy import copy_network
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
@@ -33,7 +33,7 @@ CHOICES = (2, 4, 8, 16)
 Planned = Mapping[int, tuple[Plan, Count]]
 """For each s: the plan with that s for all layers, and what it costs."""
 
-Said = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def choose_s(
@@ -44,7 +44,7 @@ def choose_s(
     survey: Survey,
     *,
     seed: int = 0,
-    said: Said = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> CGhost:
     """Settings with an s for each layer that leave a part of the network's MACs.
 
@@ -55,7 +55,7 @@ def choose_s(
         target_macs: Part of the MACs to leave at most.
         survey: Of the network.
         seed: Of the labels that are drawn, and the places that are looked at.
-        said: Told what is done now.
+        progress: Told what is done now.
 
     Raises:
         SettingsError: No choice of s leaves so little, or the settings have an s already.
@@ -75,7 +75,7 @@ def choose_s(
     # What can't be reached is said before images are looked at: that may take minutes.
     unjudged = {name: dict.fromkeys(plans, 0.0) for name in convolutions}
     choose_within(_options(unjudged, before, plans), total, target_macs)
-    losses = _losses(network, plans, convolutions, images, seed, said)
+    losses = _losses(network, plans, convolutions, images, seed, progress)
     chosen = choose_within(_options(losses, before, plans), total, target_macs)
     return replace(settings, s={**chosen, "*": DEFAULT_S})
 
@@ -116,16 +116,16 @@ def _losses(
     names: Sequence[str],
     images: Spool,
     seed: int,
-    said: Said,
+    progress: Progress,
 ) -> dict[str, dict[int, float]]:
     """What ghosts of each s do to the output, for each layer that was seen at work."""
     teacher = copy_network(network).eval()
-    said("feeling for each layer what the output makes of its errors")
+    progress("feeling for each layer what the output makes of its errors")
     felt = gradients(teacher, names, images, seed)
     found: dict[str, dict[int, float]] = {}
     kernels = {item.name: item.d for item in plans[CHOICES[0]][0].replaced}
     for name, sums, rows in looks_at(teacher, {n: kernels[n] for n in felt}, images, seed):
-        said(f"judging ghosts of {name}")
+        progress(f"judging ghosts of {name}")
         errors = torch.stack(
             [
                 map_costs(sums.gram[g], sums.cross[g], sums.energy[g], CHEAP_RIDGE) / rows

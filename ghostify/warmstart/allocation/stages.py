@@ -19,13 +19,13 @@ from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
-from ghostify.graph.shadow import copy_network
+from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.ranking import exceeds
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
-from ghostify.saving.history import Provenance, remember
+from ghostify.saving.history import History, remember
 from ghostify.settings import DEFAULT_RATIO, Calibration, GGhost
 from ghostify.warmstart.allocation.budget import macs_of, unreachable
 from ghostify.warmstart.reconstruct import outputs_apart
@@ -43,7 +43,7 @@ TRIES = 12
 MOST_STAGES = 7
 """Stages beyond which the choices are too many to list: five to the power of their number."""
 
-Said = Callable[[str], None]
+Progress = Callable[[str], None]
 Choice = tuple[float, ...]
 """A ratio for each stage."""
 
@@ -56,7 +56,7 @@ def choose_ratio(
     survey: Survey,
     *,
     seed: int = 0,
-    said: Said = lambda _: None,
+    progress: Progress = lambda _: None,
 ) -> GGhost:
     """Settings with a ratio for each stage that leave a part of the network's MACs.
 
@@ -67,7 +67,7 @@ def choose_ratio(
         target_macs: Part of the MACs to leave at most.
         survey: Of the network.
         seed: Of the fits.
-        said: Told what is done now.
+        progress: Told what is done now.
 
     Raises:
         SettingsError: No choice of ratios leaves so little, the settings have one already, or the
@@ -92,7 +92,7 @@ def choose_ratio(
 
     def loss(choice: Choice) -> float:
         shown = ", ".join(f"{n} {ratio:.3g}" for n, ratio in zip(stages, choice, strict=True))
-        said(f"trying ghosts of {shown}")
+        progress(f"trying ghosts of {shown}")
         plan, _ = plan_g_ghost(survey, _with(settings, stages, choice))
         return _loss(network, plan, fitted, judged, seed)
 
@@ -190,7 +190,7 @@ def _loss(network: nn.Module, plan: Plan, fitted: Spool, judged: Spool, seed: in
     """How far the output of a fitted conversion is from the original's."""
     original = copy_network(network).eval()
     made = rewrite(original, plan)
-    remember(made, Provenance(plans=(plan,)))
+    remember(made, History(plans=(plan,)))
     warm_start_(made, original, Calibration(fitted, seed=seed))
     size = batch_size(judged.take([0]), 128)
     parts = torch.stack([outputs_apart(made(x), original(x)) for x in judged.batches(size)])

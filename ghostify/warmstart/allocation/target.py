@@ -12,7 +12,7 @@ from torch import nn
 from ghostify.data.calibration import images_for
 from ghostify.errors import SettingsError
 from ghostify.graph.inputs import image_size
-from ghostify.graph.shadow import copy_network
+from ghostify.graph.meta_copy import copy_network
 from ghostify.passes.survey import Survey
 from ghostify.settings import Calibration, CGhost, GGhost, Settings
 from ghostify.warmstart.allocation.layers import choose_s
@@ -55,7 +55,7 @@ def choose_within_target(
     progress("reading calibration images")
     teacher = copy_network(network).eval()
     images, _ = images_for(teacher, calibration, image_size(survey.count.inputs))
-    options: dict[str, Any] = {"seed": calibration.seed, "said": progress}
+    options: dict[str, Any] = {"seed": calibration.seed, "progress": progress}
     chosen = choose(network, settings, images, target_macs, survey, **options)
     # A loader may be at its end now; a folder is read again, and what is said of it is noted.
     is_folder = isinstance(calibration.images, str | Path)

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.data.spool import Spool
-from ghostify.graph.shadow import shadow
+from ghostify.graph.meta_copy import meta_copy
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage
 from ghostify.passes.stage_build import Choice, block_modules, middle, thin_recipes
 from ghostify.plans import StageRebuild
-from ghostify.saving.history import provenance_of
+from ghostify.saving.history import history_of
 from ghostify.settings import GGhost
 from ghostify.thinning.channel_propagation import layers_inside
 from ghostify.thinning.slicers import NotScalable
@@ -65,9 +65,9 @@ def find_stage_pairs(
     """The stages that can be fitted: those whose blocks are modules."""
     if not rebuilt:
         return
-    settings = provenance_of(converted).plans[-1].settings.stages
+    settings = history_of(converted).plans[-1].settings.stages
     assert settings is not None
-    hollow = shadow(original).eval()
+    meta = meta_copy(original).eval()
     for item in rebuilt:
         if item.functions is not None:
             continue
@@ -79,7 +79,7 @@ def find_stage_pairs(
                 item,
                 settings,
                 block_modules(original, item),
-                block_modules(hollow, item),
+                block_modules(meta, item),
                 original.get_submodule(item.blocks[0][0]),
                 original.get_submodule(item.blocks[-1][-1]),
             )

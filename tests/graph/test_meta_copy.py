@@ -10,26 +10,26 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.errors import ModelError
-from ghostify.graph.shadow import shadow
+from ghostify.graph.meta_copy import meta_copy
 
 
-def test_a_shadow_has_the_shapes_and_types_and_no_data(small_net: nn.Module) -> None:
+def test_a_meta_copy_has_the_shapes_and_types_and_no_data(small_net: nn.Module) -> None:
     small_net.half()
-    hollow = shadow(small_net)
+    meta = meta_copy(small_net)
     real = small_net.state_dict()
-    for key, value in hollow.state_dict().items():
+    for key, value in meta.state_dict().items():
         assert value.is_meta
         assert (value.shape, value.dtype) == (real[key].shape, real[key].dtype)
-    assert type(hollow) is type(small_net)
+    assert type(meta) is type(small_net)
 
 
 def test_tied_parameters_stay_tied_and_frozen_ones_frozen() -> None:
     net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     net[1].weight = net[0].weight
     net[0].bias.requires_grad_(False)
-    hollow = shadow(net)
-    assert hollow[0].weight is hollow[1].weight
-    assert not hollow[0].bias.requires_grad and hollow[1].bias.requires_grad
+    meta = meta_copy(net)
+    assert meta[0].weight is meta[1].weight
+    assert not meta[0].bias.requires_grad and meta[1].bias.requires_grad
 
 
 def test_tensors_that_are_plain_attributes_have_no_data_either() -> None:
@@ -43,10 +43,10 @@ def test_tensors_that_are_plain_attributes_have_no_data_either() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x
 
-    hollow = shadow(Net())
-    assert hollow.scale.is_meta
-    assert all(anchor.is_meta for anchor in hollow.anchors)
-    assert hollow.table["mean"].is_meta
+    meta = meta_copy(Net())
+    assert meta.scale.is_meta
+    assert all(anchor.is_meta for anchor in meta.anchors)
+    assert meta.table["mean"].is_meta
 
 
 def test_a_network_that_cannot_be_copied_is_refused_with_the_way_out() -> None:
@@ -56,7 +56,7 @@ def test_a_network_that_cannot_be_copied_is_refused_with_the_way_out() -> None:
         ghostify.plan(net)
 
 
-def test_functions_that_watch_layers_do_not_see_the_shadow(small_net: nn.Module) -> None:
+def test_functions_that_watch_layers_do_not_see_the_meta_copy(small_net: nn.Module) -> None:
     seen: list[Tensor] = []
     for module in small_net.modules():
         module.register_forward_hook(lambda module, args, out: seen.append(out))
@@ -66,7 +66,7 @@ def test_functions_that_watch_layers_do_not_see_the_shadow(small_net: nn.Module)
     assert seen == []
 
 
-def test_methods_that_watch_layers_work_in_the_shadow() -> None:
+def test_methods_that_watch_layers_work_in_the_meta_copy() -> None:
     class Skip(nn.Module):
         """Takes the maps that a hook of its own keeps."""
 
@@ -91,7 +91,7 @@ def test_methods_that_watch_layers_work_in_the_shadow() -> None:
     assert ghostify.convert(net, input_size=(3, 8, 8))(x).shape == (1, 8, 6, 6)
 
 
-def test_a_lazy_norm_has_a_shadow_and_a_copy() -> None:
+def test_a_lazy_norm_has_a_meta_copy_and_a_copy() -> None:
     # PyTorch's own deepcopy refuses the buffers of a lazy norm.
     net = nn.Sequential(nn.LazyConv2d(8, 3), nn.LazyBatchNorm2d(), nn.ReLU(), nn.Conv2d(8, 16, 3))
     assert ghostify.count(net, input_size=(3, 8, 8)).output == (1, 16, 4, 4)

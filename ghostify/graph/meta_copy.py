@@ -1,6 +1,6 @@
 """Copies of a network to run in its place.
 
-A shadow's tensors have shapes but no data: it runs in no time and no memory. A twin's have data.
+A meta copy's tensors have shapes but no data: it runs in no time and no memory. A twin's have data.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _HOLD_NOTHING = frozenset({bool, int, float, str, type(None)})
 
 
-def shadow(model: ModuleT) -> ModuleT:
+def meta_copy(model: ModuleT) -> ModuleT:
     """A deep copy of ``model`` with every tensor on the meta device; ``model`` is not changed.
 
     Forward hooks that are plain functions are left out: a copy of a function writes to the same
@@ -40,17 +40,15 @@ def shadow(model: ModuleT) -> ModuleT:
             f"A {type(model).__name__} is no torch.nn.Module: give the network itself "
             "(of an exported program, the one that was exported)."
         )
-    hollow = _copy(
-        model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False)
-    )
-    _leave_hooks_out(hollow)
-    return hollow
+    meta = _copy(model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False))
+    _leave_hooks_out(meta)
+    return meta
 
 
 def twin(model: ModuleT) -> ModuleT:
     """A deep copy of ``model`` with all its data, to be run; nothing of ``model`` changes by that.
 
-    The caller's forward hooks are left out as in a `shadow`.
+    The caller's forward hooks are left out as in a `meta_copy`.
 
     Raises:
         ModelError: The model can't be copied.
@@ -119,22 +117,22 @@ def _fresh_tables(model: nn.Module) -> dict[int, Any]:
     }
 
 
-def fake_shadow(hollow: ModuleT, mode: FakeTensorMode) -> ModuleT:
-    """A copy of a shadow whose tensors pretend to be on the CPU.
+def fake_copy(meta: ModuleT, mode: FakeTensorMode) -> ModuleT:
+    """A copy of a meta copy whose tensors pretend to be on the CPU.
 
     Slower than the meta device; for networks whose forward makes tensors of its own there.
     """
     with mode:
-        return _copy(hollow, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+        return _copy(meta, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
 
 
-def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
+def _copy(model: ModuleT, meta: Callable[[Tensor], Tensor]) -> ModuleT:
     memo = _fresh_tables(model)
     for tensor in _tensors_of(model):
         if is_lazy(tensor):
             memo[id(tensor)] = _unshaped(tensor, torch.device("meta"))
         else:
-            memo[id(tensor)] = _like(tensor, hollow)
+            memo[id(tensor)] = _like(tensor, meta)
     try:
         return copy.deepcopy(model, memo)
     except Exception as error:
@@ -144,10 +142,10 @@ def _copy(model: ModuleT, hollow: Callable[[Tensor], Tensor]) -> ModuleT:
         ) from error
 
 
-def _like(tensor: Tensor, hollow: Callable[[Tensor], Tensor]) -> Tensor:
-    """The tensor as ``hollow`` makes it, a parameter staying one."""
+def _like(tensor: Tensor, meta: Callable[[Tensor], Tensor]) -> Tensor:
+    """The tensor as ``meta`` makes it, a parameter staying one."""
     try:
-        empty = hollow(tensor)
+        empty = meta(tensor)
     except (RuntimeError, NotImplementedError):  # quantised or otherwise exotic: keep it as it is
         return tensor
     if isinstance(tensor, nn.Parameter):
