@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from ghostify.data.images import DataError
+from ghostify.data.image_files import DataError
 from ghostify.errors import GhostifyError, ModelError, first_line
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.g_ghost import GGhostStage

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostify.data.images import shift_and_mirror
+from ghostify.data.augmentation import shift_and_mirror
 from ghostify.data.spool import Spool
 from ghostify.distributed import processes
 from ghostify.graph.segments import Segment

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from itertools import combinations
 
+import networkx as nx
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,8 +13,11 @@ from torch import Tensor
 
 from ghostify.numerics.ranking import NOISE, ascending, exceeds, first_largest
 
-EXACT = 12
-"""Up to so many maps the best choice for s = 2 is found by trying all."""
+EXACT = 64
+"""Up to so many maps the best choice for s = 2 is found: a matching, in about 0.2 s at most."""
+
+STEPS = 10_000_000
+"""Steps of the largest cost that a matching tells apart."""
 
 Matrix = NDArray[np.float64]
 Parents = NDArray[np.int64]
@@ -45,7 +49,7 @@ class Pairing:
 def pair(costs: Tensor, m: int, copies: int) -> Pairing:
     """Choose m intrinsic maps, each with at most ``copies`` ghosts, of least total cost.
 
-    For up to 12 maps and one ghost each the best of all choices; else a greedy choice that swaps
+    For up to 64 maps and one ghost each the best of all choices; else a greedy choice that swaps
     and changes of roles improve until none of them helps.
 
     Args:
@@ -63,7 +67,7 @@ def pair(costs: Tensor, m: int, copies: int) -> Pairing:
     table = costs.double().cpu().numpy()
     n = len(table)
     if copies == 1 and n == 2 * m and n <= EXACT:
-        parents = _exact(table)
+        parents = _matching(table)
     else:
         parents = _greedy(table, m, copies)
         while _improve(table, parents, copies):
@@ -81,28 +85,18 @@ def _as_pairing(table: Matrix, parents: Parents, m: int, copies: int) -> Pairing
     return Pairing(torch.tensor(intrinsic), ghosts, float(cost))
 
 
-def _exact(table: Matrix) -> Parents:
-    """The minimum-weight perfect matching, by dynamic programming over sets of maps."""
-    n = len(table)
+def _matching(table: Matrix) -> Parents:
+    """The minimum-weight perfect matching of all maps; of each pair the cheaper direction.
 
-    @cache
-    def best(free: int) -> tuple[float, tuple[tuple[int, int], ...]]:
-        if not free:
-            return 0.0, ()
-        a = (free & -free).bit_length() - 1
-        rest = free & ~(1 << a)
-        options = []
-        for b in range(a + 1, n):
-            if rest >> b & 1:
-                cost, chosen = best(rest & ~(1 << b))
-                edge = (b, a) if exceeds(table[a, b], table[b, a]) else (a, b)
-                options.append((cost + table[edge], (edge, *chosen)))
-        least = min(cost for cost, _ in options)
-        return min((o for o in options if not exceeds(o[0], least)), key=lambda o: o[1])
-
-    parents = np.arange(n)
-    for i, j in best((1 << n) - 1)[1]:
-        parents[j] = i
+    In whole steps of the largest cost: what is equal but for rounding then is equal.
+    """
+    step = max(float(np.minimum(table, table.T).max()) / STEPS, 1e-300)
+    graph = nx.Graph()
+    for a, b in combinations(range(len(table)), 2):
+        graph.add_edge(a, b, weight=round(min(table[a, b], table[b, a]) / step))
+    parents = np.arange(len(table))
+    for a, b in sorted(sorted(edge) for edge in nx.min_weight_matching(graph)):
+        _join(table, parents, a, b)
     return parents
 
 
