@@ -219,7 +219,9 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
     """
     known = history_of(model)
     given = Source(source) if isinstance(source, str) else source
-    return saving.save(model, Path(directory), replace(known, source=given or known.source))
+    return saving.write_network(
+        model, Path(directory), replace(known, source=given or known.source)
+    )
 
 
 def decide(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghostify.analysis.redundancy import BlockRedundancy, LayerRedundancy
-from ghostify.analysis.tables import block_table, layer_table, pair_table
+from ghostify.analysis.tables import block_table, pair_table, redundancy_table
 from ghostify.documents import Document, Writable
 from ghostify.errors import SettingsError
 from ghostify.settings import CGhost, GGhost
@@ -94,7 +94,7 @@ class Analysis(Writable):
     def document(self) -> Document:
         """Tables of layers, of pairs and of blocks."""
         tables = [
-            layer_table(f"Redundancy of {self.model}", self.layers),
+            redundancy_table(f"Redundancy of {self.model}", self.layers),
             pair_table(self.layers),
             block_table(self.blocks),
         ]

@@ -12,7 +12,7 @@ from ghostify.numerics.ranking import ranked
 ALIKE = "most alike"
 
 
-def layer_table(title: str, layers: Sequence[LayerRedundancy]) -> Table:
+def redundancy_table(title: str, layers: Sequence[LayerRedundancy]) -> Table:
     """How redundant each layer is, and the s to take."""
     tried = [subset.s for subset in layers[0].subsets] if layers else []
     header = ["layer", "n", ALIKE, *(f"s={s}" for s in tried), "take s"]

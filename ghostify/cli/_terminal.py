@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ghostify.errors import GhostifyWarning, SettingsError, in_one_line
-from ghostify.files import check_target, write_text
+from ghostify.files import check_writable, write_text
 
 if TYPE_CHECKING:
     from ghostify.documents import Writable
@@ -68,7 +68,7 @@ def check_report_targets(json_file: str | None, markdown_file: str | None) -> No
         if not target:
             raise SettingsError(f"{option} names no file: give one, or - for stdout.")
         if target != "-":
-            check_target(Path(target))
+            check_writable(Path(target))
 
 
 def write_report(report: Writable, json_file: str | None, markdown_file: str | None) -> None:

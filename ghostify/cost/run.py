@@ -21,7 +21,7 @@ from ghostify.cost.readings import Methods, Readings, reads_data
 from ghostify.cost.shapes import RULES
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import Inputs
-from ghostify.graph.meta_copy import fake_copy, twin
+from ghostify.graph.meta_copy import copy_to_run, fake_copy
 
 
 class Run(TorchDispatchMode):
@@ -253,7 +253,7 @@ class RealRun(Run):
         self.device = next((t.device for t in tensors), torch.device("cpu"))
         ran_on = "the inputs that were given" if inputs.has_data else "random numbers"
         self.limits, self.recorded = limits, Readings(ran_on, shapes_end)
-        super().__init__(twin(model).eval(), inputs)
+        super().__init__(copy_to_run(model).eval(), inputs)
         self.readings = self.recorded
 
     def _forward(self) -> None:

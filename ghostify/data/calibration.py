@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset
 
 from ghostify.data.image_files import DataError, find_images
-from ghostify.data.items import describe, split_item
+from ghostify.data.items import describe_item, split_item
 from ghostify.data.preparation import Preparation, preparation_of
 from ghostify.data.spool import Spool
 from ghostify.distributed import processes
@@ -182,7 +182,7 @@ def _image(item: Any, batched: bool = False) -> Tensor:
     image, _ = split_item(item)
     if not isinstance(image, Tensor) or image.ndim != 3 + batched:
         raise DataError(
-            f"An item of the calibration data begins with {describe(image)}, and no image: give a "
+            f"An item of the calibration data begins with {describe_item(image)}, and no image: give a "
             "data set whose transform makes tensors (C, H, W), ready for the network."
         )
     return image

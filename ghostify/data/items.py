@@ -23,7 +23,7 @@ def split_item(item: Any) -> tuple[Any, Any]:
     return item, None
 
 
-def describe(value: Any) -> str:
+def describe_item(value: Any) -> str:
     """A value's kind in a few words, for a message."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"

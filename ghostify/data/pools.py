@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ghostify.data.augmentation import TRIES, crop_at_random, shift_and_mirror
 from ghostify.data.image_files import DataError, open_image
-from ghostify.data.items import describe, split_item
+from ghostify.data.items import describe_item, split_item
 from ghostify.data.preparation import Preparation
 from ghostify.numerics.chance import derive, draws
 from ghostify.numerics.finite import check_pixels
@@ -201,7 +201,7 @@ class ItemPool(Pool):
                 image = crop_at_random(image, self.preparation, chance)
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise DataError(
-                f"Item {index} of the data begins with {describe(image)}, and no image: give a "
+                f"Item {index} of the data begins with {describe_item(image)}, and no image: give a "
                 "data set of PIL images, or of tensors (C, H, W) that are ready for the network."
             )
         check_pixels(image, f"Item {index} of the data", DataError)
@@ -259,7 +259,7 @@ class LoaderPool(Pool):
             images, labels = split_item(next(iter(loader)))
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise DataError(
-                f"The loader's batches begin with {describe(images)}, and no images: give one "
+                f"The loader's batches begin with {describe_item(images)}, and no images: give one "
                 "that makes tensors (N, C, H, W), ready for the network."
             )
         self.labelled, self.batch_size = labels is not None, len(images)

@@ -2,7 +2,7 @@
 
 from ghostify.files.access import (
     check_folder,
-    check_target,
+    check_writable,
     explained,
     find_files,
     kind_of,
@@ -18,7 +18,7 @@ from ghostify.files.access import (
 
 __all__ = [
     "check_folder",
-    "check_target",
+    "check_writable",
     "explained",
     "find_files",
     "list_folder",

@@ -136,7 +136,7 @@ def find_files(folder: Path, suffixes: Collection[str], error: Error = GhostifyE
     ]
 
 
-def check_target(path: Path) -> None:
+def check_writable(path: Path) -> None:
     """Raise where a file can't be written, before any work is done for it.
 
     Raises:
@@ -207,7 +207,7 @@ def writing(path: Path) -> Iterator[Path]:
     Raises:
         GhostifyError: The file can't be written there.
     """
-    check_target(path)
+    check_writable(path)
     with explained(path):
         if kind_of(path) == "other":
             yield path

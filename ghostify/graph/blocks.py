@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from ghostify.graph.chains import Segment, on_the_way
+from ghostify.graph.chains import ChainLink, on_the_way
 from ghostify.graph.trace import LAYERS
 
 
@@ -33,7 +33,7 @@ class Block:
     """
 
     name: str
-    segments: tuple[Segment, ...]
+    segments: tuple[ChainLink, ...]
     calls: tuple[str, ...]
     functions: tuple[str, ...]
     in_shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Unit:
     """Neighbouring segments that belong to one module call, or one segment that belongs to none."""
 
     call: str | None
-    segments: tuple[Segment, ...]
+    segments: tuple[ChainLink, ...]
     is_leaf: bool
     is_whole: bool
     layers: int
@@ -101,10 +101,10 @@ class Anatomy:
             for node in nodes
         )
 
-    def units(self, segments: Sequence[Segment], depth: int) -> list[Unit]:
+    def units(self, segments: Sequence[ChainLink], depth: int) -> list[Unit]:
         """Segments grouped by the module call, ``depth`` levels down, that they lie in."""
         found: list[Unit] = []
-        group: list[Segment] = []
+        group: list[ChainLink] = []
         current: str | None = None
         for segment in segments:
             stack = common_calls(segment.nodes)
@@ -120,7 +120,7 @@ class Anatomy:
         """Whether the nodes are just those of a module call."""
         return self._size[call] == len(nodes)
 
-    def _unit(self, call: str | None, segments: Sequence[Segment]) -> Unit:
+    def _unit(self, call: str | None, segments: Sequence[ChainLink]) -> Unit:
         nodes = [node for segment in segments for node in segment.nodes]
         is_leaf = call is None or (len(nodes) == 1 and nodes[0].op == "call_module")
         is_leaf = is_leaf and not (call and module_of(call) != str(nodes[0].target))

@@ -18,7 +18,7 @@ _Branch = tuple[fx.Node | None, list[fx.Node]]
 
 
 @dataclass(frozen=True)
-class Segment:
+class ChainLink:
     """The nodes between two neighbours on a chain.
 
     Attributes:
@@ -52,7 +52,7 @@ def on_the_way(graph: fx.Graph) -> set[fx.Node]:
     return depends_on_input(graph) & to_output
 
 
-def find_chains(graph: fx.Graph) -> list[list[Segment]]:
+def find_chains(graph: fx.Graph) -> list[list[ChainLink]]:
     """The chains of a graph, outer ones before those inside their segments.
 
     Every node that depends on an input lies in a segment of the chains; a node inside a segment of
@@ -200,7 +200,7 @@ def _follow(
     return path, aside
 
 
-def _segment(entry: fx.Node, exit_: fx.Node, tree: _DominatorTree) -> Segment:
+def _segment(entry: fx.Node, exit_: fx.Node, tree: _DominatorTree) -> ChainLink:
     inside = {exit_}
     waiting = [exit_]
     while waiting:
@@ -211,4 +211,4 @@ def _segment(entry: fx.Node, exit_: fx.Node, tree: _DominatorTree) -> Segment:
     nodes = tuple(sorted(inside, key=tree.order.__getitem__))
     used = {user for node in nodes if node is not exit_ for user in node.users}
     outside = (used - inside).intersection(tree.order)
-    return Segment(entry, exit_, nodes, sealed=not outside)
+    return ChainLink(entry, exit_, nodes, sealed=not outside)

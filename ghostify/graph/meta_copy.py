@@ -45,7 +45,7 @@ def meta_copy(model: ModuleT) -> ModuleT:
     return meta
 
 
-def twin(model: ModuleT) -> ModuleT:
+def copy_to_run(model: ModuleT) -> ModuleT:
     """A deep copy of ``model`` with all its data, to be run; nothing of ``model`` changes by that.
 
     The caller's forward hooks are left out as in a `meta_copy`.

@@ -9,7 +9,7 @@ from typing import Any
 from torch import fx, nn
 
 from ghostify.graph.blocks import Anatomy, Block, calls_of, common_calls, module_of
-from ghostify.graph.chains import Segment, find_chains
+from ghostify.graph.chains import ChainLink, find_chains
 from ghostify.graph.execution import propagate
 from ghostify.graph.trace import LAYERS, Region
 
@@ -108,9 +108,9 @@ def fold_equal(left: Iterable[NoStage]) -> tuple[NoStage, ...]:
     return tuple(folded)
 
 
-def _neighbours(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+def _neighbours(segments: Sequence[ChainLink]) -> Iterator[list[ChainLink]]:
     """Segments in stretches in which each begins where the one before ends."""
-    stretch: list[Segment] = []
+    stretch: list[ChainLink] = []
     for segment in segments:
         if stretch and stretch[-1].exit is not segment.entry:
             yield stretch
@@ -140,7 +140,7 @@ class _Search:
         self._seen: set[tuple[str, ...]] = set()
         self._block_kinds: set[type[nn.Module]] = set()
 
-    def learn_blocks(self, chains: Sequence[Sequence[Segment]]) -> None:
+    def learn_blocks(self, chains: Sequence[Sequence[ChainLink]]) -> None:
         """Note the classes of the modules in which branches part and meet again.
 
         Their instances are blocks; the layers inside one are not, though there may be a run of
@@ -151,10 +151,10 @@ class _Search:
             if len(segment.nodes) > 1 and calls and self.anatomy.layers_in(segment.nodes):
                 self._block_kinds.add(type(self.anatomy.module(calls[-1])))
 
-    def look_into(self, segments: Sequence[Segment], depth: int) -> None:
+    def look_into(self, segments: Sequence[ChainLink], depth: int) -> None:
         """Find the stages among the calls of one level; look deeper where there are none."""
         units = self.anatomy.units(segments, depth)
-        in_stages: set[Segment] = set()
+        in_stages: set[ChainLink] = set()
         for stretch in self.anatomy.blocks(units):
             for run in _runs(stretch):
                 if run[0].layers == 1 and self._is_inside_block(run):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ghostify.errors import SettingsError, shown
 from ghostify.nn.order import Ordered
-from ghostify.nn.start import carve, draw, project
+from ghostify.nn.start import carve, draw_kernels, project
 
 BiasMode = Literal["full", "primary"]
 InitMode = Literal["projection", "random"]
@@ -78,7 +78,7 @@ class _Ghost(nn.Module):
         if self.cheap is None or layer.weight.is_meta:
             return
         if init == "random":
-            draw(self.cheap, generator)
+            draw_kernels(self.cheap, generator)
         else:
             project(layer, self.cheap, getattr(layer, "groups", 1))
 
@@ -159,7 +159,7 @@ class GhostConv2d(Ordered, _Ghost):
         )  # fmt: skip
         self._assemble(primary, out_channels, s, d, bias_mode)
         if self.cheap is not None:
-            draw(self.cheap)
+            draw_kernels(self.cheap)
 
     @classmethod
     def from_conv(
@@ -293,7 +293,7 @@ class GhostLinear(_Ghost):
         primary = nn.Linear(in_features, m, bias, device=device, dtype=dtype)
         self._assemble(primary, out_features, s, bias_mode)
         if self.cheap is not None:
-            draw(self.cheap)
+            draw_kernels(self.cheap)
 
     @classmethod
     def from_linear(

@@ -80,7 +80,7 @@ def move_hooks(source: nn.Module, target: nn.Module, memo: dict[int, Any] | None
 
 
 @torch.no_grad()
-def draw(cheap: nn.Conv2d | nn.Conv1d, generator: torch.Generator | None = None) -> None:
+def draw_kernels(cheap: nn.Conv2d | nn.Conv1d, generator: torch.Generator | None = None) -> None:
     """Draw a cheap operation's kernels and biases as PyTorch draws those of any convolution."""
     bound = 1 / math.sqrt(cheap.weight[0].numel())
     cheap.weight.uniform_(-bound, bound, generator=generator)

@@ -8,7 +8,7 @@ from itertools import chain
 from ghostify.cost.figures import Count
 from ghostify.errors import SettingsError
 from ghostify.passes.c_ghost import layers_of, plan_c_ghost
-from ghostify.passes.g_ghost import find_stages, first_blocks, rebuilt
+from ghostify.passes.g_ghost import first_blocks, rebuilt, search_stages
 from ghostify.passes.survey import Survey, survey_again
 from ghostify.plans import Plan
 from ghostify.settings import CGGhost, CGhost, GGhost
@@ -43,7 +43,7 @@ def plan_cg_ghost(survey: Survey, settings: CGGhost) -> tuple[Plan, Count]:
 
 def _share_keep(survey: Survey, settings: CGGhost) -> tuple[GGhost, CGhost]:
     """Each mode's settings with the selectors of ``keep`` that mean something to it."""
-    stages = first_blocks(find_stages(survey, settings.g.min_blocks), survey)
+    stages = first_blocks(search_stages(survey, settings.g.min_blocks), survey)
     layers = dict(layers_of(survey.meta))
     for_stages: list[Selector] = []
     for_layers: list[Selector] = []

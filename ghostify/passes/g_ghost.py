@@ -57,7 +57,7 @@ def plan_g_ghost(survey: Survey, settings: GGhost) -> tuple[Plan, Count]:
 @contextmanager
 def rebuilt(survey: Survey, settings: GGhost) -> Iterator[tuple[Plan, Count]]:
     """`plan_g_ghost`; inside, the survey's meta copy has the stages that were decided on."""
-    finding = find_stages(survey, settings.min_blocks)
+    finding = search_stages(survey, settings.min_blocks)
     wanted, resolved = _choose(finding, survey, settings)
     kept = [Kept(left.name, STAGE, left.reason) for left in finding.left]
     planned: list[StageRebuild] = []
@@ -110,7 +110,7 @@ def first_blocks(finding: Finding, survey: Survey) -> dict[str, nn.Module]:
     }
 
 
-def find_stages(survey: Survey, min_blocks: int) -> Finding:
+def search_stages(survey: Survey, min_blocks: int) -> Finding:
     """The stages of all parts of a network that trace."""
     stages: list[Stage] = []
     left: list[NoStage] = []

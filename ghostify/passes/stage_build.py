@@ -16,7 +16,7 @@ from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
 from ghostify.thinning.channel_propagation import Wanted, propagate_channels
 from ghostify.thinning.slicers import NotScalable, Widths
-from ghostify.thinning.thin import ThinRecipe, build
+from ghostify.thinning.thin import ThinRecipe, build_thin
 
 
 def block_modules(
@@ -173,7 +173,7 @@ def build_stage(
         pooled = r * len(recipes) + (c if settings.mix_from == "all" else 0)
         mix = Mix(pooled, c - r, settings.mix, device=like.device, dtype=like.dtype)
     thin = [
-        build(block, recipe)
+        build_thin(block, recipe)
         for block, recipe in zip(middle(blocks, settings), recipes, strict=True)
     ]
     module = GGhostStage(

@@ -148,7 +148,7 @@ class Plan(Printable):
             GhostifyError: The data is no plan, or a value in it makes no sense.
         """
         settings = settings_from_dict(rows.part_of(data, "settings"))
-        rows.check(data, settings)
+        rows.check_rows(data, settings)
         calibration, target = data.get("calibration"), data.get("target_macs")
         if target is not None:
             check_number("target_macs", target, 0, 1)

@@ -15,7 +15,7 @@ LARGEST_SIZE = 2**31 - 1
 """The most channels, and the largest side of a map or kernel, that a plan may name."""
 
 
-def check(data: Mapping[str, Any], settings: Settings) -> None:
+def check_rows(data: Mapping[str, Any], settings: Settings) -> None:
     """Raise unless data is a plan that follows from settings.
 
     Raises:

@@ -9,7 +9,7 @@ from ghostify.cost.figures import Cost, How, add_costs
 from ghostify.cost.theory import stage_ratio
 from ghostify.documents import Column, Document, Table, Writable, amount, counted, times
 from ghostify.graph.stages import NoStage, Stage
-from ghostify.passes.g_ghost import find_stages
+from ghostify.passes.g_ghost import search_stages
 from ghostify.passes.stage_build import complicated_channels
 from ghostify.passes.survey import Survey
 from ghostify.reports.compare_stages import block_costs
@@ -104,7 +104,7 @@ INFO_COLUMNS = (
 
 def tabulate_stages(name: str, survey: Survey, settings: GGhost) -> StageTable:
     """The stages of a network, and what the settings promise of each."""
-    finding = find_stages(survey, settings.min_blocks)
+    finding = search_stages(survey, settings.min_blocks)
     costs = survey.count.by_module()
     stages = tuple(_info(stage, survey, costs, settings) for stage in finding.stages)
     stops = (

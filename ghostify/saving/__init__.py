@@ -1,7 +1,15 @@
 """Saved networks: a folder of weights and a recipe, and how a network came about."""
 
 from ghostify.saving.building import build, network_of
-from ghostify.saving.folder import RECIPE, check_target, is_saved, read, read_whole, restore, save
+from ghostify.saving.folder import (
+    RECIPE,
+    check_target,
+    is_saved,
+    read,
+    read_whole,
+    restore,
+    write_network,
+)
 from ghostify.saving.loading import load
 
 __all__ = [
@@ -14,5 +22,5 @@ __all__ = [
     "read",
     "read_whole",
     "restore",
-    "save",
+    "write_network",
 ]

@@ -30,7 +30,7 @@ def build(
         ModelError: There is no such model, or its factory fails.
         WeightsError: The weights can't be read or don't fit.
     """
-    model = zoo.build(name, model_args, weights)
+    model = zoo.build_model(name, model_args, weights)
     remember_source(model, Source(name, dict(model_args or {})))
     return model
 

@@ -44,7 +44,7 @@ READS = 20
 """How often a folder is read anew where another save takes its weights away meanwhile."""
 
 
-def save(model: nn.Module, directory: Path, history: History) -> Path:
+def write_network(model: nn.Module, directory: Path, history: History) -> Path:
     """Write a network into a folder.
 
     The weights get a name of their own and the recipe, which names them, is put into place last, by
@@ -59,7 +59,7 @@ def save(model: nn.Module, directory: Path, history: History) -> Path:
     tensors = _tensors(model)
     with _explained(directory, "written"):
         check_target(directory)
-        recipe = recipes.describe(model, history)
+        recipe = recipes.describe_network(model, history)
         with _folder(directory), drafts.alone_in(directory) as place:
             old = _weights_named_in(directory)
             if old is not None or not is_saved(directory):

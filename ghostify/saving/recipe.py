@@ -66,7 +66,7 @@ class SavedFolder:
     input_shapes: tuple[tuple[int, ...], ...]
 
 
-def describe(model: nn.Module, history: History) -> dict[str, Any]:
+def describe_network(model: nn.Module, history: History) -> dict[str, Any]:
     """All that the recipe says but for the weights' name, as plain data.
 
     Raises:

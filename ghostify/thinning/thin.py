@@ -42,7 +42,7 @@ class ThinRecipe:
     out_ids: Tensor | None = None
 
 
-def build(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
+def build_thin(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
     """The thin block, cut from ``block``, which is not changed.
 
     Args:

@@ -122,7 +122,7 @@ def finetune(
     run.observed.release()
     result = _hand_over(run.network, student)
     if target is not None and fabric.is_global_zero and not interrupted:
-        saving.save(result, target, history_of(student))
+        saving.write_network(result, target, history_of(student))
     fabric.barrier()
     return Finetuned(
         result, chosen, run.step, run.total, losses, tuple(p.name for p in points), run.last,

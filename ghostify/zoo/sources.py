@@ -45,7 +45,7 @@ class ModelSource:
     fetching: frozenset[str] = frozenset()
 
 
-def build(
+def build_model(
     name: str,
     model_args: Mapping[str, Any] | None = None,
     weights: str | Path | None = None,

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ghostify import GhostifyError
-from ghostify.files import check_target, write_text
+from ghostify.files import check_writable, write_text
 
 
 def test_a_file_is_written_whole(tmp_path):
@@ -36,7 +36,7 @@ def test_a_failure_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["none/a.json", ".", "file/a.json"])
 def test_a_place_that_takes_no_file_is_refused_beforehand(tmp_path, name):
     (tmp_path / "file").write_text("")
-    for function in (check_target, lambda path: write_text(path, "text")):
+    for function in (check_writable, lambda path: write_text(path, "text")):
         with pytest.raises(GhostifyError, match=r"can't be written .*: give a file in a folder"):
             function(tmp_path / name)
 

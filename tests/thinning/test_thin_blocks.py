@@ -14,7 +14,7 @@ from ghostify.thinning.channel_propagation import (
     propagate_channels,
 )
 from ghostify.thinning.slicers import NotScalable, Widths
-from ghostify.thinning.thin import ThinRecipe, build
+from ghostify.thinning.thin import ThinRecipe, build_thin
 from tests.passes.blocks import KINDS, Net
 
 SIZE = {"input_size": (3, 12, 12)}
@@ -115,7 +115,7 @@ def test_every_layer_keeps_what_the_layers_before_it_gave() -> None:
 def test_a_parameter_with_a_value_for_each_channel_is_cut_with_them() -> None:
     recipe = _thin(KINDS["ConvNext"](16), torch.arange(8))
     assert torch.equal(recipe.vectors["gamma"], torch.arange(8))
-    assert build(KINDS["ConvNext"](16), recipe).gamma.shape == (8,)
+    assert build_thin(KINDS["ConvNext"](16), recipe).gamma.shape == (8,)
 
 
 def test_a_shortcut_of_another_width_gets_a_projection_from_what_arrives() -> None:
@@ -124,7 +124,7 @@ def test_a_shortcut_of_another_width_gets_a_projection_from_what_arrives() -> No
     ((name, (taken, given)),) = recipe.shortcuts.items()
     assert torch.equal(taken, arriving) and torch.equal(given, torch.arange(8))
     assert recipe.is_edited
-    thin = build(KINDS["Basic"](16), recipe)
+    thin = build_thin(KINDS["Basic"](16), recipe)
     assert thin.get_submodule(name)(torch.randn(2, 16, 6, 6)).shape == (2, 8, 6, 6)
 
 
@@ -157,7 +157,7 @@ def test_parts_of_the_channels_are_the_same_parts_of_the_thin_map(way: str) -> N
                 left, right = x[:, :8], x[:, 8:]
             return x + self.fuse(torch.cat([left, self.conv(right)], 1))
 
-    thin = build(Parts(), _thin(Parts(), torch.arange(8)))
+    thin = build_thin(Parts(), _thin(Parts(), torch.arange(8)))
     assert (thin.conv.in_channels, thin.conv.out_channels) == (4, 4)
     assert thin(torch.randn(2, 8, 6, 6)).shape == (2, 8, 6, 6)
 

@@ -21,7 +21,7 @@ from ghostify.saving.history import history_of
 from ghostify.settings import GGhost
 from ghostify.thinning.channel_propagation import layers_inside
 from ghostify.thinning.slicers import NotScalable
-from ghostify.thinning.thin import ThinRecipe, build
+from ghostify.thinning.thin import ThinRecipe, build_thin
 from ghostify.tuning.descent import Budget
 from ghostify.warmstart.fit.sampling import PairedInputs, Window, by_group, pick
 from ghostify.warmstart.fit.statistics import RegressionMoments
@@ -221,7 +221,7 @@ class _StageFit:
         is_ghost = torch.ones(stage.channels, dtype=torch.bool)
         is_ghost[complicated] = False
         ghosts = is_ghost.nonzero().flatten()
-        made = [build(b, r) for b, r in zip(self.thin_blocks, recipes, strict=True)]
+        made = [build_thin(b, r) for b, r in zip(self.thin_blocks, recipes, strict=True)]
         for thin, new in zip(stage.thin, made, strict=True):
             thin.load_state_dict(new.state_dict())
         stage.set_order(torch.cat([complicated, ghosts]))
@@ -252,7 +252,7 @@ class _StageFit:
             cut_anew = self._recipes(new)
         except NotScalable:
             return replace(choice, inside=(*choice.inside, {})), recipes
-        self.stage.thin[index].load_state_dict(build(block, cut_anew[index]).state_dict())
+        self.stage.thin[index].load_state_dict(build_thin(block, cut_anew[index]).state_dict())
         return new, cut_anew
 
     def _through(self, inputs: PairedInputs, block: nn.Module, made: nn.Module) -> PairedInputs:
