@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -43,3 +44,14 @@ def test_every_room_has_a_floor() -> None:
     modules = {p.stem for p in package.glob("*.py") if not p.name.startswith("_")}
     rooms = {p.parent.name for p in package.glob("*/__init__.py")}
     assert modules | rooms == {room for floor in FLOORS for room in floor}
+
+
+def test_a_name_has_one_meaning() -> None:
+    homes: dict[str, set[str]] = {}
+    for path in (ROOT / "ghostify").rglob("*.py"):
+        if path.parent.name == "cli":  # a command is called as the verb that it runs
+            continue
+        for item in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(item, ast.ClassDef | ast.FunctionDef) and not item.name.startswith("_"):
+                homes.setdefault(item.name, set()).add(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in homes.items() if len(found) > 1} == {}

@@ -201,8 +201,8 @@ class ItemPool(Pool):
                 image = crop_at_random(image, self.preparation, chance)
         if not isinstance(image, Tensor) or image.ndim != 3:
             raise DataError(
-                f"Item {index} of the data begins with {describe_item(image)}, and no image: give a "
-                "data set of PIL images, or of tensors (C, H, W) that are ready for the network."
+                f"Item {index} of the data begins with {describe_item(image)}, and no image: give "
+                "a data set of PIL images, or of tensors (C, H, W) that are ready for the network."
             )
         check_pixels(image, f"Item {index} of the data", DataError)
         return image, None if label is None else int(label)
