@@ -182,7 +182,7 @@ def _image(item: Any, batched: bool = False) -> Tensor:
     image, _ = split_item(item)
     if not isinstance(image, Tensor) or image.ndim != 3 + batched:
         raise DataError(
-            f"An item of the calibration data begins with {describe_item(image)}, and no image: give "
-            "a data set whose transform makes tensors (C, H, W), ready for the network."
+            f"An item of the calibration data begins with {describe_item(image)}, and no image: "
+            "give a data set whose transform makes tensors (C, H, W), ready for the network."
         )
     return image
