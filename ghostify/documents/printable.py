@@ -13,6 +13,11 @@ from ghostify.documents.render import TerminalDocument, to_html, to_markdown, to
 class Printable(ABC):
     """A result that prints as its document."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # IPython takes the first of both that a class itself has, and data classes have a repr.
+        cls._repr_pretty_ = Printable._repr_pretty_  # type: ignore[method-assign]
+
     @abstractmethod
     def document(self) -> Document:
         """The result's title, tables and notes."""

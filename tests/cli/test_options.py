@@ -172,7 +172,7 @@ def test_an_interrupted_warm_start_keeps_what_is_done_and_exits_130(run, folder,
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ghostify.warmstart.start._Run._tune_network", interrupted)
-    monkeypatch.setattr("ghostify.warmstart.start.tune_block", lambda *args: 1)
+    monkeypatch.setattr("ghostify.warmstart.start.tune_part", lambda *args: 1)
     args = ("--calibration", "images", "--reconstruct", "-o", "out", "-q")
     outcome = run("convert", NET, "--only", "conv1", *args)
     assert outcome.code == 130 and outcome.out == ""

@@ -238,7 +238,9 @@ def test_a_killed_process_goes_on_to_the_same_bits(tmp_path: Path):
     code = KILLED + f"go({str(tmp_path / 'out')!r}, False, kill_at=11)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert checkpoints.read(checkpoints.path_in(tmp_path / "out"))["step"] == 10, "an epoch's end"
+    assert checkpoints.read_checkpoint(checkpoints.path_in(tmp_path / "out"))["step"] == 10, (
+        "an epoch's end"
+    )
     wanted = space["go"](tmp_path / "whole", False)
     resumed = space["go"](tmp_path / "out", True)
     assert resumed.steps == 15 and same(resumed.model, wanted.model)

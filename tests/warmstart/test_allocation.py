@@ -65,7 +65,8 @@ def test_the_choice_is_the_best_of_all(found: list[list[tuple[int, float]]], bud
     taken = [next(o for o in table[name] if o.s == s) for name, s in chosen.items()]
     assert sum(option.macs for option in taken) <= budget
     least = min(sum(option.loss for option in some) for some in combinations)
-    assert sum(option.loss for option in taken) == pytest.approx(least)
+    # What is equal but for rounding is equal (numerics/ranking.py), of losses of up to 50 here.
+    assert sum(option.loss for option in taken) == pytest.approx(least, abs=1e-8)
 
 
 def test_gradients_are_those_of_each_image_alone() -> None:

@@ -75,6 +75,7 @@ class RegressionMoments:
             self._sum(x, y)
 
     def _sum(self, x: Tensor, y: Tensor) -> None:
+        x, y = x.float(), y.float()  # of networks of any floating-point type
         turned = x.transpose(1, 2)
         total = x.sum(1).cpu()
         self._gram[:, :-1, :-1] += (turned @ x).cpu()
