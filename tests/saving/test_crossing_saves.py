@@ -157,8 +157,9 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_old_or_the_new_and_the_nex
     assert is_whole(told[-1][1]), "a save that was not killed left something"
 
 
-def test_writers_and_readers_that_cross_see_whole_networks_and_leave_no_orphan(tmp_path):
-    codes, names, _ = told_by(CROSS, tmp_path / "out", 8)
+@pytest.mark.parametrize("turns", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_writers_and_readers_that_cross_see_whole_networks_and_leave_no_orphan(tmp_path, turns):
+    codes, names, _ = told_by(CROSS, tmp_path / "out", turns)
     assert codes == [0] * 5
     assert is_whole(names), names
 
