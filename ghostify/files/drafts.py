@@ -78,7 +78,8 @@ def put(draft: Path, path: Path) -> None:
 def _acquire(place: Path) -> int:
     end = time.monotonic() + WAIT
     while True:
-        place.mkdir(exist_ok=True)
+        with suppress(FileExistsError):  # exist_ok would look again, when it may be gone
+            place.mkdir()
         if place.is_symlink():  # whatever it leads to is nobody's leftover
             raise NotADirectoryError(20, f"{place.name} is a link")
         with suppress(FileNotFoundError):  # whoever held it has just removed it

@@ -157,7 +157,7 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_old_or_the_new_and_the_nex
     assert is_whole(told[-1][1]), "a save that was not killed left something"
 
 
-@pytest.mark.parametrize("turns", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("turns", [8, pytest.param(40, marks=pytest.mark.slow)])
 def test_writers_and_readers_that_cross_see_whole_networks_and_leave_no_orphan(tmp_path, turns):
     codes, names, _ = told_by(CROSS, tmp_path / "out", turns)
     assert codes == [0] * 5
@@ -219,6 +219,20 @@ def test_a_damaged_recipe_keeps_all_weights_until_the_new_ones_are_there(convert
         converted.stem.primary.weight.add_(1)
     ghostify.save(converted, out)
     assert not old.exists() and is_whole(sorted(path.name for path in out.iterdir()))
+
+
+def test_a_place_that_its_holder_removes_just_now_is_made_anew(tmp_path, monkeypatch):
+    real = Path.mkdir
+    crossed = iter([True])
+
+    def mkdir(self, *args, **options):
+        if self.name == drafts.PLACE and next(crossed, False):  # there, and gone a moment later
+            raise FileExistsError(17, "File exists")
+        real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with drafts.alone_in(tmp_path) as place:
+        assert place.is_dir()
 
 
 def test_a_second_writer_waits_and_is_told_in_the_end(converted, tmp_path, monkeypatch):
