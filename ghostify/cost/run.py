@@ -19,7 +19,7 @@ from ghostify.cost.limits import Limits, TooBig
 from ghostify.cost.ops import CONVOLUTIONS, MACS, is_uncounted
 from ghostify.cost.readings import Methods, Readings, reads_data
 from ghostify.cost.shapes import RULES
-from ghostify.graph.failure import describe_error
+from ghostify.graph.failure import describe_error, exit_refused
 from ghostify.graph.inputs import Inputs
 from ghostify.graph.meta_copy import copy_to_run, fake_copy
 
@@ -95,7 +95,7 @@ class Run(TorchDispatchMode):
     def _output(self) -> Any:
         with self.world:
             args, kwargs = self._arguments()
-            with self._methods(), self:
+            with exit_refused(), self._methods(), self:
                 return self.meta(*args, **kwargs)
 
     def _methods(self) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -27,6 +29,20 @@ def describe_error(error: BaseException) -> str:
         return said
     place = "/".join(Path(frames[-1].filename).parts[-2:])
     return f"{place}:{frames[-1].lineno}: {said}"
+
+
+@contextmanager
+def exit_refused() -> Iterator[None]:
+    """Let a network's own ``sys.exit`` fail like any other error in its code.
+
+    Raises:
+        RuntimeError: In place of `SystemExit`, which would end the caller's process.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        error = RuntimeError(f"it calls sys.exit({end.code!r})")
+        raise error.with_traceback(end.__traceback__) from end
 
 
 def _is_theirs(filename: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.graph.failure import describe_error
+from ghostify.graph.failure import describe_error, exit_refused
 from ghostify.graph.inputs import forward_parameters
 from ghostify.nn.ghost import GhostConv2d, GhostLinear
 
@@ -131,7 +131,8 @@ def trace(model: nn.Module, given: frozenset[str] = frozenset()) -> Tracing:
 
 def trace_graph(module: nn.Module, given: frozenset[str] = frozenset()) -> fx.Graph:
     """The graph of a module; whatever goes wrong is raised as it comes."""
-    return LayerTracer().trace(module, concrete_args=_defaults(module, given))
+    with exit_refused():
+        return LayerTracer().trace(module, concrete_args=_defaults(module, given))
 
 
 def _trace_into(

@@ -34,7 +34,9 @@ MOST_D = 255
 def check_s_d(s: int, d: int) -> None:
     """Raise `SettingsError` unless s is a whole number >= 1 and d an odd one up to `MOST_D`."""
     if isinstance(s, bool) or not isinstance(s, int) or not 1 <= s < 2**63:
-        raise SettingsError(f"s={shown(s)} makes no sense: give a whole number of 1 or more.")
+        raise SettingsError(
+            f"s={shown(s)} makes no sense: give a whole number of 1 or more, below 2**63."
+        )
     if isinstance(d, bool) or not isinstance(d, int) or not 1 <= d <= MOST_D or d % 2 == 0:
         raise SettingsError(
             f"d={shown(d)} makes no sense: give an odd whole number (1, 3, 5, ..., {MOST_D})."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from ghostify.api import preview
 from ghostify.cost.counting import look
 from ghostify.cost.limits import Limits
 from ghostify.cost.run import RealRun
+from ghostify.errors import ModelError
 from ghostify.graph.inputs import candidate_inputs
 from ghostify.graph.meta_copy import meta_copy
 
@@ -325,3 +327,29 @@ def test_inference_mode_around_changes_nothing() -> None:
     outside = ghostify.count(net, input_size=(3, 6, 6))
     with torch.inference_mode():
         assert ghostify.count(net, input_size=(3, 6, 6)).total == outside.total
+
+
+class Quitting(nn.Module):
+    """A network whose forward ends the process, at once or where its data says so."""
+
+    def __init__(self, on_data: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+        self.on_data = on_data
+
+    def forward(self, x):
+        x = self.conv(x)
+        if not self.on_data or x.isfinite().all():
+            sys.exit(7)
+        return x
+
+
+def test_a_forward_that_quits_is_an_error_and_quits_nothing():
+    with pytest.raises(ModelError, match=r"test_real_runs.py:\d+: RuntimeError: .*sys.exit\(7\)"):
+        ghostify.convert(Quitting(on_data=False), s=2, input_size=(3, 16, 16))
+
+
+def test_a_forward_that_quits_by_its_data_is_counted_up_to_there():
+    counted = ghostify.count(Quitting(on_data=True), input_size=(3, 16, 16))
+    assert counted.total.macs == 8 * 27 * 14 * 14
+    assert "sys.exit(7)" in str(counted.stopped)
