@@ -349,7 +349,7 @@ def test_a_forward_that_quits_is_an_error_and_quits_nothing():
         ghostify.convert(Quitting(on_data=False), s=2, input_size=(3, 16, 16))
 
 
-def test_a_forward_that_quits_by_its_data_is_counted_up_to_there():
+def test_a_forward_that_quits_by_its_data_is_not_counted_whole():
     counted = ghostify.count(Quitting(on_data=True), input_size=(3, 16, 16))
-    assert counted.total.macs == 8 * 27 * 14 * 14
+    assert counted.total.macs is None  # of the whole network nobody knows it
     assert "sys.exit(7)" in str(counted.stopped)
