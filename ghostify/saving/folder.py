@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from ghostify.files import check_folder, drafts, kind_of, list_folder, read_text
 from ghostify.files.plain_data import read_yaml
 from ghostify.graph.failure import describe_error
 from ghostify.nn import GhostConv2d, GhostLinear
+from ghostify.nn.memory_format import to_channels_last
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
 from ghostify.saving import recipe as recipes
@@ -163,7 +163,7 @@ def restore(
     if folder.dtype is not None:
         network.to(folder.dtype)
     if folder.channels_last:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        to_channels_last(network)
     _fill(network, state, folder)
     network.train(folder.training)
     for name, module in network.named_modules():

@@ -18,6 +18,7 @@ from ghostify.data.image_files import DataError
 from ghostify.data.pools import Batch, LoaderPool, Part, Pool
 from ghostify.data.preparation import Preparation
 from ghostify.errors import SettingsError
+from ghostify.nn.memory_format import to_channels_last
 from ghostify.numerics.chance import derive, permutation
 from ghostify.numerics.random_state import seed_torch
 from ghostify.train import checkpoint
@@ -89,7 +90,7 @@ class Training:
         self.validation: Evaluation | None = None
         self.last: LogRow | None = None
         if chosen.channels_last:
-            job.student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(job.student)
         self.average = make_average(job.student, chosen.ema)
         if self.average is not None:
             self.average.to(fabric.device)

@@ -81,7 +81,8 @@ def test_calibration_analysis_and_evaluation_see_one_file_as_the_same_tensor(
         {"crop_pct": 0.95, "interpolation": "bicubic"},
         {"crop_pct": 0.9, "crop_mode": "squash", "interpolation": "bicubic"},
         {"crop_pct": 1.0, "crop_mode": "border", "interpolation": "lanczos"},
-        {"crop_pct": 0.9, "input_size": (3, 128, 192), "interpolation": "bicubic"},
+        # Of inputs that are not square timm 1.0.9 forgets the interpolation: the default's, then.
+        {"crop_pct": 0.9, "input_size": (3, 128, 192)},
     ],
 )
 def test_files_are_prepared_as_timm_does(

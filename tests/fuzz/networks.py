@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ghostify.nn.memory_format import to_channels_last
 from tests.fuzz.parts import ACTS, NORMS, PARTS, Part
 from tests.passes.blocks import KINDS as BLOCKS
 
@@ -153,7 +154,7 @@ def build(description: Description) -> Network:
         _draw_statistics(network)
     network.to(description.dtype)
     if description.channels_last:
-        _to_channels_last(network)
+        to_channels_last(network)
     _hook(network, description)
     network.train(description.mode != "eval")
     for module in network.modules():
@@ -164,13 +165,6 @@ def build(description: Description) -> Network:
             if not is_lazy(parameter):
                 parameter.requires_grad_(False)
     return network
-
-
-def _to_channels_last(network: nn.Module) -> None:
-    """As ``network.to(memory_format=...)``, which refuses weights of five dimensions."""
-    for parameter in network.parameters():
-        if not is_lazy(parameter) and parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _draw_statistics(network: nn.Module) -> None:

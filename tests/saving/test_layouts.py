@@ -9,6 +9,7 @@ from torch import nn
 
 import ghostify
 from ghostify.errors import SavedFolderError
+from ghostify.nn.memory_format import to_channels_last
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.layouts import fits, laid_out, usual
 
@@ -137,3 +138,23 @@ def test_strides_fit_where_nothing_overlaps_and_there_are_no_gaps():
     kernel = torch.rand(4, 3, 2, 2, generator=torch.Generator())
     assert usual(kernel.shape, channels_last=True) == kernel.contiguous(memory_format=LAST).stride()
     assert torch.equal(laid_out(kernel, (1, 4, 12, 24)), kernel)
+
+
+class Volumes(nn.Module):
+    """Kernels of four dimensions beside some of five."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.deep = nn.Conv2d(3, 8, 3), nn.Conv3d(1, 2, 3)
+
+    def forward(self, x):
+        return self.deep(self.flat(x).unsqueeze(1))
+
+
+def test_a_network_of_images_and_volumes_comes_back_with_its_channels_last(tmp_path):
+    original = Volumes()
+    to_channels_last(original)
+    converted = ghostify.convert(original, s=2, input_size=(3, 16, 16))
+    loaded = ghostify.load(ghostify.save(converted, tmp_path / "out"), Volumes())
+    x = torch.rand(1, 3, 16, 16)
+    assert torch.equal(loaded(x), converted(x))
