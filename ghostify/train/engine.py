@@ -46,6 +46,7 @@ def open_engine(
             "pip install 'ghostify[train]'."
         )
     from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     options: dict[str, Any] = {"devices": _count(devices)}
@@ -54,7 +55,7 @@ def open_engine(
         options = {"devices": here, "num_nodes": all_of_them // here}
     if options["devices"] not in (1, "auto") or options.get("num_nodes", 1) > 1:
         # A network may have heads that a forward does not use: their parameters get no gradient.
-        options["strategy"] = "ddp_find_unused_parameters_true"
+        options["strategy"] = DDPStrategy(find_unused_parameters=True)
         warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     try:
         fabric = Fabric(accelerator=accelerator, precision=PRECISIONS[precision], **options)  # type: ignore[arg-type]
