@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +179,15 @@ def test_every_name_of_torchvision_is_built() -> None:
             continue  # read values when built; hundreds of millions of weights drawn for nothing
         with torch.device("meta"):
             assert isinstance(ghostify.build(name), nn.Module)
+
+
+def test_a_first_build_may_be_on_the_meta_device() -> None:
+    code = (
+        "import torch, ghostify\n"
+        "with torch.device('meta'):\n"
+        "    print(next(ghostify.build('resnet18').parameters()).device)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("meta\n", 0), done.stderr
