@@ -77,7 +77,7 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused(depth: int) -> None:
     [
         "resnet110-cifar", "alexnet", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf",
         "fcn_resnet50", "lraspp_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn",
-        "timm/test_resnet", "timm/ghostnet_050",
+        "timm/resnet10t", "timm/ghostnet_050",
     ],
 )  # fmt: skip
 def test_networks_are_built_by_name_without_weights(name: str) -> None:
