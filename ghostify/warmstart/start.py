@@ -17,10 +17,11 @@ from ghostify.data.calibration import batch_size, images_for
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.calls import call, names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv2d
-from ghostify.nn.modes import eval_mode
+from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, history_of
 from ghostify.settings import Calibration
@@ -94,8 +95,9 @@ def warm_start_(
         DataError: The images can't be read.
     """
     began = time.perf_counter()
-    teacher = copy_network(original).eval()
-    with eval_mode(converted), keep_random_state(calibration.seed):
+    teacher = to_single(copy_network(original).eval())
+    modes = eval_mode(converted), single_precision(converted)
+    with modes[0], modes[1], keep_random_state(calibration.seed):
         run = _Run(converted, teacher, calibration, progress)
         result = run.without_data() if calibration.is_data_free else run.with_images(input_size)
     return replace(result, seconds=time.perf_counter() - began)
@@ -113,7 +115,7 @@ class _Run:
             settings,
             progress,
         )
-        self.segments = split(teacher, self._is_ghost)
+        self.segments: list[Segment] = []
         self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
@@ -135,6 +137,7 @@ class _Run:
             raise SettingsError(
                 "G-Ghost stages can't be fitted without data: give images, calibration=FOLDER."
             )
+        self.segments = split(self.teacher, self._is_ghost)
         for segment in self.segments:
             for subject in find_ghost_pairs(segment, self.teacher, self.converted):
                 self.progress(f"fitting {subject.name} from its weights")
@@ -150,6 +153,8 @@ class _Run:
         self.progress("reading calibration images")
         images, notes = images_for(self.teacher, self.settings, input_size)
         self.notes += notes
+        names = names_of(self.teacher, images.take([0]))
+        self.segments = split(self.teacher, self._is_ghost, names)
         try:
             if self.stages:
                 self._fit_stages(images)
@@ -171,7 +176,7 @@ class _Run:
         holders = sum(any(map(self._is_ghost, s.layers)) for s in self.segments)
         left, before, after = limit, images, images
         for segment in self.segments:
-            batch = batch_size(next(before.batches(1)), 128)
+            batch = batch_size(before.take([0]), 128)
             inputs = PairedInputs(before, after, batch, chosen.seed)
             networks = SegmentPair(segment, self.teacher, self.converted, inputs)
             subjects = self._to_fit(segment)
@@ -218,7 +223,7 @@ class _Run:
     def _fit_stages(self, images: Spool) -> None:
         """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
         chosen = self.settings
-        batch = batch_size(next(images.batches(1)), 128)
+        batch = batch_size(images.take([0]), 128)
         left = limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
         subjects = list(find_stage_pairs(self.stages, self.teacher, self.converted))
         for subject in self._in_order(subjects):
@@ -242,9 +247,9 @@ class _Run:
         with norms_take_statistics(self.converted):
             _pass(WHOLE, self.converted, images, batch, keep=False)
 
-        def view(network: nn.Module, ends: list[nn.Module], x: torch.Tensor) -> list[Any]:
+        def view(network: nn.Module, ends: list[nn.Module], x: Any) -> list[Any]:
             with outputs_of(ends) as seen:
-                output = network(x)
+                output = call(network, x)
             return [*seen, output]
 
         self._tune_network(
@@ -276,7 +281,7 @@ class _Run:
     def _tune_network(self, images: Spool, seconds: float, taught: View, made: View) -> None:
         chosen = self.settings
         if seconds > 0:
-            size = batch_size(next(images.batches(1)), 32)
+            size = batch_size(images.take([0]), 32)
             budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
                 taught, made, self.converted, images, budget, size, chosen.seed,
@@ -313,8 +318,8 @@ def _pass(
 ) -> Spool:
     """What a segment gives; nothing of it where it is not to be kept."""
     outputs = Spool()
-    for x in inputs.batches(batch):
-        output = segment.run(network, x)
+    for start, end in inputs.spans(batch):
+        output = segment.run(network, inputs.slice((start, end)))
         if keep:
-            outputs.append(output)
+            outputs.append(output, end - start)
     return outputs

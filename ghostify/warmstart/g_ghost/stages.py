@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.data.spool import Spool
+from ghostify.graph.calls import call
 from ghostify.graph.meta_copy import meta_copy
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage
@@ -314,7 +315,7 @@ def _inputs_of(module: nn.Module, network: nn.Module, images: Spool, batch: int)
     try:
         for x in images.batches(batch):
             try:
-                network(x)
+                call(network, x)
             except _Reached:
                 continue
     finally:
