@@ -22,7 +22,9 @@ from ghostify.data.spool import Spool
 from ghostify.distributed import processes
 from ghostify.graph.calls import Arguments, call
 from ghostify.graph.failure import describe_error
-from ghostify.graph.inputs import dtype_of
+from ghostify.graph.inputs import Inputs, dtype_of
+from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.modes import to_single
 from ghostify.numerics.finite import check_pixels, check_values, non_finite
 from ghostify.numerics.nested import map_tensors, tensors_in
 from ghostify.settings import Calibration
@@ -30,7 +32,7 @@ from ghostify.settings import Calibration
 CalibrationImages = str | Path | Tensor | Mapping | tuple | Spool | Dataset | DataLoader | Iterable
 """Where calibration data may come from."""
 
-Inputs = Callable[[Any], Any]
+Reader = Callable[[Any], Any]
 """From a batch of a loader (an item of a data set) to what the network takes of it."""
 
 REFUSALS = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
@@ -69,7 +71,7 @@ def gather(
     preparation: Preparation | None,
     dtype: torch.dtype = torch.float32,
     network: nn.Module | None = None,
-    inputs: Inputs | None = None,
+    inputs: Reader | None = None,
 ) -> Spool:
     """At most ``samples`` inputs, ready for the network: tensors, or `Arguments`.
 
@@ -98,6 +100,29 @@ def gather(
     if not len(gathered.spool):
         raise DataError("The calibration data holds no images: give at least one.")
     return gathered.spool
+
+
+def example_of(network: nn.Module, calibration: Calibration) -> Inputs | None:
+    """What a network takes, from calibration data that can be read more than once; else None.
+
+    Args:
+        network: A copy of it is run on a sample.
+        calibration: Where the data comes from.
+
+    Raises:
+        DataError: The data can't be read, or the network can't take it.
+    """
+    source = calibration.images
+    if source is None or isinstance(source, str | os.PathLike | Iterator | Spool):
+        return None
+    single = to_single(copy_network(network).eval())
+    samples = gather(
+        source, 1, calibration.seed, None, torch.float32, single, calibration.inputs
+    )  # fmt: skip
+    given = forms.cast(samples.take([0]), dtype_of(network), False)
+    if not isinstance(given, Arguments):
+        given = Arguments((given,))
+    return Inputs(given.args, given.kwargs)
 
 
 @dataclass(frozen=True)
@@ -319,7 +344,7 @@ def batch_size(sample: Any, most: int) -> int:
 
 
 def _take(
-    source: Any, samples: int, seed: int, preparation: Preparation | None, inputs: Inputs | None
+    source: Any, samples: int, seed: int, preparation: Preparation | None, inputs: Reader | None
 ) -> Iterator[_Piece]:
     """The parts of the data."""
     if isinstance(source, str | Path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -356,3 +357,18 @@ def test_data_that_the_network_takes_in_no_form_is_refused_in_a_sentence() -> No
         convert(Two(), {"c": X}, example_inputs=(X[:1], X[:1]))
     with pytest.raises(ghostify.GhostifyError, match=r"begins with a str.* inputs="):
         convert(Two(), ["a", "b"], example_inputs=(X[:1], X[:1]))
+
+
+@pytest.mark.parametrize("case", ["two tensors", "dict as one argument", "keywords"])
+def test_the_data_says_what_the_network_takes_where_nothing_else_does(
+    case: str, tmp_path: Path
+) -> None:
+    net, data, _ = CASES[case]
+    made = convert(net, data)
+    assert_fitted(made)
+    told = ghostify.report(made)
+    assert told.before.macs is not None and told.how == "shapes"
+    ghostify.save(made, tmp_path / "saved")
+    again = ghostify.report(ghostify.load(tmp_path / "saved", net))
+    assert (again.before, again.after, again.inputs) == (told.before, told.after, told.inputs)
+    assert again.after.macs is not None
