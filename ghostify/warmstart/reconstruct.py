@@ -13,6 +13,7 @@ from ghostify.data.augmentation import shift_and_mirror
 from ghostify.data.spool import Spool, common_spans, together
 from ghostify.distributed import processes
 from ghostify.graph.segments import Segment
+from ghostify.numerics.nested import floats_in
 from ghostify.tuning.descent import Budget, descend, improve
 from ghostify.tuning.losses import difference, distillation
 from ghostify.tuning.norms import norms_learn
@@ -99,9 +100,11 @@ def tune_network(
         with torch.no_grad():
             *wayside, wanted = taught(x)
         *passed, output = made(x)
-        parts = [difference(a, b) for a, b in zip(passed, wayside, strict=True)]
+        both = zip(passed, wayside, strict=False)
+        parts = [difference(a, b) for a, b in both if comparable(a, b)]
         on_the_way = sum(parts, torch.zeros(())) / max(len(parts), 1)
-        return outputs_apart(output, wanted) + ON_THE_WAY * on_the_way
+        ends = outputs_apart(output, wanted) if comparable(output, wanted) else torch.zeros(())
+        return ends + ON_THE_WAY * on_the_way
 
     def loss() -> Tensor:
         nonlocal count
@@ -111,6 +114,11 @@ def tune_network(
         if isinstance(x, Tensor) and x.ndim == 4 and x.dtype.is_floating_point:
             x = shift_and_mirror(x, (seed, count), list(range(len(x))))
         return error(x)
+
+    x = next(images.batches(size))
+    with torch.no_grad():
+        if not any(map(comparable, made(x), taught(x))):
+            return 0
 
     def errors() -> Iterator[Tensor]:
         return (error(x) for x in images.batches(size))
@@ -128,6 +136,17 @@ def outputs_apart(made: Any, wanted: Any) -> Tensor:
     if isinstance(wanted, Tensor) and wanted.ndim == 2 and wanted.shape[1] > 1:
         return distillation(made, wanted, TEMPERATURE)
     return ON_THE_WAY * difference(made, wanted)
+
+
+def comparable(made: Any, wanted: Any) -> bool:
+    """Whether outputs of two networks have numbers, and the same shapes: what was detected may not.
+
+    Example:
+        >>> comparable(torch.ones(2, 3), torch.ones(2, 3)), comparable(torch.ones(2), None)
+        (True, False)
+    """
+    shapes = [tuple(tensor.shape) for tensor in floats_in(made)]
+    return bool(shapes) and shapes == [tuple(tensor.shape) for tensor in floats_in(wanted)]
 
 
 def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> list[Any]:

@@ -323,6 +323,13 @@ def _inputs_of(module: nn.Module, network: nn.Module, images: Spool, batch: int)
     return inputs
 
 
+def outputs_beside(network: nn.Module, modules: Sequence[nn.Module], x: Any) -> list[Any]:
+    """What some modules of a network give, in the order of their calls, and then the network."""
+    with outputs_of(modules) as seen:
+        output = call(network, x)
+    return [*seen, output]
+
+
 @contextmanager
 def outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Any]]:
     """What some modules give, in the order of their calls."""
