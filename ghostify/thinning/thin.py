@@ -7,7 +7,6 @@ is a graph module.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ghostify.graph.meta_copy import deepcopy_any
 from ghostify.nn.carving import Cut, cut_vector
 from ghostify.nn.g_ghost import projection
 from ghostify.nn.start import owners_of_hooks
@@ -52,7 +52,7 @@ def build_thin(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
     # What hooks that are methods belong to, where it is not in the block, stays what it is.
     memo: dict[int, Any] = {id(owner): owner for owner in owners_of_hooks(block)}
     memo |= {id(old): new for old, new in _thin_parts(block, recipe)}
-    thin = copy.deepcopy(block, memo)
+    thin: nn.Module = deepcopy_any(block, memo)
     if not recipe.is_edited:
         return thin
     for name, (arriving, leaving) in recipe.shortcuts.items():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.data.spool import Spool
+from ghostify.graph.calls import call
 from ghostify.graph.meta_copy import meta_copy
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage
@@ -314,12 +315,19 @@ def _inputs_of(module: nn.Module, network: nn.Module, images: Spool, batch: int)
     try:
         for x in images.batches(batch):
             try:
-                network(x)
+                call(network, x)
             except _Reached:
                 continue
     finally:
         handle.remove()
     return inputs
+
+
+def outputs_beside(network: nn.Module, modules: Sequence[nn.Module], x: Any) -> list[Any]:
+    """What some modules of a network give, in the order of their calls, and then the network."""
+    with outputs_of(modules) as seen:
+        output = call(network, x)
+    return [*seen, output]
 
 
 @contextmanager
