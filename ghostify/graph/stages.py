@@ -47,8 +47,23 @@ class Stage:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what each block gives, ``(N, C, H, W)``."""
+        """Shape of what each block gives, ``(N, C, H, W)``, or ``(N, H, W, C)``."""
         return self.blocks[0].out_shape
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of that shape which the channels lie along."""
+        return self.blocks[0].channel_dim
+
+    @property
+    def channels(self) -> int:
+        """Channels of what each block gives."""
+        return self.shape[self.channel_dim]
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the blocks give maps with the channels last."""
+        return self.channel_dim == len(self.shape) - 1
 
 
 @dataclass(frozen=True)
@@ -278,9 +293,9 @@ def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:
         yield run
 
 
-def _kind(block: Block) -> tuple[tuple[int, ...], bool]:
+def _kind(block: Block) -> tuple[tuple[int, ...], int, bool]:
     """Blocks of several layers and single layers make no run together."""
-    return block.out_shape, block.layers == 1
+    return block.out_shape, block.channel_dim, block.layers == 1
 
 
 def _holder(call: str) -> str:

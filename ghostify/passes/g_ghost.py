@@ -161,10 +161,11 @@ def _plan_stage(stage: Stage, meta: nn.Module, settings: GGhost) -> tuple[StageR
         blocks=tuple(names),
         in_shape=stage.in_shape,
         out_shape=stage.shape,
-        channels=stage.shape[1],
+        channels=stage.channels,
         complicated=0,
         ratio=value_for(stage.name, settings.ratio, DEFAULT_RATIO),
         functions=(stage.region.name, nodes) if has_functions else None,
+        channels_last=stage.channels_last,
     )
     first_reason: NotScalable | None = None
     for thin_inside, rounder in product((True, False), _ROUNDER):
@@ -174,14 +175,7 @@ def _plan_stage(stage: Stage, meta: nn.Module, settings: GGhost) -> tuple[StageR
         except NotScalable as reason:
             first_reason = first_reason or reason
     assert first_reason is not None
-    if _has_channels_last(stage.shape):
-        raise NotScalable("its maps have the channels last (N, H, W, C)") from first_reason
     raise first_reason
-
-
-def _has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether the sizes of a map look like those of ``(N, H, W, C)``."""
-    return shape[1] == shape[2] != shape[3]
 
 
 def _with_divisor(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.execution import propagate
 from ghostify.graph.failure import describe_error
+from ghostify.graph.layout import FIRST, channel_dims
 from ghostify.graph.trace import LAYERS, BlockTracer, frozen_tensors
 from ghostify.nn.carving import Cut
 from ghostify.thinning.editing import GraphEditor
@@ -31,10 +32,24 @@ class Wanted:
     inside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Maps:
+    """What a block takes.
+
+    Attributes:
+        original: In the original network, ``(N, c, H, W)`` or ``(N, H, W, c)``, on the meta device.
+        arriving: Which of those channels arrive in the thin network, ``(channels,)``.
+        dim: The dimension that the channels lie along; in what the block gives too.
+    """
+
+    original: Tensor
+    arriving: Tensor
+    dim: int = FIRST
+
+
 def propagate_channels(
     block: nn.Module,
-    x: Tensor,
-    arriving: Tensor,
+    given: Maps,
     widths: Widths,
     thin_inside: bool = True,
     wanted: Wanted | None = None,
@@ -43,8 +58,7 @@ def propagate_channels(
 
     Args:
         block: The block on the meta device, in eval mode; it is not changed.
-        x: Its input in the original network, ``(N, c, H, W)`` on the meta device.
-        arriving: Which of those channels arrive in the thin network, ``(channels,)``.
+        given: What it takes in both networks.
         widths: From original widths to thin ones.
         thin_inside: Whether the widths inside the block shrink too; else only those of what it
             takes and gives (attention, say, whose heads are written into the code).
@@ -60,8 +74,7 @@ def propagate_channels(
         graph = BlockTracer().trace(block)
     except Exception as error:
         raise NotScalable(f"a block of it does not trace ({describe_error(error)})") from error
-    propagation = _Propagation(block, graph, x, widths, thin_inside, wanted or Wanted())
-    return propagation.run(x, arriving)
+    return _Propagation(block, graph, given, widths, thin_inside, wanted or Wanted()).run()
 
 
 class _Propagation:
@@ -71,25 +84,28 @@ class _Propagation:
         self,
         block: nn.Module,
         graph: fx.Graph,
-        x: Tensor,
+        given: Maps,
         widths: Widths,
         thin_inside: bool,
         wanted: Wanted,
     ) -> None:
-        self.block, self.widths, self.wanted = block, widths, wanted
+        self.block, self.given, self.widths, self.wanted = block, given, widths, wanted
         self.inside = layers_inside(graph, block)
         self.full = set() if thin_inside else self.inside
         self.recipe = ThinRecipe(graph)
-        self.originals = propagate(graph, block, (x,))
-        self.editor = GraphEditor(block, self.recipe, self.originals)
+        self.originals = propagate(graph, block, (given.original,))
+        entry = next(node for node in graph.nodes if node.op == "placeholder")
+        dims = channel_dims(graph, block, self.originals, {entry: given.dim})
+        self.editor = GraphEditor(block, self.recipe, self.originals, dims)
         self.values = self.editor.values
         self._thin_layers: dict[str, nn.Module] = {}
         self._stays: set[str] = set()
 
-    def run(self, x: Tensor, arriving: Tensor) -> ThinRecipe:
+    def run(self) -> ThinRecipe:
         """Go through all nodes; whether enough channels leave is checked by the caller."""
-        thin = x.new_empty(x.shape[0], len(arriving), *x.shape[2:])
-        entry = Value(x, thin, arriving, is_direct=True)
+        x, arriving, dim = self.given.original, self.given.arriving, self.given.dim
+        thin = x.new_empty(_with_size(x.shape, dim, len(arriving)))
+        entry = Value(x, thin, arriving, is_direct=True, dim=dim)
         for node in list(self.recipe.graph.nodes):
             if node not in self.originals:
                 raise NotScalable(f"a block of it can't be run on its own (at {node.name})")
@@ -106,15 +122,15 @@ class _Propagation:
         result = node.args[0]
         if not isinstance(result, fx.Node):
             raise NotScalable("a block of it gives more than one tensor")
-        value = self.values[result]
-        if not isinstance(value.thin, Tensor) or value.thin.shape[2:] != value.original.shape[2:]:
+        value, dim = self.values[result], self.given.dim
+        if not isinstance(value.thin, Tensor) or not set(value.changed_dims) <= {dim}:
             raise NotScalable("a thin block of it gives another shape")
         nodes = self.recipe.graph.nodes
         if self.recipe.is_edited and any("training" in n.kwargs for n in nodes):
             raise NotScalable("its code must change, and a trace would freeze its training mode")
         if self.recipe.is_edited and frozen_tensors(nodes):
             raise NotScalable("its code must change, and a trace would freeze a tensor it makes")
-        self.recipe.out_ids = value.channels()
+        self.recipe.out_ids = value.channels(dim)
 
     def _value(self, node: fx.Node) -> Value:
         is_mixing = False
@@ -128,9 +144,10 @@ class _Propagation:
                 self._keep_whole(str(node.target))
             is_mixing = isinstance(layer, LAYERS)
         thin = self.editor.compute(node)
-        ids = None if is_mixing else ids_of_result(node, thin, self.values)
+        original, dim = self.originals[node], self.editor.dims.get(node)
+        ids = None if is_mixing else ids_of_result(node, original, thin, self.values, dim)
         is_direct = not is_mixing and all(value.is_direct for value in self.editor.inputs(node))
-        return Value(self.originals[node], thin, ids, is_direct)
+        return Value(original, thin, ids, is_direct, dim)
 
     def _keep_whole(self, name: str) -> None:
         """Note that a layer inside the block stays as it is."""
@@ -157,7 +174,8 @@ class _Propagation:
             raise NotScalable(f"{name} does not work when thin ({describe_error(error)})") from None
         is_mixing = isinstance(layer, LAYERS)
         ids = cut.outputs if is_mixing else value.ids
-        return Value(self.originals[node], thin, ids, value.is_direct and not is_mixing)
+        is_direct = value.is_direct and not is_mixing
+        return Value(self.originals[node], thin, ids, is_direct, self.editor.dims.get(node))
 
     def _thin_layer(self, name: str, layer: nn.Module, slicer: Slicer, cut: Cut) -> nn.Module:
         if name in self._stays or not cut.same_as(self.recipe.cuts.setdefault(name, cut)):
@@ -172,6 +190,11 @@ class _Propagation:
             return self.wanted.inside.get(str(node.target))
         width = getattr(layer, "out_channels", getattr(layer, "out_features", None))
         return self.wanted.leaving if width == self.widths.channels else None
+
+
+def _with_size(shape: Sequence[int], dim: int, size: int) -> tuple[int, ...]:
+    """A shape with another size in one dimension."""
+    return (*shape[:dim], size, *shape[dim + 1 :])
 
 
 def next_group_width(node: fx.Node, block: nn.Module) -> int | None:

@@ -124,21 +124,6 @@ def test_a_grouped_transposed_convolution_leaves_its_stage() -> None:
     ]
 
 
-def test_maps_with_channels_last_are_called_so() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem = nn.Conv2d(3, 16, 1)
-            self.blocks = nn.Sequential(*(ChannelsLast(16) for _ in range(3)))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.blocks(self.stem(x).permute(0, 2, 3, 1))
-
-    plan = ghostify.plan(Net(), mode="g-ghost", **SIZE)
-    reason = "its maps have the channels last (N, H, W, C)"
-    assert [(kept.name, kept.reason) for kept in plan.kept_stages] == [("blocks", reason)]
-
-
 def test_a_reason_names_the_thin_shapes_instead_of_what_torch_said() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:

@@ -282,7 +282,7 @@ def _whole(block: nn.Module, made: nn.Module) -> BlockPair:
 
 
 def _thin(block: nn.Module, made: nn.Module, recipe: ThinRecipe) -> BlockPair:
-    shortcuts = {name: leaving for name, (_, leaving) in recipe.shortcuts.items()}
+    shortcuts = {name: cut.leaving for name, cut in recipe.shortcuts.items()}
     graph = BlockTracer().trace(block)
     return BlockPair(block, graph, made, recipe.graph, recipe.cuts, shortcuts)
 
