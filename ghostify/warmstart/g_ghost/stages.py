@@ -157,7 +157,7 @@ class _StageFit:
         inputs = self._through(self.inputs, blocks[0], stage.first)
         y1 = inputs.student
         recipes = self._choose(inputs)
-        features = [_pooled(y1, inputs.batch)] if stage.mix_from == "all" else []
+        features = [self._pooled(y1, inputs.batch)] if stage.mix_from == "all" else []
         inputs = replace(inputs, student=_each(stage.entering, y1, inputs.batch))
         choice = Choice(stage.chosen()[: stage.complicated])
         for index, (block, made) in enumerate(zip(self.thin_blocks, stage.thin, strict=True)):
@@ -165,7 +165,7 @@ class _StageFit:
             recipe = recipes[index]
             refit(_thin(block, made, recipe), inputs)
             inputs = self._through(inputs, block, made)
-            features.append(_pooled(inputs.student, inputs.batch))
+            features.append(self._pooled(inputs.student, inputs.batch))
         batches = StageBatches(y1, tuple(features), inputs.teacher, inputs.batch, inputs.seed)
         error = fit_ghosts(stage, batches)
         if stage.last is not None:
@@ -186,10 +186,11 @@ class _StageFit:
         sampler = inputs.sampler(ROWS)
 
         def rows() -> Iterator[tuple[Tensor, Tensor]]:
-            for x, y1 in inputs.batches():
-                wanted = x
+            for x, given in inputs.batches():
+                wanted, y1 = x, stage.as_maps(given)
                 for block in self.thin_blocks:
                     wanted = block(wanted)
+                wanted = stage.as_maps(wanted)
                 places = sampler.sample(wanted.shape)
                 target = wanted if conv is not None else wanted - y1
                 seen = y1.new_zeros(1, len(y1) * len(places[0]), 0)
@@ -267,8 +268,12 @@ class _StageFit:
         spools = (complicated, batches.y1, *batches.features)
         result = Spool()
         for out, y1, *features in zip(*(s.batches(batches.batch) for s in spools), strict=True):
-            result.append(self.stage.join(out, y1, [f[:, :, None, None] for f in features]))
+            pooled = [self.stage.in_layout(f[:, :, None, None]) for f in features]
+            result.append(self.stage.join(out, y1, pooled))
         return result
+
+    def _pooled(self, values: Spool, batch: int) -> Spool:
+        return _each(lambda x: self.stage.as_maps(x).mean(dim=(2, 3)), values, batch)
 
 
 def _gives(recipe: ThinRecipe, channels: Tensor) -> bool:
@@ -292,10 +297,6 @@ def _each(module: Any, inputs: Spool, batch: int) -> Spool:
     for x in inputs.batches(batch):
         outputs.append(module(x))
     return outputs
-
-
-def _pooled(maps: Spool, batch: int) -> Spool:
-    return _each(lambda x: x.mean(dim=(2, 3)), maps, batch)
 
 
 class _Reached(Exception):
