@@ -94,7 +94,10 @@ def find_stages_in(
         args: What its forward takes.
         min_blocks: Runs of fewer blocks are no stages.
     """
-    anatomy = Anatomy(region.graph, module, propagate(region.graph, module, args))
+    values = region.values
+    if values is None:
+        values = propagate(region.graph, module, args)
+    anatomy = Anatomy(region.graph, module, values)
     search = _Search(region, anatomy, min_blocks)
     chains = find_chains(region.graph)
     search.learn_blocks(chains)

@@ -79,10 +79,13 @@ class Region:
     Attributes:
         name: Qualified name of the module; empty for the whole network.
         graph: Its graph; the targets of its nodes are relative to the module.
+        values: The value of each node on the meta device, where the graph is a recording (see
+            `ghostify.graph.recording`); None for one that was traced.
     """
 
     name: str
     graph: fx.Graph
+    values: dict[fx.Node, Any] | None = None
 
     def qualify(self, target: str) -> str:
         """A node's target as a name in the whole network."""
@@ -95,6 +98,11 @@ class TraceStop:
 
     module: str
     where: str
+
+
+def lies_in(name: str, outer: str) -> bool:
+    """Whether a module's qualified name is that of another, or of one inside."""
+    return not outer or name == outer or name.startswith(f"{outer}.")
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def trace(model: nn.Module, given: frozenset[str] = frozenset()) -> Tracing:
 def trace_graph(module: nn.Module, given: frozenset[str] = frozenset()) -> fx.Graph:
     """The graph of a module; whatever goes wrong is raised as it comes."""
     with exit_refused():
-        return LayerTracer().trace(module, concrete_args=_defaults(module, given))
+        return LayerTracer().trace(module, concrete_args=defaults_but(module, given))
 
 
 def _trace_into(
@@ -164,7 +172,7 @@ def _holds_layers(module: nn.Module) -> bool:
     return any(isinstance(m, LAYERS) for m in module.modules())
 
 
-def _defaults(module: nn.Module, given: frozenset[str]) -> dict[str, Any]:
+def defaults_but(module: nn.Module, given: frozenset[str]) -> dict[str, Any]:
     """The optional arguments that stay at their defaults (a proxy would never be None)."""
     return {
         p.name: p.default

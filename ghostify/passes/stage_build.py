@@ -136,7 +136,7 @@ def thin_recipes(
             widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
             kept = _wanted(choice, index, makes_all)
             given = Maps(x, arriving, stage.channel_dim)
-            recipe = propagate_channels(block, given, widths, stage.thin_inside, kept)
+            recipe = propagate_channels(block, given, widths, stage.thin_inside, stage.wide, kept)
             assert recipe.out_ids is not None
             arriving = recipe.out_ids
             if len(arriving) != wanted:

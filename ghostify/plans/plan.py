@@ -57,6 +57,8 @@ class StageRebuild:
         divisor: What the thin widths are a multiple of.
         thin_inside: Whether thin blocks are thin inside too, or only where they begin and end.
         channels_last: Whether what each block gives is ``(N, H, W, C)``.
+        wide: Modules in each block (by their names there) that keep their own inner widths in
+            blocks that are thin inside.
     """
 
     name: str
@@ -72,6 +74,7 @@ class StageRebuild:
     thin_inside: bool = True
     functions: tuple[str, tuple[tuple[str, ...], ...]] | None = None
     channels_last: bool = False
+    wide: tuple[str, ...] = ()
 
     @property
     def channel_dim(self) -> int:

@@ -173,9 +173,10 @@ STAGE: dict[str, Column] = {
     "thin_inside": check_flag,
     "functions": _check_functions,
     "channels_last": check_flag,
+    "wide": _check_texts,
 }
 KEPT: dict[str, Column] = {"name": _check_text, "kind": _check_text, "reason": _check_text}
-_MAY_LACK = ("divisor", "thin_inside", "functions", "channels_last")
+_MAY_LACK = ("divisor", "thin_inside", "functions", "channels_last", "wide")
 
 
 def _no_plan(reason: str) -> GhostifyError:

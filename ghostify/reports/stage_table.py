@@ -110,7 +110,7 @@ def tabulate_stages(name: str, survey: Survey, settings: GGhost) -> StageTable:
     stages = tuple(_info(stage, survey, costs, settings) for stage in finding.stages)
     stops = (
         f"tracing stopped in {stop.module or 'the network'}: {stop.where}"
-        for stop in survey.tracing.stops[:1]
+        for stop in survey.seen.stops[:1]
     )
     notes = (*stops, *survey.count.notes_of_run())
     return StageTable(name, stages, finding.left, survey.count.inputs, notes, survey.count.how)

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 
 from ghostify.graph.execution import Env, Executor
 from ghostify.graph.layout import FIRST, Dims
+from ghostify.graph.trace import frozen_tensors
 from ghostify.nn.carving import cut_vector
 from ghostify.thinning.rescaling import ALWAYS_RESCALED, rescaled_arguments
 from ghostify.thinning.slicers import NotScalable
@@ -80,8 +81,15 @@ class GraphEditor:
 
     def _take(self, node: fx.Node, args: Any, kwargs: Any) -> None:
         if (args, kwargs) != (node.args, node.kwargs):
+            self._require_own_code(node)
             node.args, node.kwargs = args, kwargs
             self.recipe.is_edited = True
+
+    def _require_own_code(self, node: fx.Node) -> None:
+        if self.recipe.is_recorded:
+            raise NotScalable(
+                f"{node.name} does not work on thin maps as it is, and its code does not trace"
+            )
 
     def _thin_shapes(self, node: fx.Node) -> str:
         """Shapes of the thin maps that a node takes: what says why it fails on them."""
@@ -107,6 +115,8 @@ class GraphEditor:
         kept = _kept_entries(tensor, beside)
         if kept is None:
             return tensor
+        if frozen_tensors([node]):
+            raise NotScalable("a block of it makes a tensor with a value for each channel")
         if not torch.equal(self.recipe.vectors.setdefault(name, kept), kept):
             raise NotScalable(f"{name} is used twice, on different channels")
         return cut_vector(tensor, tensor.numel(), kept)
@@ -127,6 +137,7 @@ class GraphEditor:
 
     def _project(self, node: fx.Node, direct: fx.Node, wanted: Value) -> None:
         """Project what ``direct`` gives to ``node`` to the channels of another value."""
+        self._require_own_code(node)
         recipe, value = self.recipe, self.values[direct]
         name = SHORTCUT if not recipe.shortcuts else f"{SHORTCUT}_{len(recipe.shortcuts)}"
         arriving, leaving = value.channels(), wanted.channels()

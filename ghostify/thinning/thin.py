@@ -45,6 +45,8 @@ class ThinRecipe:
         cuts: What each layer keeps, by its name in the block.
         vectors: Which entries of a parameter or buffer that the code reads itself stay.
         shortcuts: Projections to add, by name.
+        is_recorded: Whether the graph is a recording, which stands for the block's code with
+            inputs of one size alone: it can't be edited.
         is_edited: Whether the graph differs from the block's own code.
         out_ids: Which of the original's channels come out.
     """
@@ -53,6 +55,7 @@ class ThinRecipe:
     cuts: dict[str, Cut] = field(default_factory=dict)
     vectors: dict[str, Tensor] = field(default_factory=dict)
     shortcuts: dict[str, Shortcut] = field(default_factory=dict)
+    is_recorded: bool = False
     is_edited: bool = False
     out_ids: Tensor | None = None
 

@@ -153,7 +153,7 @@ class _StageFit:
     def run(self) -> LayerFit:
         """Fit it from front to end."""
         stage, blocks = self.stage, self.pair.blocks
-        refit(_whole(blocks[0], stage.first), self.inputs)
+        _refit_whole(blocks[0], stage.first, self.inputs)
         inputs = self._through(self.inputs, blocks[0], stage.first)
         y1 = inputs.student
         recipes = self._choose(inputs)
@@ -163,14 +163,15 @@ class _StageFit:
         for index, (block, made) in enumerate(zip(self.thin_blocks, stage.thin, strict=True)):
             choice, recipes = self._choose_inside(index, inputs, choice, recipes)
             recipe = recipes[index]
-            refit(_thin(block, made, recipe), inputs)
+            if not recipe.is_recorded:
+                refit(_thin(block, made, recipe), inputs)
             inputs = self._through(inputs, block, made)
             features.append(self._pooled(inputs.student, inputs.batch))
         batches = StageBatches(y1, tuple(features), inputs.teacher, inputs.batch, inputs.seed)
         error = fit_ghosts(stage, batches)
         if stage.last is not None:
             concat = self._concat(inputs.student, batches)
-            refit(_whole(blocks[-1], stage.last), replace(inputs, student=concat))
+            _refit_whole(blocks[-1], stage.last, replace(inputs, student=concat))
         return LayerFit(self.pair.name, error, refitted=True)
 
     def _recipes(self, choice: Choice | None) -> list[ThinRecipe]:
@@ -237,6 +238,8 @@ class _StageFit:
     ) -> tuple[Choice, list[ThinRecipe]]:
         """Choose what a thin block keeps inside, and cut it anew."""
         block, recipe = self.thin_blocks[index], recipes[index]
+        if recipe.is_recorded:  # its code is one for inputs of one size: nothing is run of it
+            return replace(choice, inside=(*choice.inside, {})), recipes
         graph = BlockTracer().trace(block)
         names = {str(node.target) for node in layers_inside(graph, block)} & set(recipe.cuts)
         inside = {name: block.get_submodule(name) for name in sorted(names)}
@@ -280,10 +283,13 @@ def _gives(recipe: ThinRecipe, channels: Tensor) -> bool:
     return recipe.out_ids is not None and torch.equal(recipe.out_ids, channels)
 
 
-def _whole(block: nn.Module, made: nn.Module) -> BlockPair:
-    """A block that is as wide as the original."""
-    graph = BlockTracer().trace(block)
-    return BlockPair(block, graph, made, graph, {}, {})
+def _refit_whole(block: nn.Module, made: nn.Module, inputs: PairedInputs) -> None:
+    """Refit a block that is as wide as the original, where it traces."""
+    try:
+        graph = BlockTracer().trace(block)
+    except Exception:
+        return
+    refit(BlockPair(block, graph, made, graph, {}, {}), inputs)
 
 
 def _thin(block: nn.Module, made: nn.Module, recipe: ThinRecipe) -> BlockPair:
