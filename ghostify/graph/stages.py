@@ -77,10 +77,17 @@ class NoStage:
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of a search: stages, and candidates that are none, with the reasons."""
+    """Result of a search: stages, and candidates that are none, with the reasons.
+
+    Attributes:
+        stages: The stages.
+        left: What looks like a stage and is none.
+        longest: How many blocks or layers in a row give maps of one shape, at most.
+    """
 
     stages: tuple[Stage, ...]
     left: tuple[NoStage, ...]
+    longest: int = 0
 
 
 def find_stages_in(
@@ -107,7 +114,7 @@ def find_stages_in(
             search.look_into(stretch, depth=0)
     order = {node: index for index, node in enumerate(region.graph.nodes)}
     stages = sorted(search.found, key=lambda stage: order[stage.blocks[0].nodes[0]])
-    return Finding(tuple(stages), tuple(search.explain_the_rest()))
+    return Finding(tuple(stages), tuple(search.explain_the_rest()), search.longest)
 
 
 def fold_equal(left: Iterable[NoStage]) -> tuple[NoStage, ...]:
@@ -154,6 +161,7 @@ class _Search:
         self.region, self.anatomy, self.min_blocks = region, anatomy, min_blocks
         self.taken: set[fx.Node] = set()
         self.found: list[Stage] = []
+        self.longest = 0
         self._short: dict[str, int] = {}
         self._seen: set[tuple[str, ...]] = set()
         self._block_kinds: set[type[nn.Module]] = set()
@@ -177,6 +185,7 @@ class _Search:
             for run in _runs(stretch):
                 if run[0].layers == 1 and self._is_inside_block(run):
                     continue
+                self.longest = max(self.longest, len(run))
                 if len(run) >= self.min_blocks:
                     in_stages.update(s for block in run for s in block.segments)
                     self._add(run)
@@ -257,11 +266,9 @@ class _Search:
     def _reason(self, holder: str, members: Sequence[str]) -> str:
         if len(members) < self.min_blocks:
             return f"{len(members)} blocks, fewer than {self.min_blocks}"
-        shapes = [self._output_shape(member) for member in members]
-        if None in shapes:
-            return "the shapes of its blocks are not known, or they give several tensors"
-        if len(set(shapes)) > 1:
-            return _DIFFERENT
+        unlike = _why_unlike([self._output_shape(member) for member in members])
+        if unlike is not None:
+            return unlike
         if holder in self._short:
             return f"{self._short[holder]} blocks of one shape, fewer than {self.min_blocks}"
         if not self._follow_one_another(holder, members):
@@ -279,6 +286,18 @@ class _Search:
     def _output_shape(self, call: str) -> tuple[int, ...] | None:
         last = [n for n in self.region.graph.nodes if call in calls_of(n) and n.op != "get_attr"]
         return self.anatomy.shape(last[-1]) if last else None
+
+
+def _why_unlike(shapes: Sequence[tuple[int, ...] | None]) -> str | None:
+    """Why outputs of these shapes are not maps of one shape; None where they are."""
+    if None in shapes:
+        return "the shapes of its blocks are not known, or they give several tensors"
+    if len(set(shapes)) > 1:
+        return _DIFFERENT
+    dimensions = len(shapes[0] or ())
+    if dimensions != 4:
+        return f"its blocks give no maps but tensors of {dimensions} dimensions"
+    return None
 
 
 def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:

@@ -14,6 +14,7 @@ from torch import nn
 from ghostify.cost.figures import Cost, Count, add_costs
 from ghostify.cost.ratios import saved
 from ghostify.cost.run import Run
+from ghostify.documents import counted
 from ghostify.graph.failure import describe_error
 from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
 from ghostify.graph.trace import LAYERS
@@ -36,6 +37,8 @@ from ghostify.settings.selectors import check_something_is_left, select_stages, 
 from ghostify.thinning.slicers import NotScalable
 
 STAGE = "stage"
+WHOLE = "the network"
+"""Name of what is left where nothing in the network looks like a stage."""
 # Where thin widths don't work out (odd halves, shuffles), rounder ones may; where they don't either
 # (heads of attention), the modules in which they don't keep their widths inside, or the blocks do.
 _ROUNDER = (1, 2, 4, 8)
@@ -114,9 +117,10 @@ def first_blocks(finding: Finding, survey: Survey) -> dict[str, nn.Module]:
 
 
 def search_stages(survey: Survey, min_blocks: int) -> Finding:
-    """The stages of all parts of a network that trace."""
+    """The stages of all parts of a network that trace; where there is nothing, the reason why."""
     stages: list[Stage] = []
     left: list[NoStage] = []
+    longest = 0
     for region in survey.seen.regions:
         found = find_stages_in(
             region,
@@ -125,13 +129,27 @@ def search_stages(survey: Survey, min_blocks: int) -> Finding:
             min_blocks,
         )
         left += found.left
+        longest = max(longest, found.longest)
         for stage in found.stages:
             reason = _reason_to_leave(stage, survey.lazy)
             if reason is None:
                 stages.append(stage)
             else:
                 left.append(NoStage(stage.name, len(stage.blocks), reason))
-    return Finding(tuple(stages), fold_equal(left))
+    if not stages and not left:
+        left.append(NoStage(WHOLE, longest, _why_nothing(survey, longest, min_blocks)))
+    return Finding(tuple(stages), fold_equal(left), longest)
+
+
+def _why_nothing(survey: Survey, longest: int, min_blocks: int) -> str:
+    """Why a network has no stage, and nothing that looks like one."""
+    if not any(isinstance(module, LAYERS) for module in survey.meta.modules()):
+        return "it has no layers that mix channels"
+    if survey.seen.stops and not survey.seen.regions:
+        return f"nothing of it traces ({survey.seen.stops[0].where})"
+    if not longest:
+        return "no part of it turns one map into one map"
+    return f"at most {counted(longest, 'block')} of one shape in a row, fewer than {min_blocks}"
 
 
 def _reason_to_leave(stage: Stage, lazy: frozenset[str]) -> str | None:
