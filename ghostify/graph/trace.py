@@ -85,10 +85,13 @@ class Region:
     Attributes:
         name: Qualified name of the module; empty for the whole network.
         graph: Its graph; the targets of its nodes are relative to the module.
+        values: The value of each node on the meta device, where the graph is a recording (see
+            `ghostify.graph.recording`); None for one that was traced.
     """
 
     name: str
     graph: fx.Graph
+    values: dict[fx.Node, Any] | None = None
 
     def qualify(self, target: str) -> str:
         """A node's target as a name in the whole network."""
@@ -101,6 +104,11 @@ class TraceStop:
 
     module: str
     where: str
+
+
+def lies_in(name: str, outer: str) -> bool:
+    """Whether a module's qualified name is that of another, or of one inside."""
+    return not outer or name == outer or name.startswith(f"{outer}.")
 
 
 @dataclass(frozen=True)
