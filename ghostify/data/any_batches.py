@@ -12,8 +12,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ghostify.data.image_files import DataError
+from ghostify.data.items import read_item
 from ghostify.data.pools import Part, Pool
-from ghostify.data.stream import Stream
+from ghostify.data.stream import Stream, check_length
+from ghostify.graph.failure import describe_error
 from ghostify.numerics.chance import derive
 from ghostify.numerics.random_state import keep_random_state
 
@@ -26,13 +28,8 @@ class AnyLoader(Pool):
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        try:
-            self.count = len(loader)
-        except TypeError as error:
-            raise DataError(
-                f"The {type(loader).__name__} has no length, and an epoch needs one: give a loader "
-                "of a data set with a length."
-            ) from error
+        check_length(loader)
+        self.count = len(loader)
         self.batch_size = getattr(loader, "batch_size", None) or 1
 
     def __len__(self) -> int:
@@ -66,15 +63,29 @@ class AnyItems(Pool):
             for part in parts:
                 yield [(part.epoch, index) for index in part.indices]
 
-        return iter(
-            DataLoader(
-                _Seeded(self.items, key),
-                batch_sampler=addresses(),
-                num_workers=self.workers,
-                collate_fn=self.collate,
-                generator=torch.Generator(),  # the caller's own would be drawn from else
-            )
+        loader: DataLoader[Any] = DataLoader(
+            _Seeded(self.items, key),
+            batch_sampler=addresses(),
+            num_workers=self.workers,
+            collate_fn=self._put_together,
+            generator=torch.Generator(),  # the caller's own would be drawn from else
         )
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+    def _put_together(self, items: list[Any]) -> Any:
+        failed = next((item for item in items if isinstance(item, DataError)), None)
+        if failed is not None:
+            return failed
+        try:
+            return self.collate(items)
+        except Exception as error:
+            return DataError(
+                f"Items of the data can't be put together to a batch ({describe_error(error)}): "
+                "give the data set a collate_fn, or give a loader."
+            )
 
 
 class _Seeded(Dataset[Any]):
@@ -87,4 +98,7 @@ class _Seeded(Dataset[Any]):
     def __getitem__(self, address: tuple[int | None, int]) -> Any:
         epoch, index = address
         with keep_random_state(derive(self.key, -1 if epoch is None else epoch, index)):
-            return self.items[index]
+            try:
+                return read_item(self.items, index)
+            except DataError as error:  # raised in a worker, it would come with its traceback
+                return error

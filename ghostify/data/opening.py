@@ -15,6 +15,7 @@ from ghostify.data.any_batches import AnyItems, AnyLoader
 from ghostify.data.image_files import DataError, find_images
 from ghostify.data.pools import ItemPool, LabelledFiles, LoaderPool, Pool, TensorPool
 from ghostify.data.preparation import Preparation
+from ghostify.errors import first_line
 from ghostify.files import kind_of, list_folder
 from ghostify.numerics.finite import check_pixels
 
@@ -64,10 +65,12 @@ def open_batches(data: Data, workers: int = 0) -> Pool:
     if isinstance(data, DataLoader):
         return _not_empty(AnyLoader(data))
     if isinstance(data, tuple) and data and all(isinstance(part, Tensor) for part in data):
-        if len({len(part) for part in data}) > 1:
+        if len({part.shape[:1] for part in data}) > 1 or not data[0].ndim:
             shapes = ", ".join(str(tuple(part.shape)) for part in data)
-            raise DataError(f"Tensors of shapes {shapes} are no pairs: give one length to all.")
+            raise DataError(f"Tensors of shapes {shapes} are no data: give one length to all.")
         return _not_empty(AnyItems(TensorDataset(*data), workers))
+    if isinstance(data, Tensor) and not data.ndim:
+        raise DataError("A tensor of one number is no data: give tensors (N, ...).")
     if _is_data_set(data):
         return _not_empty(AnyItems(data, workers))
     if isinstance(data, Iterable) and not isinstance(data, Iterator | Mapping | str | bytes):
@@ -146,7 +149,13 @@ def _open_tensors(data: Data, preparation: Preparation, workers: int) -> Pool:
     for place, some in enumerate(images.split(AT_ONCE)):
         check_pixels(some, f"Of the images from {AT_ONCE * place} on, image", DataError, True)
     if labels is not None:
-        labels = torch.as_tensor(labels)
+        try:
+            labels = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"Labels that are a {type(labels).__name__} can't become a tensor "
+                f"({first_line(error)}): give whole numbers, (N,)."
+            ) from error
         if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.is_floating_point:
             raise DataError(
                 f"Labels of shape {tuple(labels.shape)} and {labels.dtype} don't fit "

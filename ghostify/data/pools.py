@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ghostify.data.augmentation import TRIES, crop_at_random, shift_and_mirror
 from ghostify.data.image_files import DataError, open_image
-from ghostify.data.items import describe_item, split_item
+from ghostify.data.items import describe_item, read_item, split_item
 from ghostify.data.preparation import Preparation
-from ghostify.data.stream import Stream
+from ghostify.data.stream import Stream, check_length
 from ghostify.numerics.chance import derive, draws
 from ghostify.numerics.finite import check_pixels
 from ghostify.numerics.random_state import keep_random_state
@@ -136,8 +136,10 @@ class ItemPool(Pool):
     ) -> None:
         self.items, self.preparation = items, preparation
         self.workers, self.classes = workers, classes
+        if not len(items):
+            raise DataError("The data holds no images: give at least one.")
         with keep_random_state(0):
-            image, label = split_item(items[0])
+            image, label = split_item(read_item(items, 0))
         self.labelled = label is not None
         self.is_pixels = isinstance(image, Image.Image)
         if isinstance(image, Tensor) and image.ndim == 3:
@@ -187,15 +189,7 @@ class ItemPool(Pool):
 
     def item(self, index: int, key: tuple[int, ...] | None) -> tuple[Tensor, int | None]:
         """One image, cropped at random where a key says how and it is large."""
-        try:
-            image, label = split_item(self.items[index])
-        except (DataError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise DataError(
-                f"Item {index} of the data can't be read ({type(error).__name__}: {error}): "
-                "leave it out."
-            ) from error
+        image, label = split_item(read_item(self.items, index))
         if isinstance(image, Image.Image):
             if key is None or self.shifts:
                 image = self.preparation.fit(image)
@@ -208,7 +202,13 @@ class ItemPool(Pool):
                 "a data set of PIL images, or of tensors (C, H, W) that are ready for the network."
             )
         check_pixels(image, f"Item {index} of the data", DataError)
-        return image, None if label is None else int(label)
+        try:
+            return image, None if label is None else int(label)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"Item {index} of the data has {describe_item(label)} for a label: give the number "
+                "of its class, or a loss of your own (loss=)."
+            ) from error
 
 
 class _Store:
@@ -258,8 +258,8 @@ class LoaderPool(Pool):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
-        with keep_random_state(0):
-            images, labels = split_item(next(iter(loader)))
+        check_length(loader)
+        images, labels = split_item(Stream(loader, 0).take(None, 0))
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise DataError(
                 f"The loader's batches begin with {describe_item(images)}, and no images: give one "

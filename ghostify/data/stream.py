@@ -3,13 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ghostify.data.image_files import DataError
+from ghostify.graph.failure import describe_error
 from ghostify.numerics.chance import derive
 from ghostify.numerics.random_state import keep_random_state
 
 _END = object()
+
+
+def check_length(loader: Any) -> None:
+    """Raise where a loader does not tell how many batches it has, or has none.
+
+    Raises:
+        DataError: It does not, or has none.
+    """
+    try:
+        count = len(loader)
+    except TypeError as error:
+        raise DataError(
+            f"The {type(loader).__name__} has no length, and an epoch needs one: give a loader of "
+            "a data set with a length."
+        ) from error
+    if not count:
+        raise DataError("The loader has no batches: give at least one.")
+
+
+@contextmanager
+def _failures_told(place: int) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"Batch {place} of the loader can't be read ({describe_error(error)}): mend the loader "
+            "or its data set."
+        ) from error
 
 
 class Stream:
@@ -31,16 +63,16 @@ class Stream:
         """The batch at a place of an epoch; None is the epoch of an evaluation.
 
         Raises:
-            DataError: The loader ends before.
+            DataError: The loader ends before, or fails.
         """
         seed = (self._key, -1 if epoch is None else epoch)
         if epoch != self._epoch or self._place < 0 or place < self._place:
             self._epoch, self._place = epoch, -1
-            with keep_random_state(derive(*seed)):
+            with keep_random_state(derive(*seed)), _failures_told(0):
                 self._batches = iter(self._loader)
         while self._place < place:
             self._place += 1
-            with keep_random_state(derive(*seed, self._place)):
+            with keep_random_state(derive(*seed, self._place)), _failures_told(self._place):
                 self._last = next(self._batches, _END)
             if self._last is _END:
                 raise DataError(

@@ -87,7 +87,8 @@ class Board:
             return
         self._rows.append(cells)
         # The row with the most columns names all: a validation's are in some rows only.
-        names = list(max(self._rows, key=len))
+        widest: dict[str, str] = max(self._rows, key=len)
+        names = list(widest)
         table = Table(*names, box=None, header_style="bold")
         for column in table.columns:
             column.justify = "right"

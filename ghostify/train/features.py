@@ -149,7 +149,9 @@ def scores_of(
     """
     try:
         scores = logits_of(network(x)).float()
-    except RuntimeError as reason:
+    except GhostifyError:
+        raise
+    except Exception as reason:  # exported programs fail an assertion
         size = "x".join(map(str, x.shape[1:]))
         raise error(
             f"The {name} can't take images of {size} ({first_line(reason).rstrip('.')}): give "

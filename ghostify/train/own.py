@@ -140,7 +140,7 @@ class OwnLoss(Objective):
 
     def ready_teacher(self, teacher: nn.Module) -> nn.Module:
         """The teacher in train mode, as many losses want it, what varies in that mode held."""
-        return steady_train_mode(teacher.requires_grad_(False))
+        return steady_train_mode(teacher)
 
 
 class Batches:

@@ -89,10 +89,11 @@ class Finetuned(Printable):
 
     def describe(self) -> tuple[str, ...]:
         """The result in sentences."""
+        whose = "its" if "kd" in self.losses else "the teacher's"
         words = {
             "ce": "labels",
             "kd": "the teacher's logits",
-            "features": f"its features at {len(self.points)} places",
+            "features": f"{whose} features at {len(self.points)} places",
         }
         by = dict.fromkeys(words.get(name, "your loss") for name in self.losses)
         lines = [

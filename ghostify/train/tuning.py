@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from torch import nn
 
 from ghostify import saving
 from ghostify.data.opening import Data
-from ghostify.errors import SettingsError, nearest
+from ghostify.errors import SettingsError, nearest, shown
 from ghostify.files import kind_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import history_of
 from ghostify.train import checkpoint
+from ghostify.train.checks import check_network, check_tunable
 from ghostify.train.engine import open_engine
 from ghostify.train.journal import Journal
 from ghostify.train.loop import Job, Told, Training
@@ -101,12 +103,19 @@ def finetune(
         >>> tuned.losses, len(tuned.points)
         (('kd', 'features'), 10)
     """
+    check_network(student, "student")
+    if teacher is not None:
+        check_network(teacher, "teacher")
+    for name, function in (("loss", loss), ("metric", metric)):
+        if function is not None and not callable(function):
+            raise SettingsError(f"{name}={shown(function)} can't be called: give a function.")
     chosen = _settings(settings, options).beside(teacher is not None)
-    target = None if output is None else Path(output)
+    target = _target(output)
     found = _look_for_run(target, resume)
     start = time.perf_counter()
     fabric = open_engine(accelerator, devices, chosen.precision)
     tuned = copy_network(student)
+    check_tunable(tuned)
     taught = None if teacher is None else copy_network(teacher).eval()
     networks, wanted = Networks(student, tuned, taught, fabric), Wanted(input_size, mean, std)
     if loss is None:
@@ -150,6 +159,10 @@ def _settings(settings: FinetuneSettings | None, options: dict[str, Any]) -> Fin
             raise SettingsError(
                 f"{', '.join(options)} given beside settings: put everything into the settings."
             )
+        if not isinstance(settings, FinetuneSettings):
+            raise SettingsError(
+                f"settings={shown(settings)} are no FinetuneSettings: give these, or options."
+            )
         return settings
     known = FinetuneSettings.__dataclass_fields__
     unknown = [name for name in options if name not in known]
@@ -159,6 +172,12 @@ def _settings(settings: FinetuneSettings | None, options: dict[str, Any]) -> Fin
             f"see FinetuneSettings."
         )
     return FinetuneSettings(**options)
+
+
+def _target(output: str | Path | None) -> Path | None:
+    if output is not None and not isinstance(output, str | os.PathLike):
+        raise SettingsError(f"output={shown(output)} is no path: give that of a folder.")
+    return None if output is None else Path(output)
 
 
 def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
