@@ -120,7 +120,9 @@ def main() -> None:
     original = UNet()
     train(original, scenes, arguments.steps)
     original.eval()
-    converted = ghostify.convert(original, s=2, d=3, calibration=scenes[0][:64])
+    converted = ghostify.convert(
+        original, s=2, d=3, input_size=(3, 32, 32), calibration=scenes[0][:64]
+    )
     tuned = ghostify.finetune(
         converted, scenes, teacher=original, loss=loss, metric=miou, val=held_out,
         steps=arguments.tuning, batch_size=16, optimizer="adamw", lr=0.01, features=10.0,
