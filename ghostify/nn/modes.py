@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parameter import is_lazy
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -26,10 +27,17 @@ def eval_mode(*networks: nn.Module) -> Iterator[None]:
         >>> network[0].training, network[1].training
         (True, False)
     """
-    modes = {module: module.training for network in networks for module in network.modules()}
-    try:
+    with modes_kept(*networks):
         for network in networks:
             network.eval()
+        yield
+
+
+@contextmanager
+def modes_kept(*networks: nn.Module) -> Iterator[None]:
+    """Give each module of some networks its own mode back afterwards."""
+    modes = {module: module.training for network in networks for module in network.modules()}
+    try:
         yield
     finally:
         for module, training in modes.items():
@@ -88,3 +96,21 @@ def _of_other_precision(network: nn.Module) -> dict[str, Tensor]:
 def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
     named = chain(network.named_parameters(), network.named_buffers())
     return {name: tensor for name, tensor in named if not is_lazy(tensor)}
+
+
+def steady_train_mode(network: ModuleT) -> ModuleT:
+    """Put a network into train mode, and what varies or learns in it by itself into eval mode.
+
+    The network and its parts of several modules do what they do in training (a detector gives raw
+    outputs, say); norms keep their statistics, and dropout drops nothing.
+
+    Example:
+        >>> network = steady_train_mode(nn.Sequential(nn.BatchNorm2d(8), nn.Dropout()))
+        >>> network.training, network[0].training, network[1].training
+        (True, False, False)
+    """
+    network.train()
+    for module in network.modules():
+        if isinstance(module, _NormBase) or next(module.children(), None) is None:
+            module.eval()
+    return network

@@ -214,14 +214,23 @@ def _timm_weights(name: str, weights: str) -> dict[str, Any]:
     return {"pretrained": True} if weights == "pretrained" else {}
 
 
-def _build_from_code(name: str, arguments: dict[str, Any]) -> nn.Module:
+def find_object(name: str) -> Any:
+    """What ``package.module:name`` or ``file.py:name`` names; the module's code is run.
+
+    Raises:
+        ModelError: There is no such module or file, it fails, or it has no such name.
+    """
     place, _, attribute = name.rpartition(":")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    factory: Any = module
+    found: Any = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     for part in attribute.split("."):
-        if not hasattr(factory, part):
-            raise ModelError(f"{place} has no {part!r}{nearest(part, dir(factory))}.")
-        factory = getattr(factory, part)
+        if not hasattr(found, part):
+            raise ModelError(f"{place} has no {part!r}{nearest(part, dir(found))}.")
+        found = getattr(found, part)
+    return found
+
+
+def _build_from_code(name: str, arguments: dict[str, Any]) -> nn.Module:
+    factory = find_object(name)
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):
