@@ -15,6 +15,7 @@ from ghostify.data.preparation import Preparation
 from ghostify.errors import GhostifyError, SettingsError, shown
 from ghostify.graph.failure import describe_error
 from ghostify.nn.modes import eval_mode, steady_train_mode
+from ghostify.numerics.nested import map_tensors
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.train.engine import combine
 from ghostify.train.measured import Measured
@@ -36,7 +37,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
     def move(leaf: Any) -> Any:
         return leaf.to(device) if callable(getattr(leaf, "to", None)) else leaf
 
-    return pytree.tree_map(move, batch)
+    # Data classes are no nodes of pytree's, and what has its own ``to`` need not hold tensors.
+    return map_tensors(lambda tensor: tensor.to(device), pytree.tree_map(move, batch))
 
 
 @dataclass(frozen=True)
