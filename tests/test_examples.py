@@ -51,6 +51,30 @@ def test_without_the_data_the_script_says_so_and_goes_on(tmp_path: Path) -> None
     assert "outputs equal, bit for bit: True" in shown
 
 
+@pytest.mark.parametrize("name, converted, steps, tuning", [
+    ("detector", "converted", 80, 40), ("segmentation", "warm start", 150, 50),
+])  # fmt: skip
+def test_a_network_of_another_task_is_cheaper_and_recovers(
+    name: str, converted: str, steps: int, tuning: int
+) -> None:
+    command = [
+        sys.executable,
+        str(EXAMPLES / f"{name}.py"),
+        "--steps",
+        str(steps),
+        "--tuning",
+        str(tuning),
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    head, *rows = (line for line in shown[:4])
+    figures = {row[:12].strip(): row[12:].split() for row in rows}
+    assert head.split()[:2] == ["params", "MACs"]
+    original, before, after = (float(figures[n][2]) for n in ("original", converted, "tuned"))
+    assert after > before and after > 0.7 * original, shown
+    assert figures["tuned"][:2] == figures[converted][:2] != figures["original"][:2]
+    assert "by your loss, the teacher's features at" in "\n".join(shown)
+
+
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda file: file.stem)
 def test_a_notebook_shows_what_a_run_shows(file: Path) -> None:
     refresh = _refresh()

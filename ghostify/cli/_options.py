@@ -96,6 +96,43 @@ def open_model(
     return network
 
 
+def open_function(option: str, name: str) -> Any:
+    """The function that ``FILE.py:F`` or ``package.module:F`` names."""
+    from ghostify import zoo
+
+    if not zoo.runs_user_code(name):
+        raise SettingsError(f"{option}={name} names no function: give it as file.py:function.")
+    function = zoo.find_object(name)
+    if not callable(function):
+        raise SettingsError(
+            f"{option}={name} is a {type(function).__name__}: name a function of that file."
+        )
+    return function
+
+
+def open_data(option: str, name: str) -> Any:
+    """A folder's path, or the data that ``FILE.py:F`` names: a function that gives them, or they.
+
+    A folder whose own name has a colon is a folder.
+    """
+    from ghostify import zoo
+    from ghostify.errors import first_line
+    from ghostify.files import kind_of
+
+    if not zoo.runs_user_code(name) or kind_of(Path(name)) == "folder":
+        return name
+    found = zoo.find_object(name)
+    if not callable(found) or hasattr(found, "__len__"):
+        return found
+    try:
+        return found()
+    except Exception as error:
+        raise SettingsError(
+            f"{option}={name} fails ({type(error).__name__}: {first_line(error).rstrip('.')}): "
+            "name a function without arguments that gives a loader or a data set."
+        ) from error
+
+
 def parse_model_args(text: str | None) -> dict[str, Any]:
     """``--model-args``."""
     from ghostify.files.plain_data import UnreadableError, read_json

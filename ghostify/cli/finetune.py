@@ -27,7 +27,11 @@ Real: TypeAlias = float | None
 def finetune(
     model: given.Model,
     data: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Images in class folders, or with train/ inside.")
+        str,
+        typer.Option(
+            metavar="FOLDER|FILE.py:F",
+            help="Images in class folders, or with train/ inside; or what gives a loader.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="OUT", help="Save the tuned network here.")
@@ -39,7 +43,16 @@ def finetune(
         str | None, typer.Option(metavar="W", help="Its weights; alone: those of DIR's original.")
     ] = None,
     val: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="For validation (val/ or test/ in FOLDER).")
+        str | None,
+        typer.Option(metavar="FOLDER|FILE.py:F", help="For validation (val/ or test/ in FOLDER)."),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:F", help="Your own loss: from network and batch."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:F", help="Your own metric: from network and batches."),
     ] = None,
     epochs: Annotated[Whole, _number("Passes over the images (10).")] = None,
     steps: Annotated[Whole, _number("Steps, in place of --epochs.")] = None,
@@ -86,13 +99,14 @@ def finetune(
     ] = "1",
     quiet: given.Quiet = False,
 ) -> None:
-    """Tune a network by a teacher's outputs and by labels, and save it.
+    """Tune a network by a teacher, labels or your own loss, and save it.
 
     \b
     ghostify finetune out --data images --teacher-weights trained.safetensors --epochs 5 -o tuned
     ghostify finetune out --data images --teacher timm/resnet50 --teacher-weights W.pt -o tuned
     ghostify finetune out --data images --steps 300 --val images/test --ema 0.999 -o tuned
     ghostify finetune out --data images --teacher-weights trained.safetensors -o tuned --resume
+    ghostify finetune out --data task.py:loader --loss task.py:loss --steps 300 -o tuned
     torchrun --nproc-per-node 2 -m ghostify finetune out --data images --epochs 5 -o tuned
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
@@ -116,12 +130,17 @@ def finetune(
         )
         size = given.parse_input_size(input_size)
         saving.check_target(output)
+        own = {
+            "loss": loss and given.open_function("--loss", loss),
+            "metric": metric and given.open_function("--metric", metric),
+        }
+        shown, checked = given.open_data("--data", data), val and given.open_data("--val", val)
         student = given.open_model(model, model_args, None, trust)
         taught = _open_teacher(student, model, teacher, teacher_weights, trust)
         with Board(quiet or not first) as board:
             result = train.finetune(
-                student, data, chosen, teacher=taught, val=val, output=output, resume=resume,
-                accelerator=accelerator, devices=devices, input_size=size, progress=board,
+                student, shown, chosen, teacher=taught, val=checked, output=output, resume=resume,
+                accelerator=accelerator, devices=devices, input_size=size, progress=board, **own,
             )  # fmt: skip
     if first and not quiet:
         typer.echo("\n".join(result.describe()))

@@ -73,6 +73,7 @@ class Count(Printable):
         shapes_end: Where shapes alone carried it no further, so that it was run for real; None
             where it was not.
         ran_on: What it was run on for real; empty where it was not.
+        form: How the inputs are nested, as plain data; None for images (see `describe_form`).
     """
 
     total: Cost
@@ -84,6 +85,7 @@ class Count(Printable):
     output: Any = None
     shapes_end: str | None = None
     ran_on: str = ""
+    form: Any = None
 
     def __repr__(self) -> str:
         total = self.total

@@ -20,6 +20,7 @@ from ghostify.cost.ops import CONVOLUTIONS, MACS, is_uncounted
 from ghostify.cost.readings import Methods, Readings, reads_data
 from ghostify.cost.shapes import RULES
 from ghostify.graph.failure import describe_error, exit_refused
+from ghostify.graph.input_form import describe_form
 from ghostify.graph.inputs import Inputs
 from ghostify.graph.meta_copy import copy_to_run, fake_copy
 
@@ -199,6 +200,7 @@ class Run(TorchDispatchMode):
             total=total if self.error is None else Cost(total.params, None, None, None),
             layers=layers,
             inputs=str(self.inputs),
+            form=describe_form(self.inputs),
             assumed=self.inputs.assumed,
             uncounted=self.uncounted,
             stopped=self.stopped,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
+from ghostify.data.any_batches import AnyItems, AnyLoader
 from ghostify.data.image_files import DataError, find_images
 from ghostify.data.pools import ItemPool, LabelledFiles, LoaderPool, Pool, TensorPool
 from ghostify.data.preparation import Preparation
+from ghostify.errors import first_line
 from ghostify.files import kind_of, list_folder
 from ghostify.numerics.finite import check_pixels
 
@@ -41,14 +43,53 @@ def open_pool(data: Data, preparation: Preparation, workers: int = 0) -> Pool:
     """
     for accepts, make in OPENERS:
         if accepts(data):
-            pool = make(data, preparation, workers)
-            if not len(pool):
-                raise DataError("The data holds no images: give at least one.")
-            return pool
+            return _not_empty(make(data, preparation, workers))
     raise DataError(
         f"A {type(data).__name__} is no data: give a folder, tensors (images, labels), a data set "
         "with a length, or a DataLoader."
     )
+
+
+def open_batches(data: Data, workers: int = 0) -> Pool:
+    """Batches of any structure, as a caller's own loss or metric takes them.
+
+    Args:
+        data: A loader, whose batches are taken as they are; a tensor, or a tuple of tensors of one
+            length; or a data set, whose items are put together by its ``collate_fn`` (a method or
+            an attribute), where it has one.
+        workers: Processes that read a data set's items.
+
+    Raises:
+        DataError: It is none of these, or is empty.
+    """
+    if isinstance(data, DataLoader):
+        return _not_empty(AnyLoader(data))
+    if isinstance(data, tuple) and data and all(isinstance(part, Tensor) for part in data):
+        if len({part.shape[:1] for part in data}) > 1 or not data[0].ndim:
+            shapes = ", ".join(str(tuple(part.shape)) for part in data)
+            raise DataError(f"Tensors of shapes {shapes} are no data: give one length to all.")
+        return _not_empty(AnyItems(TensorDataset(*data), workers))
+    if isinstance(data, Tensor) and not data.ndim:
+        raise DataError("A tensor of one number is no data: give tensors (N, ...).")
+    if _is_data_set(data):
+        return _not_empty(AnyItems(data, workers))
+    if isinstance(data, Iterable) and not isinstance(data, Iterator | Mapping | str | bytes):
+        return _not_empty(AnyLoader(data))
+    raise DataError(
+        f"A {type(data).__name__} is no data for a loss or metric of one's own: give a loader that "
+        "can be read again and again, a data set with a length, or a tuple of tensors."
+    )
+
+
+def is_path(data: Data) -> bool:
+    """Whether the data are named by the path of a folder."""
+    return isinstance(data, str | os.PathLike)
+
+
+def _not_empty(pool: Pool) -> Pool:
+    if not len(pool):
+        raise DataError("The data holds no images: give at least one.")
+    return pool
 
 
 def split_folder(data: Data, val: Data | None) -> tuple[Data, Data | None]:
@@ -58,7 +99,7 @@ def split_folder(data: Data, val: Data | None) -> tuple[Data, Data | None]:
         >>> split_folder("no/such/folder", None)
         ('no/such/folder', None)
     """
-    if not _is_path(data):
+    if not is_path(data):
         return data, val
     train = _inside(Path(data), TRAIN)
     if train is None:
@@ -68,7 +109,7 @@ def split_folder(data: Data, val: Data | None) -> tuple[Data, Data | None]:
 
 def held_out(data: Data) -> Data:
     """Where a folder has ``test`` or ``val`` inside: that; else what is given."""
-    if not _is_path(data):
+    if not is_path(data):
         return data
     found = _inside(Path(data), tuple(reversed(HELD_OUT)))
     return data if found is None else found
@@ -77,10 +118,6 @@ def held_out(data: Data) -> Data:
 def _inside(folder: Path, names: tuple[str, ...]) -> Path | None:
     found = (folder / name for name in names)
     return next((path for path in found if kind_of(path, DataError) == "folder"), None)
-
-
-def _is_path(data: Data) -> bool:
-    return isinstance(data, str | os.PathLike)
 
 
 def _open_folder(data: Data, preparation: Preparation, workers: int) -> Pool:
@@ -112,7 +149,13 @@ def _open_tensors(data: Data, preparation: Preparation, workers: int) -> Pool:
     for place, some in enumerate(images.split(AT_ONCE)):
         check_pixels(some, f"Of the images from {AT_ONCE * place} on, image", DataError, True)
     if labels is not None:
-        labels = torch.as_tensor(labels)
+        try:
+            labels = torch.as_tensor(labels)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"Labels that are a {type(labels).__name__} can't become a tensor "
+                f"({first_line(error)}): give whole numbers, (N,)."
+            ) from error
         if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.is_floating_point:
             raise DataError(
                 f"Labels of shape {tuple(labels.shape)} and {labels.dtype} don't fit "
@@ -128,7 +171,7 @@ def _is_data_set(data: Data) -> bool:
 
 Opener = tuple[Callable[[Data], bool], Callable[[Data, Preparation, int], Pool]]
 OPENERS: tuple[Opener, ...] = (
-    (_is_path, _open_folder),
+    (is_path, _open_folder),
     (_is_tensors, _open_tensors),
     (lambda data: isinstance(data, DataLoader), lambda data, *_: LoaderPool(data)),
     (_is_data_set, ItemPool),

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from ghostify.data.augmentation import TRIES, crop_at_random, shift_and_mirror
 from ghostify.data.image_files import DataError, open_image
-from ghostify.data.items import describe_item, split_item
+from ghostify.data.items import describe_item, read_item, split_item
 from ghostify.data.preparation import Preparation
+from ghostify.data.stream import Stream, check_length
 from ghostify.numerics.chance import derive, draws
 from ghostify.numerics.finite import check_pixels
 from ghostify.numerics.random_state import keep_random_state
@@ -55,6 +56,7 @@ class Pool(ABC):
         classes: Names of the classes, where they are known.
         batch_size: That of a loader, which decides it itself; None elsewhere.
         size: ``(C, H, W)`` of the (first) image, where it is not brought to the network's.
+        splits: Whether a batch can be split into parts; else each part is a batch of its own.
     """
 
     labelled: bool
@@ -62,6 +64,7 @@ class Pool(ABC):
     batch_size: int | None = None
 
     size: tuple[int, ...] | None = None
+    splits: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -75,8 +78,8 @@ class Pool(ABC):
         return torch.empty(0, dtype=torch.long)
 
     @abstractmethod
-    def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
-        """The images of each part, varied by ``(key, epoch, index)`` where that is wanted."""
+    def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Any]:
+        """The batch of each part, varied by ``(key, epoch, index)`` where that is wanted."""
 
 
 class TensorPool(Pool):
@@ -133,8 +136,10 @@ class ItemPool(Pool):
     ) -> None:
         self.items, self.preparation = items, preparation
         self.workers, self.classes = workers, classes
+        if not len(items):
+            raise DataError("The data holds no images: give at least one.")
         with keep_random_state(0):
-            image, label = split_item(items[0])
+            image, label = split_item(read_item(items, 0))
         self.labelled = label is not None
         self.is_pixels = isinstance(image, Image.Image)
         if isinstance(image, Tensor) and image.ndim == 3:
@@ -184,15 +189,7 @@ class ItemPool(Pool):
 
     def item(self, index: int, key: tuple[int, ...] | None) -> tuple[Tensor, int | None]:
         """One image, cropped at random where a key says how and it is large."""
-        try:
-            image, label = split_item(self.items[index])
-        except (DataError, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            raise DataError(
-                f"Item {index} of the data can't be read ({type(error).__name__}: {error}): "
-                "leave it out."
-            ) from error
+        image, label = split_item(read_item(self.items, index))
         if isinstance(image, Image.Image):
             if key is None or self.shifts:
                 image = self.preparation.fit(image)
@@ -205,7 +202,13 @@ class ItemPool(Pool):
                 "a data set of PIL images, or of tensors (C, H, W) that are ready for the network."
             )
         check_pixels(image, f"Item {index} of the data", DataError)
-        return image, None if label is None else int(label)
+        try:
+            return image, None if label is None else int(label)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"Item {index} of the data has {describe_item(label)} for a label: give the number "
+                "of its class, or a loss of your own (loss=)."
+            ) from error
 
 
 class _Store:
@@ -255,8 +258,8 @@ class LoaderPool(Pool):
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
-        with keep_random_state(0):
-            images, labels = split_item(next(iter(loader)))
+        check_length(loader)
+        images, labels = split_item(Stream(loader, 0).take(None, 0))
         if not isinstance(images, Tensor) or images.ndim != 4:
             raise DataError(
                 f"The loader's batches begin with {describe_item(images)}, and no images: give one "
@@ -270,20 +273,12 @@ class LoaderPool(Pool):
 
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
         """The images of each part; what comes before the first one's place is passed over."""
-        epoch: int | None = -1
-        place, batch = -1, None
+        stream = Stream(self.loader, key)
         for part in parts:
-            seed = (key, -1 if part.epoch is None else part.epoch)
-            if part.epoch != epoch or place < 0 or part.place < place:
-                epoch, place = part.epoch, -1
-                with keep_random_state(derive(*seed)):
-                    stream = iter(self.loader)
-            while place < part.place:
-                place += 1
-                with keep_random_state(derive(*seed, place)):
-                    batch = split_item(next(stream))
-            assert batch is not None
-            check_pixels(batch[0], f"Batch {place} of the loader: image", DataError, places=True)
+            batch = split_item(stream.take(part.epoch, part.place))
+            check_pixels(
+                batch[0], f"Batch {part.place} of the loader: image", DataError, places=True
+            )
             rank, shares = part.share
             yield tuple(None if x is None else x[_share(len(x), rank, shares)] for x in batch)  # type: ignore[misc]
 

@@ -147,6 +147,8 @@ def preparation_of(
         >>> found.crop_pct, found.interpolation.name, found.assumed
         (0.95, 'BICUBIC', True)
     """
+    if not isinstance(size, Sequence) or any(not isinstance(n, int) or n < 1 for n in size):
+        raise DataError(f"input_size={size!r} makes no sense: give (C, H, W).")
     config = _configuration(model)
     is_known = bool(config.get("mean") and config.get("std"))
     own = config if is_known else {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}

@@ -47,8 +47,23 @@ class Stage:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what each block gives, ``(N, C, H, W)``."""
+        """Shape of what each block gives, ``(N, C, H, W)``, or ``(N, H, W, C)``."""
         return self.blocks[0].out_shape
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of that shape which the channels lie along."""
+        return self.blocks[0].channel_dim
+
+    @property
+    def channels(self) -> int:
+        """Channels of what each block gives."""
+        return self.shape[self.channel_dim]
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the blocks give maps with the channels last."""
+        return self.channel_dim == len(self.shape) - 1
 
 
 @dataclass(frozen=True)
@@ -62,10 +77,17 @@ class NoStage:
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of a search: stages, and candidates that are none, with the reasons."""
+    """Result of a search: stages, and candidates that are none, with the reasons.
+
+    Attributes:
+        stages: The stages.
+        left: What looks like a stage and is none.
+        longest: How many blocks or layers in a row give maps of one shape, at most.
+    """
 
     stages: tuple[Stage, ...]
     left: tuple[NoStage, ...]
+    longest: int = 0
 
 
 def find_stages_in(
@@ -79,7 +101,10 @@ def find_stages_in(
         args: What its forward takes.
         min_blocks: Runs of fewer blocks are no stages.
     """
-    anatomy = Anatomy(region.graph, module, propagate(region.graph, module, args))
+    values = region.values
+    if values is None:
+        values = propagate(region.graph, module, args)
+    anatomy = Anatomy(region.graph, module, values)
     search = _Search(region, anatomy, min_blocks)
     chains = find_chains(region.graph)
     search.learn_blocks(chains)
@@ -89,7 +114,7 @@ def find_stages_in(
             search.look_into(stretch, depth=0)
     order = {node: index for index, node in enumerate(region.graph.nodes)}
     stages = sorted(search.found, key=lambda stage: order[stage.blocks[0].nodes[0]])
-    return Finding(tuple(stages), tuple(search.explain_the_rest()))
+    return Finding(tuple(stages), tuple(search.explain_the_rest()), search.longest)
 
 
 def fold_equal(left: Iterable[NoStage]) -> tuple[NoStage, ...]:
@@ -136,6 +161,7 @@ class _Search:
         self.region, self.anatomy, self.min_blocks = region, anatomy, min_blocks
         self.taken: set[fx.Node] = set()
         self.found: list[Stage] = []
+        self.longest = 0
         self._short: dict[str, int] = {}
         self._seen: set[tuple[str, ...]] = set()
         self._block_kinds: set[type[nn.Module]] = set()
@@ -159,6 +185,7 @@ class _Search:
             for run in _runs(stretch):
                 if run[0].layers == 1 and self._is_inside_block(run):
                     continue
+                self.longest = max(self.longest, len(run))
                 if len(run) >= self.min_blocks:
                     in_stages.update(s for block in run for s in block.segments)
                     self._add(run)
@@ -239,11 +266,9 @@ class _Search:
     def _reason(self, holder: str, members: Sequence[str]) -> str:
         if len(members) < self.min_blocks:
             return f"{len(members)} blocks, fewer than {self.min_blocks}"
-        shapes = [self._output_shape(member) for member in members]
-        if None in shapes:
-            return "the shapes of its blocks are not known, or they give several tensors"
-        if len(set(shapes)) > 1:
-            return _DIFFERENT
+        unlike = _why_unlike([self._output_shape(member) for member in members])
+        if unlike is not None:
+            return unlike
         if holder in self._short:
             return f"{self._short[holder]} blocks of one shape, fewer than {self.min_blocks}"
         if not self._follow_one_another(holder, members):
@@ -263,6 +288,18 @@ class _Search:
         return self.anatomy.shape(last[-1]) if last else None
 
 
+def _why_unlike(shapes: Sequence[tuple[int, ...] | None]) -> str | None:
+    """Why outputs of these shapes are not maps of one shape; None where they are."""
+    if None in shapes:
+        return "the shapes of its blocks are not known, or they give several tensors"
+    if len(set(shapes)) > 1:
+        return _DIFFERENT
+    dimensions = len(shapes[0] or ())
+    if dimensions != 4:
+        return f"its blocks give no maps but tensors of {dimensions} dimensions"
+    return None
+
+
 def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:
     """Maximal runs of blocks of one kind whose outputs have the same shape."""
     run: list[Block] = []
@@ -278,9 +315,9 @@ def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:
         yield run
 
 
-def _kind(block: Block) -> tuple[tuple[int, ...], bool]:
+def _kind(block: Block) -> tuple[tuple[int, ...], int, bool]:
     """Blocks of several layers and single layers make no run together."""
-    return block.out_shape, block.layers == 1
+    return block.out_shape, block.channel_dim, block.layers == 1
 
 
 def _holder(call: str) -> str:

@@ -14,7 +14,7 @@ from ghostify.graph.trace import frozen_tensors, trace_graph
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
 from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
-from ghostify.thinning.channel_propagation import Wanted, propagate_channels
+from ghostify.thinning.channel_propagation import Maps, Wanted, propagate_channels
 from ghostify.thinning.slicers import NotScalable, Widths
 from ghostify.thinning.thin import ThinRecipe, build_thin
 
@@ -135,7 +135,8 @@ def thin_recipes(
             wanted = c if makes_all else r
             widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
             kept = _wanted(choice, index, makes_all)
-            recipe = propagate_channels(block, x, arriving, widths, stage.thin_inside, kept)
+            given = Maps(x, arriving, stage.channel_dim)
+            recipe = propagate_channels(block, given, widths, stage.thin_inside, stage.wide, kept)
             assert recipe.out_ids is not None
             arriving = recipe.out_ids
             if len(arriving) != wanted:
@@ -188,6 +189,7 @@ def build_stage(
         mix_from=settings.mix_from,
         ghost_act=settings.ghost_act and has_ghosts,
         ghosts=has_ghosts,
+        channels_last=stage.channels_last,
     )
     _set_mode(module, blocks[0].training)
     return module

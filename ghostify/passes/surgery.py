@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,7 +10,7 @@ import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.meta_copy import copy_network, memo_for_copy
+from ghostify.graph.meta_copy import copy_network, deepcopy_any, memo_for_copy
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import Undo, replace_modules
 from ghostify.passes.rules import Layer, layer_shape, make_ghost
@@ -36,7 +35,7 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
         return rewrite_(copy_network(model), plan)
     ghosts = build_ghosts(model, plan)
     memo = memo_for_copy(model) | {id(layer): ghost for layer, ghost in ghosts}
-    converted = copy.deepcopy(model, memo)
+    converted: ModuleT = deepcopy_any(model, memo)
     for layer, ghost in ghosts:
         move_hooks(layer, ghost, memo)
     return converted

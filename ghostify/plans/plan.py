@@ -50,12 +50,15 @@ class StageRebuild:
         functions: Where a block has functions between its modules: the module whose graph holds
             it, and for each block the names of its nodes there; None elsewhere.
         in_shape: Shape of what enters, ``(N, C, H, W)``.
-        out_shape: Shape of what each block gives.
+        out_shape: Shape of what each block gives, ``(N, C, H, W)`` or ``(N, H, W, C)``.
         channels: Channels c of the stage.
         complicated: Channels r that the thin blocks make.
         ratio: The ratio lambda asked for.
         divisor: What the thin widths are a multiple of.
         thin_inside: Whether thin blocks are thin inside too, or only where they begin and end.
+        channels_last: Whether what each block gives is ``(N, H, W, C)``.
+        wide: Modules in each block (by their names there) that keep their own inner widths in
+            blocks that are thin inside.
     """
 
     name: str
@@ -70,6 +73,13 @@ class StageRebuild:
     divisor: int = 1
     thin_inside: bool = True
     functions: tuple[str, tuple[tuple[str, ...], ...]] | None = None
+    channels_last: bool = False
+    wide: tuple[str, ...] = ()
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of the channels in what each block gives."""
+        return len(self.out_shape) - 1 if self.channels_last else 1
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def _check_stage(row: Mapping[str, Any], settings: GGhost | None) -> None:
     channels = row["channels"]
     check_whole("channels", channels, 2, LARGEST_SIZE)
     check_whole("complicated", row["complicated"], 1, channels - 1)
-    if row["out_shape"][1] != channels:
+    if row["out_shape"][3 if row.get("channels_last") else 1] != channels:
         raise _no_plan(f"out_shape={shown(row['out_shape'])} has no {channels} channels")
     least = 2 if settings.tail == "thin" else 3
     blocks, functions = row["blocks"], row.get("functions")
@@ -172,9 +172,11 @@ STAGE: dict[str, Column] = {
     "divisor": _check_size,
     "thin_inside": check_flag,
     "functions": _check_functions,
+    "channels_last": check_flag,
+    "wide": _check_texts,
 }
 KEPT: dict[str, Column] = {"name": _check_text, "kind": _check_text, "reason": _check_text}
-_MAY_LACK = ("divisor", "thin_inside", "functions")
+_MAY_LACK = ("divisor", "thin_inside", "functions", "channels_last", "wide")
 
 
 def _no_plan(reason: str) -> GhostifyError:

@@ -65,6 +65,12 @@ class Evaluation(Writable):
     loss: float
     seconds: float = 0.0
 
+    @property
+    def columns(self) -> dict[str, float | None]:
+        """The figures under the names that they have in a log."""
+        five = None if self.top5 is None else self.top5.percent
+        return {"val_top1": self.top1.percent, "val_top5": five, "val_loss": self.loss}
+
     def __str__(self) -> str:
         five = f", top-5 {self.top5}" if self.top5 is not None else ""
         return f"top-1 {self.top1}{five}, loss {self.loss:.4f}, {self.images} images"

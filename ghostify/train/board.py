@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from ghostify.train.measured import Measured
 from ghostify.train.result import LogRow
 
 SHOWN = 12
@@ -24,19 +23,34 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-BOARD_COLUMNS: tuple[tuple[str, Callable[[LogRow], str]], ...] = (
-    ("step", lambda row: f"{row.step}/{row.steps}"),
-    ("epoch", lambda row: f"{row.epoch:.2f}"),
-    ("loss", lambda row: f"{row.loss:.4f}"),
-    ("ce", lambda row: _number(row.ce, ".4f")),
-    ("kd", lambda row: _number(row.kd, ".4f")),
-    ("features", lambda row: _number(row.features, ".4f")),
-    ("lr", lambda row: f"{row.lr:.2g}"),
-    ("top-1", lambda row: "" if row.validation is None else f"{row.validation.top1.percent:.2f}"),
-    ("images/s", lambda row: f"{row.images_per_second:.0f}"),
-    ("left", lambda row: _clock(row.seconds_left)),
-)
-"""Columns of the live table and their text; a new one is one more entry."""
+def cells_of(row: LogRow) -> dict[str, str]:
+    """The text of each column of a row; empty where it has nothing to say."""
+    return {
+        "step": f"{row.step}/{row.steps}",
+        "epoch": f"{row.epoch:.2f}",
+        "loss": f"{row.loss:.4f}",
+        **_losses(row),
+        "features": _number(row.features, ".4f"),
+        "lr": f"{row.lr:.2g}",
+        **_validation(row),
+        "images/s": f"{row.images_per_second:.0f}",
+        "left": _clock(row.seconds_left),
+    }
+
+
+def _losses(row: LogRow) -> dict[str, str]:
+    if row.own:
+        return {name: f"{value:.4f}" for name, value in row.own.items()}
+    return {"ce": _number(row.ce, ".4f"), "kd": _number(row.kd, ".4f")}
+
+
+def _validation(row: LogRow) -> dict[str, str]:
+    found = row.validation
+    if isinstance(found, Measured):
+        return {name: f"{value:.4f}" for name, value in found.figures.items()}
+    if row.own:
+        return {}
+    return {"top-1": "" if found is None else f"{found.top1.percent:.2f}"}
 
 
 class Board:
@@ -50,7 +64,7 @@ class Board:
     def __init__(self, quiet: bool = False, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
         self._quiet = quiet
-        self._rows: list[list[str]] = []
+        self._rows: list[dict[str, str]] = []
         self._live = Live(console=self._console, auto_refresh=False)
 
     def __enter__(self) -> Board:
@@ -66,18 +80,20 @@ class Board:
         """Show a row."""
         if self._quiet:
             return
-        cells = [show(row) for _, show in BOARD_COLUMNS]
+        cells = cells_of(row)
         if not self._is_live:
-            named = zip((name for name, _ in BOARD_COLUMNS), cells, strict=True)
-            line = "  ".join(f"{name} {cell}" for name, cell in named if cell)
+            line = "  ".join(f"{name} {cell}" for name, cell in cells.items() if cell)
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
             return
         self._rows.append(cells)
-        table = Table(*[name for name, _ in BOARD_COLUMNS], box=None, header_style="bold")
+        # The row with the most columns names all: a validation's are in some rows only.
+        widest: dict[str, str] = max(self._rows, key=len)
+        names = list(widest)
+        table = Table(*names, box=None, header_style="bold")
         for column in table.columns:
             column.justify = "right"
-        for cells in self._rows[-SHOWN:]:
-            table.add_row(*cells)
+        for known in self._rows[-SHOWN:]:
+            table.add_row(*(known.get(name, "") for name in names))
         self._live.update(table, refresh=True)
 
     def __exit__(self, *error: object) -> None:

@@ -15,12 +15,13 @@ from ghostify.data.image_files import DataError
 from ghostify.data.opening import Data, held_out, open_pool
 from ghostify.data.pools import LoaderPool, Part, Pool
 from ghostify.data.preparation import Preparation, preparation_of
-from ghostify.errors import SettingsError
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.chance import permutation
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import history_of
+from ghostify.settings.base import check_whole
 from ghostify.train.accuracy import Evaluation, Share
+from ghostify.train.checks import check_network, modes_told
 from ghostify.train.engine import combine, open_engine
 from ghostify.train.features import scores_of
 
@@ -69,17 +70,22 @@ def evaluate(
         DataError: The images can't be read, have no labels, or don't fit the network.
         GhostifyError: The engine (``ghostify[train]``) is not installed.
     """
-    if batch_size < 1 or (samples is not None and samples < 1):
-        name, value = ("batch_size", batch_size) if batch_size < 1 else ("samples", samples)
-        raise SettingsError(f"{name}={value} makes no sense: give 1 or more.")
+    check_network(model)
+    check_whole("batch_size", batch_size, 1)
+    if samples is not None:
+        check_whole("samples", samples, 1)
+    for name, value in (("seed", seed), ("workers", workers)):
+        check_whole(name, value, 0)
     fabric = open_engine(accelerator, devices, precision)
     preparation = preparation_of(model, input_size or input_size_of(model), mean, std)
     pool = open_pool(held_out(data), preparation, workers)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
-        return measure(
-            fabric, fabric.to_device(model), pool, preparation, batch_size, samples, seed, progress
-        )
+        with modes_told(model):
+            return measure(
+                fabric, fabric.to_device(model), pool, preparation, batch_size, samples, seed,
+                progress,
+            )  # fmt: skip
     finally:
         model.to(device)
 

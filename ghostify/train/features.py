@@ -1,141 +1,51 @@
 """Feature maps of student and teacher at the points where both can be compared.
 
-The points of C-Ghost are the ends of the segments that hold converted layers; those of G-Ghost the
-ends of the rebuilt stages. They are read by hooks: the networks run as they always do.
+They are read by hooks: the networks run as they always do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from ghostify.data.image_files import DataError
 from ghostify.errors import GhostifyError, ModelError, first_line
-from ghostify.graph.segments import Segment, split
-from ghostify.nn.g_ghost import GGhostStage
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
-from ghostify.nn.modes import eval_mode
 from ghostify.numerics.finite import non_finite
-from ghostify.passes.surgery import rewrite
-from ghostify.plans import Plan
-from ghostify.saving.history import history_of
 
 Side = Literal["input", "output"]
 
-
-@dataclass(frozen=True)
-class Point:
-    """A place that both networks have.
-
-    Attributes:
-        name: What it is called: of the layer before it, or of the stage.
-        student: Name of a module of the student.
-        teacher: Name of a module of the teacher.
-        side: Whether it is what these modules are given, or what they give.
-    """
-
-    name: str
-    student: str
-    teacher: str
-    side: Side
-
-
-def find_points(student: nn.Module, teacher: nn.Module) -> tuple[Point, ...]:
-    """The places where a converted network and its original should agree.
-
-    Args:
-        student: A converted network.
-        teacher: Any network; only of the student's original there are points.
-    """
-    plans = history_of(student).plans
-    if not plans or not _is_original(student, teacher, plans):
-        return ()
-    return (*_stage_ends(student, teacher, plans), *_segment_ends(student, teacher))
-
-
-def _is_original(student: nn.Module, teacher: nn.Module, plans: Sequence[Plan]) -> bool:
-    """Whether the student's conversions, done to the teacher, give the student's structure."""
-    try:
-        again = teacher
-        for plan in plans:
-            again = rewrite(again, plan)
-    except GhostifyError:
-        return False
-    return _shapes(again) == _shapes(student)
-
-
-def _shapes(network: nn.Module) -> dict[str, torch.Size]:
-    return {name: parameter.shape for name, parameter in network.named_parameters()}
-
-
-def _stage_ends(student: nn.Module, teacher: nn.Module, plans: Sequence[Plan]) -> Iterator[Point]:
-    for stage in (stage for plan in plans for stage in plan.stages):
-        end = stage.blocks[-1][-1]
-        are_modules = stage.functions is None  # else there is no module that gives its output
-        if are_modules and isinstance(_module(student, stage.place), GGhostStage):
-            yield Point(stage.name, stage.place, end, "output")
-
-
-def _segment_ends(student: nn.Module, teacher: nn.Module) -> Iterator[Point]:
-    def is_ghost(name: str) -> bool:
-        return isinstance(_module(student, name), GhostConv2d | GhostLinear)
-
-    with eval_mode(teacher):
-        segments = split(teacher, is_ghost)
-    for segment in segments[:-1]:  # the last one's end is the output
-        ghosts = [name for name in segment.layers if is_ghost(name)]
-        if ghosts:
-            place = _place_of(segment, student)
-            if place is not None:
-                yield Point(ghosts[-1], place[0], place[0], place[1])
-
-
-def _place_of(segment: Segment, student: nn.Module) -> tuple[str, Side] | None:
-    """The module that gives a segment's end, or one that is given it, where it is called once."""
-    end = segment.nodes[-1]
-    calls = [str(node.target) for node in end.graph.nodes if node.op == "call_module"]
-
-    def serves(node: fx.Node) -> bool:
-        name = str(node.target)
-        return (
-            node.op == "call_module"
-            and calls.count(name) == 1
-            and _module(student, name) is not None
-        )
-
-    if serves(end):
-        return str(end.target), "output"
-    takers = (node for node in end.users if serves(node) and node.args[:1] == (end,))
-    return next(((str(node.target), "input") for node in takers), None)
-
-
-def _module(network: nn.Module, name: str) -> nn.Module | None:
-    try:
-        return network.get_submodule(name)
-    except AttributeError:
-        return None
+Compute = Callable[[nn.Module, Any], Any]
+"""What is computed with a network, of an input or of a batch."""
 
 
 class Observed(nn.Module):
-    """A network that also gives what it computes at some places.
+    """What is computed with a network, and what the network computes at some places meanwhile.
+
+    Several processes and mixed precision wrap this module: whatever is computed, they see one
+    forward pass.
 
     Args:
         network: Any network.
         places: Names of its modules, and whether what they are given or what they give is wanted.
+        compute: What to compute with it: its class scores, where nothing else is asked for.
 
     Shape:
-        - Input: what the network takes.
-        - Output: ``(logits, features)``: the output's first tensor, and a tensor for each place.
+        - Input: what ``compute`` takes beside the network.
+        - Output: ``(computed, features)``: what it gives, and a tensor for each call of each place.
     """
 
-    def __init__(self, network: nn.Module, places: Sequence[tuple[str, Side]] = ()) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        places: Sequence[tuple[str, Side]] = (),
+        compute: Compute | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
-        self._seen: list[Tensor | None] = [None] * len(places)
+        self._compute: Compute = compute or _scores
+        self._seen: list[list[Tensor]] = [[] for _ in places]
         self._handles = []
         for number, (name, side) in enumerate(places):
             module = network.get_submodule(name)
@@ -145,25 +55,55 @@ class Observed(nn.Module):
                 )
             else:
                 handle = module.register_forward_pre_hook(
-                    lambda _, args, n=number: self._note(n, args[0])
+                    lambda _, args, n=number: self._note(n, args[0] if args else None)
                 )
             self._handles.append(handle)
 
     def _note(self, number: int, value: Any) -> None:
-        self._seen[number] = value if isinstance(value, Tensor) else None
+        if isinstance(value, Tensor):
+            self._seen[number].append(value)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The network's output, and what was seen on the way."""
-        logits = logits_of(self.network(images))
-        seen = tuple(x for x in self._seen if x is not None)
-        self._seen = [None] * len(self._seen)
-        return logits, seen
+    def watch(self, inputs: Any) -> tuple[Any, list[list[Tensor]]]:
+        """What is computed, and for each place what was seen at each of its calls."""
+        self._forget()  # checkpointed activations are computed, and seen, once more going back
+        computed = self._compute(self.network, inputs)
+        seen = self._seen
+        self._forget()
+        return computed, seen
+
+    def forward(self, inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
+        """What is computed, and what was seen on the way."""
+        computed, seen = self.watch(inputs)
+        return computed, tuple(tensor for calls in seen for tensor in calls)
+
+    def _forget(self) -> None:
+        self._seen = [[] for _ in self._seen]
 
     def release(self) -> nn.Module:
         """The network, as it was."""
         for handle in self._handles:
             handle.remove()
         return self.network
+
+
+def check_alike(made: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    """Raise where features of student and teacher can't be compared.
+
+    Raises:
+        ModelError: They have other shapes, or the networks were called more or less often.
+    """
+    ours, theirs = ([tuple(tensor.shape) for tensor in side] for side in (made, wanted))
+    if ours != theirs:
+        odd = next((pair for pair in zip(ours, theirs, strict=False) if pair[0] != pair[1]), None)
+        what = f"{odd[0]} and {odd[1]}" if odd else f"{len(ours)} and {len(theirs)} of them"
+        raise ModelError(
+            f"Features of student and teacher no longer fit ({what}), though those of the first "
+            "batch did: give features=0 (--features 0)."
+        )
+
+
+def _scores(network: nn.Module, images: Tensor) -> Tensor:
+    return logits_of(network(images))
 
 
 def logits_of(output: Any) -> Tensor:
@@ -209,7 +149,9 @@ def scores_of(
     """
     try:
         scores = logits_of(network(x)).float()
-    except RuntimeError as reason:
+    except GhostifyError:
+        raise
+    except Exception as reason:  # exported programs fail an assertion
         size = "x".join(map(str, x.shape[1:]))
         raise error(
             f"The {name} can't take images of {size} ({first_line(reason).rstrip('.')}): give "
@@ -220,25 +162,3 @@ def scores_of(
         why = f"its {bad[0]!r} holds values that are not finite" if bad else "they overflow"
         raise error(f"The {name}'s class scores are not finite ({why}): give a trained network.")
     return scores
-
-
-@torch.no_grad()
-def agreeing(
-    points: Sequence[Point], student: nn.Module, teacher: nn.Module, images: Tensor
-) -> tuple[Point, ...]:
-    """The points at which both networks give tensors of one shape on some images."""
-    seen: list[list[Tensor | None]] = []
-    places = ([(p.student, p.side) for p in points], [(p.teacher, p.side) for p in points])
-    with eval_mode(student, teacher):
-        for network, sides in zip((student, teacher), places, strict=True):
-            watched = Observed(network, sides)
-            try:
-                network(images)
-                seen.append(list(watched._seen))
-            finally:
-                watched.release()
-    return tuple(
-        point
-        for point, made, wanted in zip(points, *seen, strict=True)
-        if made is not None and wanted is not None and made.shape == wanted.shape
-    )

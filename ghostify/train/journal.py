@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ghostify.files import explained, kind_of, make_folder, read_text, write_text
+from ghostify.train.losses import NAMES
 from ghostify.train.result import LogRow
 
 METRICS = (
     "step", "epoch", "lr", "loss", "ce", "kd", "features", "images_per_second",
     "val_top1", "val_top5", "val_loss",
 )  # fmt: skip
+"""Columns of a run that tunes class scores."""
+
+
+def own_columns(losses: Sequence[str], figures: Sequence[str]) -> tuple[str, ...]:
+    """Columns of a run with losses of the caller's own, and the figures of its validations."""
+    parts = [name for name in losses if name != "features"]
+    return ("step", "epoch", "lr", "loss", *parts, "features", "images_per_second", *figures)
 
 
 class Journal:
@@ -22,18 +32,19 @@ class Journal:
     Args:
         folder: Where to; None for nowhere.
         step: The step that the run goes on from.
+        columns: Of the table.
     """
 
-    def __init__(self, folder: Path | None, step: int) -> None:
+    def __init__(self, folder: Path | None, step: int, columns: Sequence[str] = METRICS) -> None:
+        self._columns = columns
         self._file: Path | None = None
         self._events: Any = None
         if folder is None:
             return
         make_folder(folder)
         self._file = folder / "metrics.csv"
-        kept = _rows_until(self._file, step) if step else []
-        text = "\n".join(",".join(row) for row in [list(METRICS), *kept])
-        write_text(self._file, text + "\n")
+        kept = _rows_until(self._file, step, len(columns)) if step else []
+        write_text(self._file, _as_csv([list(columns), *kept]))
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -50,11 +61,11 @@ class Journal:
         with explained(self._file):
             with self._file.open("a", newline="", encoding="utf-8") as stream:
                 csv.writer(stream, lineterminator="\n").writerow(
-                    ["" if values[name] is None else _short(values[name]) for name in METRICS]
+                    [_short(values.get(name)) for name in self._columns]
                 )
             if self._events is not None:
-                for name in METRICS[1:]:
-                    if values[name] is not None:
+                for name in self._columns[1:]:
+                    if values.get(name) is not None:
                         self._events.add_scalar(name, values[name], row.step)
 
     def close(self) -> None:
@@ -65,23 +76,29 @@ class Journal:
 
 
 def _values(row: LogRow) -> dict[str, Any]:
-    found = row.validation
-    five = None if found is None or found.top5 is None else found.top5.percent
+    losses = {name: getattr(row, name) for name in ("loss", *NAMES)} | dict(row.own)
     return {
-        **{name: getattr(row, name) for name in METRICS[:8]},
-        "val_top1": None if found is None else found.top1.percent,
-        "val_top5": five,
-        "val_loss": None if found is None else found.loss,
-    }
+        "step": row.step, "epoch": row.epoch, "lr": row.lr, **losses,
+        "images_per_second": row.images_per_second,
+        **({} if row.validation is None else row.validation.columns),
+    }  # fmt: skip
 
 
-def _short(value: float) -> str:
+def _short(value: float | None) -> str:
+    if value is None:
+        return ""
     return str(value) if isinstance(value, int) else f"{value:.6g}"
 
 
-def _rows_until(file: Path, step: int) -> list[list[str]]:
+def _as_csv(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _rows_until(file: Path, step: int, columns: int) -> list[list[str]]:
     if kind_of(file) != "file":
         return []
     text = read_text(file, "start again, in another folder")
     rows = list(csv.reader(text.splitlines()))[1:]
-    return [r for r in rows if len(r) == len(METRICS) and r[0].isdecimal() and int(r[0]) <= step]
+    return [r for r in rows if len(r) == columns and r[0].isdecimal() and int(r[0]) <= step]

@@ -11,30 +11,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostify.data.image_files import DataError
-from ghostify.data.pools import Batch, LoaderPool, Part, Pool
-from ghostify.data.preparation import Preparation
+from ghostify.data.pools import LoaderPool, Part, Pool
 from ghostify.errors import SettingsError
 from ghostify.nn.memory_format import to_channels_last
 from ghostify.numerics.chance import derive, permutation
 from ghostify.numerics.random_state import seed_torch
 from ghostify.train import checkpoint
-from ghostify.train.accuracy import Evaluation
 from ghostify.train.engine import combine
-from ghostify.train.evaluation import check_classes, measure
-from ghostify.train.features import Observed, Point
+from ghostify.train.features import Observed, check_alike
 from ghostify.train.interrupts import Interrupts
-from ghostify.train.journal import Journal
+from ghostify.train.journal import METRICS, Journal, own_columns
 from ghostify.train.losses import Losses, LossWeights, weights_at
+from ghostify.train.measured import Measured
 from ghostify.train.meter import Meter
+from ghostify.train.objective import Objective
 from ghostify.train.optimize import make_average, make_optimizer, rate_at
-from ghostify.train.result import LogRow
+from ghostify.train.points import Point
+from ghostify.train.result import LogRow, Validated
 from ghostify.train.settings import FinetuneSettings
+from ghostify.train.validation import Best, Validation
 from ghostify.tuning.global_norms import GlobalNorms
-from ghostify.tuning.losses import difference, distillation
+from ghostify.tuning.losses import difference
 from ghostify.tuning.norms import train_mode
 
 if TYPE_CHECKING:
@@ -51,10 +51,9 @@ class Job:
         student: What is tuned, in place.
         teacher: What it learns from, in eval mode; None where it learns from labels alone.
         points: Where features are compared.
-        losses: Names of the losses that are used.
-        pool: Training images.
-        val: Images of validations.
-        preparation: How images become the network's input.
+        objective: What it is tuned for.
+        pool: Training images, or batches of any kind.
+        validation: How it is validated, where it is.
         settings: How to tune.
         output: Folder for checkpoints and metrics.
         exceptions: Modules of the student that stay in eval mode.
@@ -64,10 +63,9 @@ class Job:
     student: nn.Module
     teacher: nn.Module | None
     points: tuple[Point, ...]
-    losses: tuple[str, ...]
+    objective: Objective
     pool: Pool
-    val: Pool | None
-    preparation: Preparation
+    validation: Validation | None
     settings: FinetuneSettings
     output: Path | None
     exceptions: list[str]
@@ -87,21 +85,25 @@ class Training:
         self.per_epoch = self._steps_per_epoch()
         self.total = chosen.total_steps(self.per_epoch)
         self.step = 0
-        self.validation: Evaluation | None = None
+        self.validation: Validated | None = None
+        keeps_best = job.validation is not None and job.validation.keeps_best
+        self.best = Best() if keeps_best else None
         self.last: LogRow | None = None
         if chosen.channels_last:
             to_channels_last(job.student)
         self.average = make_average(job.student, chosen.ema)
         if self.average is not None:
             self.average.to(fabric.device)
-        self.observed = Observed(job.student, [(p.student, p.side) for p in job.points])
+        compute = job.objective.compute
+        self.observed = Observed(job.student, [(p.student, p.side) for p in job.points], compute)
         self.wrapped, self.optimizer = fabric.setup(
             self.observed, make_optimizer(job.student, chosen)
         )
         self.teacher: Observed | None = None
         if job.teacher is not None:
-            watched = Observed(job.teacher, [(p.teacher, p.side) for p in job.points])
-            self.teacher = watched.to(fabric.device).eval()
+            places = [(p.teacher, p.side) for p in job.points]
+            taught = job.objective.ready_teacher(job.teacher)
+            self.teacher = Observed(taught, places, compute).to(fabric.device)
 
     @property
     def network(self) -> nn.Module:
@@ -109,7 +111,15 @@ class Training:
         return self.job.student if self.average is None else self.average.module
 
     def _steps_per_epoch(self) -> int:
-        pool, parts = self.job.pool, self.job.settings.accumulate * self.fabric.world_size
+        pool, parts = self.job.pool, self._shares
+        if not pool.splits:
+            count = len(pool) // self.size
+            if count < parts:
+                raise DataError(
+                    f"The loader has {count} batches, and a step takes {parts}: one for each "
+                    "process and part (accumulate); give more."
+                )
+            return count // parts
         if self.size % parts:
             raise SettingsError(
                 f"A batch of {self.size} can't be split evenly into accumulate="
@@ -125,12 +135,20 @@ class Training:
             )
         return len(pool) // self.size
 
+    @property
+    def _shares(self) -> int:
+        """Parts of a step, of all processes."""
+        return self.job.settings.accumulate * self.fabric.world_size
+
     def identity(self) -> dict[str, dict[str, Any]]:
         """Settings and checksums that must be the same for a run to go on."""
         pool = self.job.pool
         teacher = self.job.teacher
         return {
-            "settings": {**self.job.settings.decisive(), "steps": self.total, "epochs": None},
+            "settings": {
+                **self.job.settings.decisive(), "steps": self.total, "epochs": None,
+                "loss": self.job.objective.own_losses, "metric": self.best is not None or None,
+            },
             "data": {
                 "images": len(pool), "labelled": pool.labelled, "batch": self.size,
                 "checksum": pool.checksum(),
@@ -148,6 +166,7 @@ class Training:
             "ema": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
+            "best": None if self.best is None else self.best.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -163,11 +182,34 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.step = state["step"]
+        if self.best is not None:
+            self.best = Best.of(state["best"])
+            self.validation = self.best.measured
 
     def save(self) -> None:
         """Write a checkpoint, where there is a place for it; rank 0 does."""
         if self.job.output is not None and self.fabric.is_global_zero:
             checkpoint.write_checkpoint(checkpoint.path_in(self.job.output), self.state())
+
+    def begin(self) -> None:
+        """Measure what the network is worth before its first step, where the best is kept."""
+        if self.best is not None and self.step == 0:
+            self._validate()
+
+    def end(self) -> None:
+        """Take the best weights, where they are kept."""
+        if self.best is not None:
+            self.network.load_state_dict(self.best.weights)
+            self.validation = self.best.measured
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the table of the run's metrics."""
+        own = self.job.objective.own_losses
+        if own is None and self.best is None:
+            return METRICS
+        figures = () if self.validation is None else tuple(self.validation.columns)
+        return own_columns(("ce", "kd") if own is None else own, figures)
 
     def go(self, journal: Journal) -> bool:
         """Do the steps that are left; whether it was stopped before the last."""
@@ -205,7 +247,7 @@ class Training:
     def _parts(self) -> Iterator[Part]:
         """This process's parts of the batches, from the present step on."""
         chosen, rank, ranks = self.job.settings, self.fabric.global_rank, self.fabric.world_size
-        shares = chosen.accumulate * ranks
+        shares = self._shares
         order: list[int] = []
         epoch = -1
         for step in range(self.step, self.total):
@@ -219,7 +261,7 @@ class Training:
                 cut = slice(share * self.size // shares, (share + 1) * self.size // shares)
                 yield Part(epoch, place, batch[cut], (share, shares))
 
-    def _do_step(self, batches: Iterator[Batch], weights: LossWeights) -> Losses:
+    def _do_step(self, batches: Iterator[Any], weights: LossWeights) -> Losses:
         chosen, fabric = self.job.settings, self.fabric
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, self.total, chosen)
@@ -243,28 +285,21 @@ class Training:
             self.average.update_parameters(self.job.student)
         return Losses.mean(shown)
 
-    def _losses(self, batch: Batch) -> Losses:
-        chosen, job = self.job.settings, self.job
-        images, labels = batch
-        x = job.preparation.normalise(self.fabric.to_device(images))
-        if chosen.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
+    def _losses(self, batch: Any) -> Losses:
+        chosen, objective = self.job.settings, self.job.objective
+        inputs = objective.inputs(batch, self.fabric)
         shared = chosen.sync_norms and self.fabric.world_size > 1 and chosen.norms == "batch"
         with GlobalNorms() if shared else contextlib.nullcontext():
-            logits, made = self.wrapped(x)
-        ce = kd = features = None
-        if "ce" in job.losses and labels is not None:
-            check_classes(job.pool, labels, logits.shape[1])
-            wanted = self.fabric.to_device(labels)
-            ce = F.cross_entropy(logits, wanted, label_smoothing=chosen.label_smoothing)
+            made, features = self.wrapped(inputs)
+        told, taught = None, ()
         if self.teacher is not None:
             with torch.no_grad(), self.fabric.autocast():
-                told, taught = self.teacher(x)
-            if "kd" in job.losses:
-                kd = distillation(logits, told, chosen.temperature)
-            if "features" in job.losses:
-                features = difference(made, taught, self.mean)
-        return Losses(ce, kd, features)
+                told, taught = self.teacher(inputs)
+        parts = dict(objective.parts(batch, made, told, self.fabric))
+        if "features" in objective.losses:
+            check_alike(features, taught)
+            parts["features"] = difference(features, taught, self.mean)
+        return Losses(parts)
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a tensor over all processes."""
@@ -273,24 +308,30 @@ class Training:
     def _anyone(self, asks: bool) -> bool:
         return bool(combine(self.fabric, torch.tensor(float(asks)), "sum") > 0)
 
-    def _validate_if_due(self, meter: Meter) -> Evaluation | None:
-        chosen, every = self.job.settings, self.job.settings.validate_steps
+    def _validate_if_due(self, meter: Meter) -> Validated | None:
+        every = self.job.settings.validate_steps
         due = self.step % (every or self.per_epoch) == 0 or self._is_last()
-        if self.job.val is None or not due:
+        if self.job.validation is None or not due:
             return None
         start = time.perf_counter()
-        self.validation = measure(
-            self.fabric, self.network, self.job.val, self.job.preparation,
-            max(1, self.size // self.fabric.world_size), chosen.val_samples, chosen.seed,
-        )  # fmt: skip
+        found = self._validate()
         meter.pause(time.perf_counter() - start)
-        return self.validation
+        return found
 
-    def _log(self, journal: Journal, meter: Meter, validated: Evaluation | None) -> None:
+    def _validate(self) -> Validated:
+        assert self.job.validation is not None
+        size = max(1, self.size // self.fabric.world_size)
+        found = self.validation = self.job.validation.measure(self.fabric, self.network, size)
+        if self.best is not None:
+            assert isinstance(found, Measured)
+            self.best.offer(self.step, found, self.network)
+        return found
+
+    def _log(self, journal: Journal, meter: Meter, validated: Validated | None) -> None:
         self.last = meter.row(
             step=self.step,
             steps=self.total,
-            batch=self.size,
+            batch=self.size if self.job.pool.splits else self.size * self._shares,
             per_epoch=self.per_epoch,
             lr=self.optimizer.param_groups[0]["lr"],
             validation=validated,

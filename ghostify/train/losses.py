@@ -11,6 +11,7 @@ from torch import Tensor
 from ghostify.train.settings import FinetuneSettings
 
 NAMES = ("ce", "kd", "features")
+"""ghostify's own losses; a caller's are called ``own``, or ``own/NAME`` where they are several."""
 
 LossWeights = Mapping[str, float]
 
@@ -32,34 +33,24 @@ def weights_at(step: int, total: int, settings: FinetuneSettings) -> LossWeights
 
 @dataclass(frozen=True)
 class Losses:
-    """The parts of a step's loss; None for those that are not used.
+    """The parts of a step's loss.
 
     Attributes:
-        ce: Cross-entropy.
-        kd: Distillation of logits.
-        features: Distillation of features.
+        parts: Each a single number, by its name.
     """
 
-    ce: Tensor | None
-    kd: Tensor | None
-    features: Tensor | None
+    parts: Mapping[str, Tensor]
 
     def total(self, weights: LossWeights) -> Tensor:
-        """Their weighted sum."""
-        parts = [(getattr(self, name), weights[name]) for name in NAMES]
-        return torch.stack([part * weight for part, weight in parts if part is not None]).sum()
+        """Their weighted sum; what has no weight of its own, as a caller's losses, counts once."""
+        return torch.stack([v * weights.get(name, 1.0) for name, v in self.parts.items()]).sum()
 
     def detach(self) -> Losses:
         """The values, without what made them."""
-        values = {name: getattr(self, name) for name in NAMES}
-        return Losses(**{n: None if v is None else v.detach() for n, v in values.items()})
+        return Losses({name: value.detach() for name, value in self.parts.items()})
 
     @staticmethod
     def mean(all_of_them: Sequence[Losses]) -> Losses:
-        """The mean of the parts of several."""
-
-        def part(name: str) -> Tensor | None:
-            values = [getattr(losses, name) for losses in all_of_them]
-            return None if values[0] is None else torch.stack(values).mean()
-
-        return Losses(*(part(name) for name in NAMES))
+        """The mean of the parts of several, which have the same names."""
+        names = all_of_them[0].parts
+        return Losses({n: torch.stack([x.parts[n] for x in all_of_them]).mean() for n in names})

@@ -7,9 +7,8 @@ import time
 import torch
 from torch import Tensor
 
-from ghostify.train.accuracy import Evaluation
 from ghostify.train.losses import NAMES, Losses, LossWeights
-from ghostify.train.result import LogRow
+from ghostify.train.result import LogRow, Validated
 from ghostify.tuning.losses import Reduce
 
 
@@ -34,10 +33,8 @@ class Meter:
 
     def add(self, losses: Losses, weights: LossWeights) -> None:
         """Add a step, whose losses had these weights."""
-        values = {name: getattr(losses, name) for name in NAMES}
-        for name, value in {"loss": losses.total(weights), **values}.items():
-            if value is not None:
-                self._sums[name] = self._sums[name] + value if name in self._sums else value
+        for name, value in {"loss": losses.total(weights), **losses.parts}.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._count += 1
 
     def row(
@@ -48,7 +45,7 @@ class Meter:
         batch: int,
         per_epoch: int,
         lr: float,
-        validation: Evaluation | None,
+        validation: Validated | None,
     ) -> LogRow:
         """The means over all processes; a new count begins."""
         means = self._reduce(torch.stack(list(self._sums.values())) / self._count).tolist()
@@ -67,4 +64,5 @@ class Meter:
             images_per_second=speed * batch,
             seconds_left=(steps - step) / speed,
             validation=validation,
+            own={name: v for name, v in known.items() if name not in ("loss", *NAMES)},
         )

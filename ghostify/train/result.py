@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from torch import nn
 
 from ghostify.documents import Document, Printable
 from ghostify.train.accuracy import Evaluation
+from ghostify.train.measured import Measured
 from ghostify.train.settings import FinetuneSettings
+
+Validated: TypeAlias = Evaluation | Measured
+"""Result of a validation: accuracy, or what the caller's metric gave."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class LogRow:
         images_per_second: Of all processes together, without validation.
         seconds_left: Until the last step, at this speed.
         validation: Where this step was followed by one.
+        own: The caller's own losses by name: ``own``, or ``own/NAME`` where they are several.
     """
 
     step: int
@@ -39,7 +46,8 @@ class LogRow:
     features: float | None
     images_per_second: float
     seconds_left: float
-    validation: Evaluation | None = None
+    validation: Validated | None = None
+    own: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,14 +59,17 @@ class Finetuned(Printable):
         settings: How it was tuned.
         steps: Steps done, before a resume too.
         total_steps: Steps that were to be done.
-        losses: What it was tuned by: of ``"ce"``, ``"kd"``, ``"features"``.
+        losses: What it was tuned by: of ``"ce"``, ``"kd"``, ``"features"``; the caller's own loss
+            is ``"own"``, or ``"own/NAME"`` for each of its parts.
         points: Names of the places at which features were compared.
         last: The last line of the log; None where no step was done now.
-        validation: The last validation; None without one.
+        validation: The last validation, with a metric of the caller's the best; None without one.
         images: Images of the training data.
         seconds: Wall time of this process's part.
         interrupted: Whether it ended before its last step.
         notes: What a reader must know.
+        before: What the caller's metric gave before the first step.
+        best_step: The step whose weights these are, the best by that metric; None without one.
     """
 
     model: nn.Module
@@ -68,23 +79,31 @@ class Finetuned(Printable):
     losses: tuple[str, ...]
     points: tuple[str, ...]
     last: LogRow | None
-    validation: Evaluation | None
+    validation: Validated | None
     images: int
     seconds: float
     interrupted: bool
     notes: tuple[str, ...] = ()
+    before: Measured | None = None
+    best_step: int | None = None
 
     def describe(self) -> tuple[str, ...]:
         """The result in sentences."""
+        whose = "its" if "kd" in self.losses else "the teacher's"
         words = {
             "ce": "labels",
             "kd": "the teacher's logits",
-            "features": f"its features at {len(self.points)} places",
+            "features": f"{whose} features at {len(self.points)} places",
         }
-        by = ", ".join(words[name] for name in self.losses)
-        lines = [f"tuned {self.steps} of {self.total_steps} steps by {by} in {self.seconds:.0f} s"]
+        by = dict.fromkeys(words.get(name, "your loss") for name in self.losses)
+        lines = [
+            f"tuned {self.steps} of {self.total_steps} steps by {', '.join(by)} in "
+            f"{self.seconds:.0f} s"
+        ]
         if self.validation is not None:
             lines.append(f"validation: {self.validation}")
+        if self.best_step is not None:
+            lines.append(f"the weights are those of step {self.best_step}; before: {self.before}")
         return (*lines, *self.notes)
 
     def document(self) -> Document:

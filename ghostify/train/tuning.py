@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,21 @@ import torch
 from torch import nn
 
 from ghostify import saving
-from ghostify.data.image_files import DataError
-from ghostify.data.opening import Data, open_pool, split_folder
-from ghostify.data.pools import Pool
-from ghostify.data.preparation import Preparation, preparation_of
-from ghostify.errors import ModelError, SettingsError, nearest
+from ghostify.data.opening import Data
+from ghostify.errors import SettingsError, nearest, shown
 from ghostify.files import kind_of
 from ghostify.graph.meta_copy import copy_network
-from ghostify.nn.modes import eval_mode
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import history_of
 from ghostify.train import checkpoint
+from ghostify.train.checks import check_network, check_tunable
 from ghostify.train.engine import open_engine
-from ghostify.train.evaluation import check_classes, input_size_of
-from ghostify.train.features import Point, agreeing, find_points, scores_of
 from ghostify.train.journal import Journal
 from ghostify.train.loop import Job, Told, Training
+from ghostify.train.own import OwnLossFunction, OwnMetricFunction
 from ghostify.train.result import Finetuned
 from ghostify.train.settings import FinetuneSettings
+from ghostify.train.task import Networks, Wanted, classify, follow
 
 
 @keep_random_state()
@@ -37,6 +35,8 @@ def finetune(
     settings: FinetuneSettings | None = None,
     *,
     teacher: nn.Module | None = None,
+    loss: OwnLossFunction | None = None,
+    metric: OwnMetricFunction | None = None,
     val: Data | None = None,
     output: str | Path | None = None,
     resume: bool = False,
@@ -54,6 +54,9 @@ def finetune(
     computes at the ends of converted blocks too. With labels, these. The networks that are given
     are not changed.
 
+    A network of any other task (detection, segmentation, audio, ...) is tuned by a ``loss`` of
+    your own, beside what its original computes at the converted parts.
+
     Args:
         student: The network to tune, as `ghostify.convert` or `ghostify.load` gave it.
         data: Training images: a folder of class folders (or one that has such a ``train`` inside,
@@ -61,9 +64,17 @@ def finetune(
             ``(images, labels)`` or images alone, a data set of ``(image, label)``, a loader.
             Image files, PIL images and bytes are normalised, cropped and mirrored; other tensors
             are ready for the network (a data set's and a loader's are taken as they are).
+            With a loss of your own, of any kind: a loader, whose batches are taken as they are, a
+            data set, whose items are put together by its ``collate_fn`` or PyTorch's, or a tuple of
+            tensors; a folder's batches are ``(images, labels)``.
         settings: Settings as data, in place of ``options``.
         teacher: The trained original, or any network with the same classes.
-        val: Images for validation, likewise.
+        loss: From the network and a batch (on the device) to a tensor of one number, or to a dict
+            of them, which are summed; in place of ``kd`` and ``ce``. The teacher's features are
+            seen while the same loss is computed with it.
+        metric: From the network (in eval mode) and the batches of ``val`` to a number, or to a dict
+            of them; higher is better. The weights with the highest first number are the result.
+        val: Data for validation, likewise.
         output: Folder for the tuned network, with checkpoint and metrics in ``training/``.
         resume: Whether to go on from the checkpoint that ``output`` holds, where there is one.
         accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
@@ -92,42 +103,53 @@ def finetune(
         >>> tuned.losses, len(tuned.points)
         (('kd', 'features'), 10)
     """
+    check_network(student, "student")
+    if teacher is not None:
+        check_network(teacher, "teacher")
+    for name, function in (("loss", loss), ("metric", metric)):
+        if function is not None and not callable(function):
+            raise SettingsError(f"{name}={shown(function)} can't be called: give a function.")
     chosen = _settings(settings, options).beside(teacher is not None)
-    target = None if output is None else Path(output)
+    target = _target(output)
     found = _look_for_run(target, resume)
     start = time.perf_counter()
     fabric = open_engine(accelerator, devices, chosen.precision)
-    preparation = preparation_of(student, input_size or input_size_of(student), mean, std)
-    data, val = split_folder(data, val)
-    pool = open_pool(data, preparation, chosen.workers)
-    val_pool = None if val is None else open_pool(val, preparation, chosen.workers)
-    _check_val(pool, val_pool)
     tuned = copy_network(student)
-    losses, points, more = _choose_losses(tuned, teacher, pool, val_pool, preparation, chosen)
+    check_tunable(tuned)
+    taught = None if teacher is None else copy_network(teacher).eval()
+    networks, wanted = Networks(student, tuned, taught, fabric), Wanted(input_size, mean, std)
+    if loss is None:
+        task = classify(networks, data, val, metric, chosen, wanted)
+    else:
+        task = follow(networks, data, val, loss, metric, chosen, wanted)
     exceptions = [n for n, m in student.named_modules() if student.training and not m.training]
     job = Job(
-        tuned, None if teacher is None else copy_network(teacher).eval(), points, losses, pool,
-        val_pool, preparation, chosen, target, exceptions, progress or (lambda _: None),
+        tuned, taught, task.points, task.objective, task.pool, task.validation, chosen, target,
+        exceptions, progress or (lambda _: None),
     )  # fmt: skip
     run = Training(job, fabric)
     if found is not None:
         checkpoint.check_same(checkpoint.path_in(target), found, run.identity())  # type: ignore[arg-type]
         run.restore(found)
+    run.begin()
     folder = target / checkpoint.FOLDER if target and fabric.is_global_zero else None
-    journal = Journal(folder, run.step)
+    journal = Journal(folder, run.step, run.columns)
     try:
         interrupted = run.go(journal)
     finally:
         journal.close()
+    run.end()
     run.observed.release()
     result = _hand_over(run.network, student)
     if target is not None and fabric.is_global_zero and not interrupted:
         saving.write_network(result, target, history_of(student))
     fabric.barrier()
+    best = run.best
     return Finetuned(
-        result, chosen, run.step, run.total, losses, tuple(p.name for p in points), run.last,
-        run.validation, len(pool), time.perf_counter() - start, interrupted,
-        (*preparation.notes, *more),
+        result, chosen, run.step, run.total, task.objective.losses,
+        tuple(p.name for p in task.points), run.last, run.validation, len(task.pool),
+        time.perf_counter() - start, interrupted, task.notes,
+        None if best is None else best.before, None if best is None else best.step,
     )  # fmt: skip
 
 
@@ -136,6 +158,10 @@ def _settings(settings: FinetuneSettings | None, options: dict[str, Any]) -> Fin
         if options:
             raise SettingsError(
                 f"{', '.join(options)} given beside settings: put everything into the settings."
+            )
+        if not isinstance(settings, FinetuneSettings):
+            raise SettingsError(
+                f"settings={shown(settings)} are no FinetuneSettings: give these, or options."
             )
         return settings
     known = FinetuneSettings.__dataclass_fields__
@@ -146,6 +172,12 @@ def _settings(settings: FinetuneSettings | None, options: dict[str, Any]) -> Fin
             f"see FinetuneSettings."
         )
     return FinetuneSettings(**options)
+
+
+def _target(output: str | Path | None) -> Path | None:
+    if output is not None and not isinstance(output, str | os.PathLike):
+        raise SettingsError(f"output={shown(output)} is no path: give that of a folder.")
+    return None if output is None else Path(output)
 
 
 def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
@@ -167,80 +199,6 @@ def _look_for_run(output: Path | None, resume: bool) -> dict[str, Any] | None:
             "with resume=True (--resume), or give another folder."
         )
     return None
-
-
-def _choose_losses(
-    student: nn.Module,
-    teacher: nn.Module | None,
-    pool: Pool,
-    val: Pool | None,
-    preparation: Preparation,
-    chosen: FinetuneSettings,
-) -> tuple[tuple[str, ...], tuple[Point, ...], tuple[str, ...]]:
-    """Names of the losses that can be used, points of comparison, notes."""
-    if teacher is None and not pool.labelled:
-        raise DataError(
-            "There is nothing to learn from: the data has no labels and there is no teacher; give "
-            "teacher=original (--teacher), or a folder of class folders."
-        )
-    losses = ["ce"] if pool.labelled and chosen.ce else []
-    points: tuple[Point, ...] = ()
-    notes: list[str] = []
-    sample = _sample(student, pool.size or preparation.size)
-    outputs = _outputs_of(student, sample, "student")
-    for known in (pool, val):
-        if known is not None:
-            check_classes(known, known.known_labels(), outputs)
-    if teacher is not None:
-        taught = _outputs_of(teacher, sample, "teacher")
-        if taught != outputs:
-            raise ModelError(
-                f"The teacher has {taught} classes and the student {outputs}: give a teacher of "
-                "the same classes."
-            )
-        if chosen.kd:
-            losses.append("kd")
-        if chosen.features:
-            points = agreeing(find_points(student, teacher), student, teacher, sample)
-            if points:
-                losses.append("features")
-            else:
-                notes.append(
-                    "features are not distilled: the teacher is not the student's original, or "
-                    "there is no place where both give one tensor of the same shape"
-                )
-    if not losses:
-        raise SettingsError(
-            "The weights of all losses that could be used are 0: give ce, kd or features a weight."
-        )
-    return tuple(losses), points, tuple(notes)
-
-
-def _sample(student: nn.Module, size: tuple[int, ...]) -> torch.Tensor:
-    first = next(student.parameters(), torch.zeros(()))
-    return torch.zeros(2, *size, device=first.device, dtype=first.dtype)
-
-
-@torch.no_grad()
-def _outputs_of(network: nn.Module, sample: torch.Tensor, name: str) -> int:
-    """Number of a network's classes; raises where it can't take such images."""
-    device = next((p.device for p in network.parameters()), sample.device)
-    way_out = "input_size, or another teacher"
-    with eval_mode(network):
-        return scores_of(network, sample.to(device), name, way_out, ModelError).shape[1]
-
-
-def _check_val(pool: Pool, val: Pool | None) -> None:
-    if val is None:
-        return
-    if not val.labelled:
-        raise DataError("The validation images have no labels: give a folder of class folders.")
-    if pool.classes and val.classes and pool.classes != val.classes:
-        odd = sorted(set(pool.classes) ^ set(val.classes))
-        raise DataError(
-            f"Training and validation data have other classes ({', '.join(odd[:3])}): give folders "
-            "of the same class folders."
-        )
 
 
 def _hand_over(network: nn.Module, student: nn.Module) -> nn.Module:

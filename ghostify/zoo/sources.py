@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import nn
 
 from ghostify.errors import ModelError, WeightsError, first_line, nearest, shown
@@ -131,14 +132,24 @@ def _source_of(name: str) -> ModelSource:
     )
 
 
+def _library(name: str) -> Any:
+    """A library of models, imported as if no other default device were set.
+
+    Under ``torch.device("meta")`` what an import computes has no data: torch 2.6's compiler, which
+    torchvision imports, fails on that.
+    """
+    with torch.device("cpu"):
+        return importlib.import_module(name)
+
+
 def _torchvision_names() -> list[str]:
-    import torchvision
+    torchvision = _library("torchvision")
 
     return torchvision.models.list_models()
 
 
 def _build_torchvision(name: str, arguments: dict[str, Any]) -> nn.Module:
-    import torchvision
+    torchvision = _library("torchvision")
 
     builder = torchvision.models.get_model_builder(name)
     # Without this, segmentation and detection networks download their backbone's weights.
@@ -165,7 +176,7 @@ def _configuration(transforms: Any) -> dict[str, Any]:
 
 
 def _torchvision_weights(name: str, weights: str) -> dict[str, Any]:
-    import torchvision
+    torchvision = _library("torchvision")
 
     enum = torchvision.models.get_model_weights(name)
     wanted = weights.rpartition(".")[2]
@@ -183,7 +194,7 @@ def _torchvision_weights(name: str, weights: str) -> dict[str, Any]:
 def _timm_names() -> list[str]:
     if importlib.util.find_spec("timm") is None:
         return []
-    import timm
+    timm = _library("timm")
 
     return [f"{TIMM}{name}" for name in timm.list_models()]
 
@@ -191,7 +202,7 @@ def _timm_names() -> list[str]:
 def _build_timm(name: str, arguments: dict[str, Any]) -> nn.Module:
     if importlib.util.find_spec("timm") is None:
         raise ModelError(f"{name!r} needs timm: pip install 'ghostify[timm]'.")
-    import timm
+    timm = _library("timm")
 
     short = name.removeprefix(TIMM)
     if not timm.is_model(short):
@@ -203,14 +214,23 @@ def _timm_weights(name: str, weights: str) -> dict[str, Any]:
     return {"pretrained": True} if weights == "pretrained" else {}
 
 
-def _build_from_code(name: str, arguments: dict[str, Any]) -> nn.Module:
+def find_object(name: str) -> Any:
+    """What ``package.module:name`` or ``file.py:name`` names; the module's code is run.
+
+    Raises:
+        ModelError: There is no such module or file, it fails, or it has no such name.
+    """
     place, _, attribute = name.rpartition(":")
-    module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    factory: Any = module
+    found: Any = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     for part in attribute.split("."):
-        if not hasattr(factory, part):
-            raise ModelError(f"{place} has no {part!r}{nearest(part, dir(factory))}.")
-        factory = getattr(factory, part)
+        if not hasattr(found, part):
+            raise ModelError(f"{place} has no {part!r}{nearest(part, dir(found))}.")
+        found = getattr(found, part)
+    return found
+
+
+def _build_from_code(name: str, arguments: dict[str, Any]) -> nn.Module:
+    factory = find_object(name)
     if isinstance(factory, nn.Module):
         return factory
     if not callable(factory):

@@ -98,6 +98,65 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(run, saved, images, fo
     assert set(folder.rglob("*")) == before
 
 
+OWN = """
+import torch
+import torch.nn.functional as F
+
+def images():
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.rand(3, 32, 32, generator=generator), n % 10) for n in range(20)]
+
+ready = images()
+
+def loss(model, batch):
+    scores = model(batch[0])
+    return {"scores": F.cross_entropy(scores, batch[1]), "size": scores.square().mean()}
+
+def recall(model, batches):
+    return {"recall": sum((model(x).argmax(1) == y).float().mean() for x, y in batches)}
+
+def broken(*_):
+    raise KeyError("boxes")
+
+number = 3
+"""
+
+
+def test_a_loss_a_metric_and_data_of_ones_own_come_from_a_file(run, saved, weights, folder):
+    (folder / "task.py").write_text(OWN)
+    asked = ("--loss", "task.py:loss", "--metric", "task.py:recall", "--val", "task.py:ready")
+    outcome = run(
+        "finetune", saved, "--data", "task.py:images", *asked, "--teacher-weights", weights,
+        *SHORT, "-o", "tuned",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert "tuned 3 of 3 steps by your loss, the teacher's features at" in outcome.out
+    assert "validation: recall " in outcome.out and "the weights are those of step" in outcome.out
+    assert "own/scores" in outcome.err and "recall" in outcome.err
+    assert ghostify.load(folder / "tuned")
+
+
+@pytest.mark.parametrize("args, words", [
+    (("--loss", "loss"), ("--loss=loss", "file.py:function")),
+    (("--loss", "nowhere.py:loss"), ("nowhere.py", "no file")),
+    (("--loss", "task.py:los"), ("task.py has no 'los'", "loss")),
+    (("--loss", "task.py:number"), ("--loss=task.py:number is a int",)),
+    (("--loss", "task.py:broken"), ("broken", "KeyError")),
+    (("--loss", "task.py:loss", "--data", "task.py:broken"), ("--data=task.py:broken fails",)),
+    (("--loss", "task.py:loss", "--data", "task.py:number"), ("A int is no data",)),
+    (("--metric", "task.py:recall"), ("metric", "--val")),
+])  # fmt: skip
+def test_what_a_file_does_not_give_is_one_sentence(run, saved, folder, args, words):
+    (folder / "task.py").write_text(OWN)
+    before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    outcome = run("finetune", saved, "--data", "task.py:images", *SHORT, "-o", "tuned", *args)
+    assert outcome.code == 2 and outcome.out == "", outcome
+    assert len(outcome.err.strip().splitlines()) == 1, outcome.err
+    assert all(word in outcome.err for word in words), outcome.err
+    after = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    assert after == before
+
+
 def test_ctrl_c_ends_with_a_checkpoint_and_resume_goes_on(run, saved, images, folder):
     command = [
         str(Path(sys.executable).with_name("ghostify")), "finetune", str(saved), "--data",

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import ghostify
-from ghostify.train.features import Observed, agreeing, find_points, logits_of
+from ghostify.train.features import Observed, logits_of
+from ghostify.train.points import agreeing, find_points
 
 
 def test_points_of_c_ghost_are_the_ends_of_blocks_with_ghost_modules():

@@ -13,8 +13,14 @@ from ghostify.train.settings import FinetuneSettings
 def test_the_total_weighs_the_parts_that_there_are():
     chosen = {"ce": 2.0, "kd": 3.0, "features": 5.0}
     one = torch.tensor(1.0)
-    assert float(Losses(one, None, one).total(chosen)) == 7.0
-    assert float(Losses(one, one, one).total(chosen)) == 10.0
+    assert float(Losses({"ce": one, "features": one}).total(chosen)) == 7.0
+    assert float(Losses({"ce": one, "kd": one, "features": one}).total(chosen)) == 10.0
+
+
+def test_a_callers_losses_count_once_beside_the_features():
+    parts = {"own/box": torch.tensor(2.0), "own/cls": torch.tensor(3.0)}
+    losses = Losses({**parts, "features": torch.tensor(0.5)})
+    assert float(losses.total({"features": 4.0})) == 7.0
 
 
 def test_the_weight_of_features_falls_to_zero_and_the_others_stay():
@@ -27,5 +33,6 @@ def test_the_weight_of_features_falls_to_zero_and_the_others_stay():
 
 
 def test_the_mean_of_losses_is_that_of_each_part():
-    parts = Losses.mean([Losses(torch.tensor(float(n)), None, torch.tensor(0.0)) for n in (1, 2)])
-    assert float(parts.ce) == 1.5 and parts.kd is None
+    some = [{"ce": torch.tensor(float(n)), "features": torch.tensor(0.0)} for n in (1, 2)]
+    mean = Losses.mean([Losses(parts) for parts in some]).parts
+    assert {name: float(value) for name, value in mean.items()} == {"ce": 1.5, "features": 0.0}

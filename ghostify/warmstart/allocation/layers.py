@@ -17,6 +17,7 @@ from ghostify.cost.figures import Count
 from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
 from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.modes import to_single
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
@@ -119,7 +120,7 @@ def _losses(
     progress: Progress,
 ) -> dict[str, dict[int, float]]:
     """What ghosts of each s do to the output, for each layer that was seen at work."""
-    teacher = copy_network(network).eval()
+    teacher = to_single(copy_network(network).eval())
     progress("feeling for each layer what the output makes of its errors")
     felt = gradients(teacher, names, images, seed)
     found: dict[str, dict[int, float]] = {}

@@ -14,12 +14,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
+from ghostify.graph.calls import call, names_of
 from ghostify.graph.segments import Segment, split
+from ghostify.numerics.nested import tensors_in
 from ghostify.warmstart.fit.sampling import MapSampler, Window, by_group, pick, rows_for
 from ghostify.warmstart.fit.statistics import WindowMoments, WindowStatistics, require_finite
 
@@ -48,15 +49,18 @@ def gradients(
     layers = {name: network.get_submodule(name) for name in names}
     felt = {name: torch.zeros(_channels(layers[name]), dtype=torch.float64) for name in names}
     generator = torch.Generator().manual_seed(seed)
-    size = max(1, min(64, MOST_NUMBERS // max(next(images.batches(1)).numel(), 1)))
+    numbers = sum(tensor.numel() for tensor in tensors_in(images.take([0])))
+    size = max(1, min(64, MOST_NUMBERS // max(numbers, 1)))
 
     def watch(name: str) -> Any:
         def add(gradient: Tensor) -> None:
             felt[name] += gradient.double().square().sum((0, 2, 3)).cpu()
 
-        def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            if out.requires_grad:
-                out.register_hook(add)
+        def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            # Nothing before it needs a gradient: the network's parameters don't, nor its inputs.
+            out = out if out.requires_grad else out.requires_grad_().clone()
+            out.register_hook(add)
+            return out
 
         return hook
 
@@ -67,7 +71,7 @@ def gradients(
             stack.callback(layer.register_forward_hook(watch(name)).remove)
         for x in images.batches(size):
             with torch.enable_grad():
-                _question(network(x.requires_grad_()), generator).backward()
+                _question(call(network, x), generator).backward()
     count = torch.tensor(float(len(images)), dtype=torch.float64)
     sum_over_processes(count, *felt.values())
     require_finite(*felt.values())
@@ -81,7 +85,7 @@ def _channels(layer: nn.Module) -> int:
 
 def _question(output: Any, generator: torch.Generator) -> Tensor:
     """What the output is asked for; a sum over images."""
-    found = [x for x in pytree.tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad]
+    found = [x for x in tensors_in(output) if x.requires_grad]
     if len(found) == 1 and found[0].ndim == 2 and found[0].shape[1] > 1:
         scores = found[0].float()
         drawn = torch.multinomial(scores.detach().softmax(1).cpu(), 1, generator=generator)
@@ -104,8 +108,9 @@ def looks_at(
         images: What it gets.
         seed: Of the places that are looked at.
     """
-    batch = batch_size(next(images.batches(1)), 128)
-    segments = split(network, lambda name: name in kernels)
+    batch = batch_size(images.take([0]), 128)
+    names = names_of(network, images.take([0]))
+    segments = split(network, lambda name: name in kernels, names)
     given = images
     for segment in segments:
         outputs = Spool()
@@ -115,10 +120,10 @@ def looks_at(
             with ExitStack() as stack:
                 for watch in watches.values():
                     stack.callback(watch.layer.register_forward_hook(watch.see).remove)
-                for x in given.batches(batch):
-                    out = segment.run(network, x)
+                for start, end in given.spans(batch):
+                    out = segment.run(network, given.slice((start, end)))
                     if is_first:
-                        outputs.append(out)
+                        outputs.append(out, end - start)
             for name, watch in watches.items():
                 if watch.rows:
                     sums = watch.looks.summed()

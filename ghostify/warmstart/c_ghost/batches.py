@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Spool, together
 from ghostify.graph.segments import Segment
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair
 from ghostify.warmstart.fit.sampling import PairedInputs, pick, rows_for
@@ -56,13 +57,13 @@ class LayerBatches:
     def first(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs ``(N, C, H, W)`` and whole targets ``(N, n, H', W')``."""
         node, kept, sampler = self.layer.node, Spool(), self.inputs.sampler(self.window_rows)
-        for before, after in self.inputs.batches():
+        for count, before, after in self.inputs.counted():
             if node is None:
                 yield from _watched(self.networks, self.layer, before, after)
                 continue
             x, target = self._traced(node, before, after)
             if isinstance(self.layer, GhostPair):
-                kept.append(pick(target, *sampler.sample(target.shape)).flatten(1))
+                kept.append(pick(target, *sampler.sample(target.shape)).flatten(1), count)
             yield x, target
         self.kept = kept if node is not None else None
 
@@ -74,13 +75,12 @@ class LayerBatches:
             for x, target in self.first():
                 yield x, pick(target, *sampler.sample(target.shape))
             return
-        both = self.inputs.student.batches(batch), self.kept.batches(batch)
-        for after, wanted in zip(*both, strict=True):
+        for after, wanted in together(batch, self.inputs.student, self.kept):
             entry = _entry(node)
             x = networks.segment.values(networks.student, after, (entry,))[entry]
             yield x.float(), wanted.unflatten(1, (-1, self.layer.teacher.out_channels))
 
-    def _traced(self, node: fx.Node, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    def _traced(self, node: fx.Node, before: Any, after: Any) -> tuple[Tensor, Tensor]:
         networks, other, entry = self.networks, self.other, _entry(node)
         path = () if other is None else (other,)
         taught = networks.segment.values(networks.teacher, before, (node, *path))
@@ -99,7 +99,7 @@ def _entry(node: fx.Node) -> fx.Node:
 
 
 def _watched(
-    networks: SegmentPair, layer: LayerPair, before: Tensor, after: Tensor
+    networks: SegmentPair, layer: LayerPair, before: Any, after: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets, by hooks, of a layer that no node calls, or more than one."""
     with _watch(layer.teacher) as taught, _watch(layer.student) as learned:

@@ -147,13 +147,19 @@ def find_ghost_pairs(
 
 
 def find_layer_pairs(
-    segment: Segment, original: nn.Module, converted: nn.Module
+    segment: Segment, original: nn.Module, converted: nn.Module, whole: nn.Module
 ) -> Iterator[LayerPair]:
     """The layers that a segment calls and that can be fitted, in its order.
 
     A convolution that was left is one of them where it is called once and alone has its weight.
+
+    Args:
+        segment: Of both networks, or of a part of both.
+        original: The original network, or its part.
+        converted: The converted network, or its part.
+        whole: The converted network.
     """
-    shared = _shared(converted)
+    shared = _shared(whole)
     for layer in _find(segment, original, converted):
         weight = layer.student._parameters.get("weight")
         is_alone = weight is not None and id(weight) not in shared

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Spool, common_spans
 from ghostify.distributed import processes
 
 AFFORDABLE = 25_000_000_000
@@ -26,7 +28,7 @@ class PairedInputs:
     """Inputs of one part of the network, in the teacher and in the student.
 
     Attributes:
-        teacher: In the original network, ``(N, c, H, W)``.
+        teacher: In the original network, ``(N, c, H, W)``; of a whole network anything.
         student: In the converted network.
         batch: Images at a time.
         seed: Of the sampled places.
@@ -37,10 +39,14 @@ class PairedInputs:
     batch: int
     seed: int
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Any, Any]]:
         """Inputs of the teacher and of the student, batch by batch."""
-        both = self.teacher.batches(self.batch), self.student.batches(self.batch)
-        return zip(*both, strict=True)
+        return ((taught, learned) for _, taught, learned in self.counted())
+
+    def counted(self) -> Iterator[tuple[int, Any, Any]]:
+        """The same, with how many samples they are of."""
+        for span in common_spans(self.batch, self.teacher, self.student):
+            yield span[1] - span[0], self.teacher.slice(span), self.student.slice(span)
 
     def sampler(self, rows: int) -> MapSampler:
         """Sample about so many places of all images together."""
@@ -95,15 +101,10 @@ class Window:
 
     @classmethod
     def of(cls, conv: nn.Conv2d) -> Window:
-        """That of a convolution."""
-        left, right, top, bottom = conv._reversed_padding_repeated_twice
-        return cls(
-            (conv.kernel_size[0], conv.kernel_size[1]),
-            (conv.stride[0], conv.stride[1]),
-            (conv.dilation[0], conv.dilation[1]),
-            (left, right, top, bottom),
-            conv.padding_mode,
-        )
+        """That of a convolution as it is now: some networks change theirs after they made them."""
+        left, right, top, bottom = _sides(conv)
+        kernel, stride, dilation = map(_pair, (conv.kernel_size, conv.stride, conv.dilation))
+        return cls(kernel, stride, dilation, (left, right, top, bottom), conv.padding_mode)
 
     @classmethod
     def same(cls, d: int) -> Window:
@@ -136,6 +137,20 @@ class Window:
         """The patches as rows in the order of a filter's weights, ``(groups, N * P, inputs)``."""
         patches = self.patches(x.float(), *places)
         return patches.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)
+
+
+def _sides(conv: nn.Conv2d) -> list[int]:
+    """What a convolution's forward pads with: left, right, top, bottom."""
+    if conv.padding_mode != "zeros":  # it pads by what was worked out when it was made
+        return list(conv._reversed_padding_repeated_twice)
+    padding = conv.padding
+    if padding == "valid":
+        return [0, 0, 0, 0]
+    if isinstance(padding, str):
+        sizes = zip(_pair(conv.dilation), _pair(conv.kernel_size), strict=True)
+        reach = [d * (k - 1) for d, k in sizes]
+        return [side for total in reversed(reach) for side in (total // 2, total - total // 2)]
+    return [side for each in reversed(_pair(padding)) for side in (each, each)]
 
 
 def sample_places(

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.graph.execution import Executor
 from ghostify.nn.carving import Cut
+from ghostify.nn.g_ghost import ChannelsLast
 from ghostify.warmstart.fit.neighbours import ADDITIONS, norm_after
 from ghostify.warmstart.fit.ridge import solve
 from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, rows_for
@@ -170,6 +171,8 @@ def _terms(pair: BlockPair) -> Iterator[ConvTerm]:
         if node.op != "call_module" or calls.count(name) > 1 or len(node.all_input_nodes) != 1:
             continue
         module, source = pair.student.get_submodule(name), node.all_input_nodes[0].name
+        if isinstance(module, ChannelsLast):
+            continue
         if name in pair.shortcuts and isinstance(module, nn.Sequential):
             conv, norm = module[0], module[1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
