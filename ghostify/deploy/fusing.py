@@ -69,7 +69,7 @@ def _reorder(graph: fx.Graph, module: nn.Module) -> None:
     """Fuse the ghost modules of a graph, with their channels in the order that most need."""
     spaces = find_spaces(graph, module)
     orders = {number: _best_order(space) for number, space in spaces.spaces.items()}
-    _Reordering(spaces, orders).apply(module)
+    Reordering(spaces, orders).apply(module)
 
 
 def _fuse_rest(network: nn.Module) -> None:
@@ -91,7 +91,7 @@ def _best_order(space: Space) -> Tensor:
     return torch.tensor(votes.most_common(1)[0][0]) if votes else plain
 
 
-class _Reordering:
+class Reordering:
     """One change of orders: every writer, reader and layer between takes on the new ones."""
 
     def __init__(self, spaces: ChannelSpaces, orders: dict[int, Tensor]) -> None:
