@@ -59,6 +59,8 @@ class StageRebuild:
         channels_last: Whether what each block gives is ``(N, H, W, C)``.
         wide: Modules in each block (by their names there) that keep their own inner widths in
             blocks that are thin inside.
+        from_input: Whether what enters stands for the first block's output, and all blocks become
+            thin.
     """
 
     name: str
@@ -75,6 +77,7 @@ class StageRebuild:
     functions: tuple[str, tuple[tuple[str, ...], ...]] | None = None
     channels_last: bool = False
     wide: tuple[str, ...] = ()
+    from_input: bool = False
 
     @property
     def channel_dim(self) -> int:

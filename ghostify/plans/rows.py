@@ -87,7 +87,7 @@ def _check_stage(row: Mapping[str, Any], settings: GGhost | None) -> None:
     check_whole("complicated", row["complicated"], 1, channels - 1)
     if row["out_shape"][3 if row.get("channels_last") else 1] != channels:
         raise _no_plan(f"out_shape={shown(row['out_shape'])} has no {channels} channels")
-    least = 2 if settings.tail == "thin" else 3
+    least = 1 if row.get("from_input") else 2 if settings.tail == "thin" else 3
     blocks, functions = row["blocks"], row.get("functions")
     if len(blocks) < least or not all(blocks):
         raise _no_plan(f"blocks={shown(blocks)} are no {least} blocks or more")
@@ -174,9 +174,10 @@ STAGE: dict[str, Column] = {
     "functions": _check_functions,
     "channels_last": check_flag,
     "wide": _check_texts,
+    "from_input": check_flag,
 }
 KEPT: dict[str, Column] = {"name": _check_text, "kind": _check_text, "reason": _check_text}
-_MAY_LACK = ("divisor", "thin_inside", "functions", "channels_last", "wide")
+_MAY_LACK = ("divisor", "thin_inside", "functions", "channels_last", "wide", "from_input")
 
 
 def _no_plan(reason: str) -> GhostifyError:
