@@ -17,7 +17,7 @@ from ghostify.data.image_files import DataError
 from ghostify.errors import GhostifyError, ModelError, first_line
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.g_ghost import GGhostStage
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.nn.ghost import GhostLayer
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.finite import non_finite
 from ghostify.passes.surgery import rewrite
@@ -82,7 +82,7 @@ def _stage_ends(student: nn.Module, teacher: nn.Module, plans: Sequence[Plan]) -
 
 def _segment_ends(student: nn.Module, teacher: nn.Module) -> Iterator[Point]:
     def is_ghost(name: str) -> bool:
-        return isinstance(_module(student, name), GhostConv2d | GhostLinear)
+        return isinstance(_module(student, name), GhostLayer)
 
     with eval_mode(teacher):
         segments = split(teacher, is_ghost)

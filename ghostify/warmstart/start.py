@@ -19,7 +19,7 @@ from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, history_of
@@ -114,7 +114,7 @@ class _Run:
             progress,
         )
         self.segments = split(teacher, self._is_ghost)
-        self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
+        self.total = sum(isinstance(m, GhostConv) for m in converted.modules())
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
         self.fits: list[LayerFit] = []
@@ -125,7 +125,7 @@ class _Run:
 
     def _is_ghost(self, name: str) -> bool:
         try:
-            return isinstance(self.converted.get_submodule(name), GhostConv2d)
+            return isinstance(self.converted.get_submodule(name), GhostConv)
         except AttributeError:
             return False
 
