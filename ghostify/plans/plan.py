@@ -135,7 +135,7 @@ class Plan(Printable):
         """Plain data that `Plan.from_dict` turns back into an equal plan."""
         data: dict[str, Any] = {
             "settings": self.settings.to_dict(),
-            "replaced": [_row(r) for r in self.replaced],
+            "replaced": [_layer_row(r) for r in self.replaced],
             "kept": [_row(k) for k in self.kept],
             "untraced": list(self.untraced),
             "stages": [_row(stage) for stage in self.stages],
@@ -193,6 +193,12 @@ PLAN_STAGES = (
 
 def _row(record: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in dataclasses.asdict(record).items()}
+
+
+def _layer_row(item: Replacement) -> dict[str, Any]:
+    """A row without what only transposed convolutions have."""
+    row = _row(item)
+    return {key: row[key] for key in row if key != "upsampling" or item.upsampling > 1}
 
 
 def _plain(value: Any) -> Any:
