@@ -25,6 +25,7 @@ from ghostify.nn.ghost import (
     sizes_of,
 )
 from ghostify.nn.ghost_kinds import CONV_KINDS, ghost_kind
+from ghostify.passes.carving_proof import is_carvable
 
 Layer = _ConvNd | nn.Linear
 LAYER_KINDS = (*CONV_KINDS, nn.Linear)
@@ -133,8 +134,9 @@ def _recomputed(candidate: Candidate) -> str | None:
 
 
 def _composite(candidate: Candidate) -> str | None:
-    if any(True for _ in candidate.layer.children()):
-        return f"a {type(candidate.layer).__name__} holds modules of its own"
+    inside = (module for module in candidate.layer.modules() if module is not candidate.layer)
+    if any(isinstance(module, (_ConvNd, nn.Linear, GhostLayer)) for module in inside):
+        return f"a {type(candidate.layer).__name__} holds layers of its own"
     return None
 
 
@@ -184,28 +186,11 @@ def _costs_more(candidate: Candidate) -> str | None:
 
 
 def _subclass_fits(candidate: Candidate) -> str | None:
-    """A subclass may compute what its class likes: try its carved version on one input."""
+    """A subclass may compute what its class likes: its carved version is tried."""
     layer = candidate.layer
-    if type(layer) in LAYER_KINDS:
+    if type(layer) in LAYER_KINDS or is_carvable(layer):
         return None
-    x = _example_for(layer)
-    try:
-        with torch.no_grad():
-            ghost = make_ghost(layer, candidate.s, candidate.d, candidate.bias_mode)
-            fits = ghost(x).shape == layer(x).shape
-    except Exception:
-        fits = False
-    return None if fits else f"a {type(layer).__name__} does not work with fewer outputs"
-
-
-def _example_for(layer: Layer) -> torch.Tensor:
-    """An input large enough for the layer's kernel, on the meta device."""
-    dtype = layer.weight.dtype
-    if isinstance(layer, nn.Linear):
-        return torch.empty((1, layer.in_features), dtype=dtype, device="meta")
-    reach = [gap * (size - 1) for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)]
-    sizes = (1, layer.in_channels, *(2 * r + 8 for r in reach))
-    return torch.empty(sizes, dtype=dtype, device="meta")
+    return f"a {type(layer).__name__} does not work with fewer outputs, or is not linear"
 
 
 RULES: tuple[Rule, ...] = (
