@@ -1,5 +1,6 @@
 """Ghost modules: plain ``torch.nn`` modules that know nothing of conversion."""
 
+from ghostify.nn.fusing import fold
 from ghostify.nn.g_ghost import GGhostStage, Mix
 from ghostify.nn.ghost import (
     GhostConv,
@@ -30,5 +31,6 @@ __all__ = [
     "GhostLinear",
     "GhostModule",
     "Mix",
+    "fold",
     "intrinsic_channels",
 ]

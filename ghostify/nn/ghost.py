@@ -10,6 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from typing_extensions import Self
 
 from ghostify.errors import SettingsError, shown
+from ghostify.nn.fusing import Fusable
 from ghostify.nn.order import Ordered
 from ghostify.nn.start import carve, draw_kernels, project
 
@@ -69,7 +70,7 @@ def sizes_of(d: KernelSize, dimensions: int) -> tuple[int, ...]:
     return d
 
 
-class GhostLayer(nn.Module):
+class GhostLayer(Fusable):
     """Base of the ghost modules: a primary layer, its cheap operation, the concat."""
 
     if TYPE_CHECKING:  # hidden from torch.jit.script, which can't read them
@@ -77,18 +78,6 @@ class GhostLayer(nn.Module):
         cheap: Any
         s: int
         d: KernelSize
-
-    def __getattr__(self, name: str) -> Any:
-        # `weight` is asked for by code that reads a layer's weight instead of calling the layer.
-        # No tensor here has the shape it expects, so it must fail, and say why.
-        if name in ("weight", "bias"):
-            raise AttributeError(
-                f"{type(self).__name__} has no single {name!r}: it computes its output from "
-                f"`primary.{name}` and `cheap.{name}`",
-                name=name,
-                obj=self,
-            )
-        return super().__getattr__(name)
 
     def _make_cheap(
         self, kind: type[_ConvNd], m: int, bias_mode: BiasMode, **kernel: Any
@@ -170,6 +159,7 @@ class GhostConv(Ordered, GhostLayer):
         self.channel_dim = -1 - len(sizes)
         self.primary, self.cheap = primary, None
         self.register_buffer("order", None)
+        self._make_affine(len(sizes))
         self.training = primary.training
         if s > 1:
             kernel = {"kernel_size": sizes, "padding": tuple(size // 2 for size in sizes)}
@@ -267,7 +257,7 @@ class PlainGhostConv(GhostConv):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, ...)`` to ``(N, out_channels, ...)``."""
-        return self._completed(self.primary(x))
+        return self._affine(self._completed(self.primary(x)))
 
 
 class GhostConv2d(PlainGhostConv):
@@ -379,6 +369,7 @@ class GhostLinear(GhostLayer):
         self.s, self.d = s, 1
         self.in_features, self.out_features = primary.in_features, out_features
         self.primary, self.cheap = primary, None
+        self._make_affine(0)
         self.training = primary.training
         if s > 1:
             self.cheap = self._make_cheap(nn.Conv1d, primary.out_features, bias_mode, kernel_size=1)
@@ -387,10 +378,11 @@ class GhostLinear(GhostLayer):
         """``(*, in_features)`` to ``(*, out_features)``."""
         intrinsic = self.primary(x)
         if self.cheap is None:
-            return intrinsic
+            return self._affine(intrinsic)
         columns = intrinsic.reshape(-1, intrinsic.size(-1), 1)
         ghosts = self.cheap(columns).reshape(intrinsic.shape[:-1] + (self.cheap.out_channels,))
-        return torch.cat([intrinsic, ghosts], dim=-1).narrow(-1, 0, self.out_features)
+        out = torch.cat([intrinsic, ghosts], dim=-1).narrow(-1, 0, self.out_features)
+        return self._affine(out)
 
     def extra_repr(self) -> str:
         """Text that ``print(model)`` shows beside the two parts."""

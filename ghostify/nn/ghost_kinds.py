@@ -103,7 +103,7 @@ class GhostTransposed(GhostConv):
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """``(N, in_channels, ...)`` to ``(N, out_channels, ...)``, of ``output_size`` if given."""
-        return self._completed(self.primary(x, output_size))
+        return self._affine(self._completed(self.primary(x, output_size)))
 
 
 class GhostConvTranspose1d(GhostTransposed):
