@@ -171,7 +171,7 @@ def _stand_ins(args: Any, kwargs: Any) -> Iterator[WeightStandIn]:
 def _probes(ghost: Fusable) -> tuple[Tensor, Tensor]:
     primary = ghost.primary
     shape = list(primary.weight.shape)
-    shape[int(is_transposed(primary))] = outputs_of(ghost) // (
+    shape[int(is_transposed(primary))] = _outputs_of(ghost) // (
         primary.groups if is_transposed(primary) else 1
     )
     generator = torch.Generator().manual_seed(0)
@@ -180,7 +180,7 @@ def _probes(ghost: Fusable) -> tuple[Tensor, Tensor]:
     return both[0], both[1]
 
 
-def outputs_of(ghost: Fusable) -> int:
+def _outputs_of(ghost: Fusable) -> int:
     """How many outputs a ghost module has."""
     name = "out_channels" if isinstance(ghost.primary, _ConvNd) else "out_features"
     return int(getattr(ghost, name))
