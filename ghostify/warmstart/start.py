@@ -19,7 +19,7 @@ from ghostify.errors import SettingsError
 from ghostify.graph.calls import names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv
 from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, history_of
@@ -116,7 +116,7 @@ class _Run:
             progress,
         )
         self.segments: list[Segment] = []
-        self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
+        self.total = sum(isinstance(m, GhostConv) for m in converted.modules())
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
         self.fits: list[LayerFit] = []
@@ -127,7 +127,7 @@ class _Run:
 
     def _is_ghost(self, name: str) -> bool:
         try:
-            return isinstance(self.converted.get_submodule(name), GhostConv2d)
+            return isinstance(self.converted.get_submodule(name), GhostConv)
         except AttributeError:
             return False
 
@@ -175,7 +175,7 @@ class _Run:
         if self.segments[0].entry is None:
             self._fit_parts(images)
             named = self.converted.named_modules()
-            ghosts = {n: m for n, m in named if isinstance(m, GhostConv2d)}
+            ghosts = {n: m for n, m in named if isinstance(m, GhostConv)}
             convs = [self.teacher.get_submodule(name) for name in ghosts]
             self._tune_network(
                 images,
@@ -199,7 +199,7 @@ class _Run:
         batch = batch_size(images.take([0]), 128)
         for name in parts_in_order(self.teacher, images):
             part = Part(name, self.teacher.get_submodule(name), self.converted.get_submodule(name))
-            if not (self.fits or any(isinstance(m, GhostConv2d) for m in part.student.modules())):
+            if not (self.fits or any(isinstance(m, GhostConv) for m in part.student.modules())):
                 continue
             self.progress(f"looking at {name or 'the network'}")
             before, after = (

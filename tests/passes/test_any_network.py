@@ -96,7 +96,7 @@ def test_a_subclass_that_cannot_have_fewer_outputs_is_left_with_the_reason() -> 
             return super().forward(x)
 
     plan = ghostify.plan(nn.Sequential(Paired(3, 8, 3)))
-    assert reasons(plan) == {"0": "a Paired does not work with fewer outputs"}
+    assert reasons(plan) == {"0": "a Paired does not work with fewer outputs, or is not linear"}
 
 
 def test_a_subclass_whose_weight_is_read_as_a_list_of_others_is_left_whole() -> None:
@@ -109,7 +109,7 @@ def test_a_subclass_whose_weight_is_read_as_a_list_of_others_is_left_whole() -> 
             return self.inner(super().forward(x))
 
     plan = ghostify.plan(nn.Sequential(Holder()))
-    assert reasons(plan)["0"] == "a Holder holds modules of its own"
+    assert reasons(plan)["0"] == "a Holder holds layers of its own"
 
 
 @pytest.mark.parametrize(("name", "training_outputs"), [("googlenet", 3), ("inception_v3", 2)])
