@@ -45,7 +45,7 @@ from ghostify.warmstart.g_ghost.stages import (
     outputs_beside,
     tune_stage,
 )
-from ghostify.warmstart.parts import Part, are_alike, inputs_of, parts_in_order
+from ghostify.warmstart.parts import NetworkPart, are_alike, inputs_of, parts_in_order
 from ghostify.warmstart.reconstruct import (
     View,
     outputs_along,
@@ -184,7 +184,7 @@ class _Run:
                 lambda x: outputs_beside(self.converted, list(ghosts.values()), x),
             )
             return
-        whole = Part("", self.teacher, self.converted)
+        whole = NetworkPart("", self.teacher, self.converted)
         left = limit - self._fit_chain(whole, self.segments, images, images, limit)
         if limit:
             self._tune_network(
@@ -198,7 +198,9 @@ class _Run:
         """A network that does not trace: its parts that do, as chains, and the layers between."""
         batch = batch_size(images.take([0]), 128)
         for name in parts_in_order(self.teacher, images):
-            part = Part(name, self.teacher.get_submodule(name), self.converted.get_submodule(name))
+            part = NetworkPart(
+                name, self.teacher.get_submodule(name), self.converted.get_submodule(name)
+            )
             if not (self.fits or any(isinstance(m, GhostConv) for m in part.student.modules())):
                 continue
             self.progress(f"looking at {name or 'the network'}")
@@ -212,7 +214,7 @@ class _Run:
             else:
                 self._fit_watched(part, images, batch)
 
-    def _fit_watched(self, part: Part, images: Spool, batch: int) -> None:
+    def _fit_watched(self, part: NetworkPart, images: Spool, batch: int) -> None:
         """The layers of a part without a graph, each watched in passes of the whole network."""
         names = [part.name_of(name) for name, _ in part.teacher.named_modules()]
         inputs = PairedInputs(images, images, batch, self.settings.seed)
@@ -223,7 +225,12 @@ class _Run:
             _pass(WHOLE, self.converted, images, batch, keep=False)
 
     def _fit_chain(
-        self, part: Part, segments: Sequence[Segment], before: Spool, after: Spool, limit: float = 0
+        self,
+        part: NetworkPart,
+        segments: Sequence[Segment],
+        before: Spool,
+        after: Spool,
+        limit: float = 0,
     ) -> float:
         """Segment after segment; returns the seconds that the reconstruction of blocks took.
 
@@ -268,9 +275,9 @@ class _Run:
             before = targets
         return spent
 
-    def _to_fit(self, segment: Segment, part: Part | None = None) -> list[LayerPair]:
+    def _to_fit(self, segment: Segment, part: NetworkPart | None = None) -> list[LayerPair]:
         """A segment's layers; what comes before the first ghost module gets what it always got."""
-        part = Part("", self.teacher, self.converted) if part is None else part
+        part = NetworkPart("", self.teacher, self.converted) if part is None else part
         found = find_layer_pairs(segment, part.teacher, part.student, self.converted)
         subjects = [replace(subject, name=part.name_of(subject.name)) for subject in found]
         if self.fits:

@@ -31,11 +31,11 @@ def reasons(plan: ghostify.Plan) -> dict[str, str]:
 
 # Small networks of timm, each with a trap.
 TRAPS = {
-    "resnetv2_18": "norms of its own (BatchNormAct2d)",
-    "test_nfnet": "weight-standardised, scaled convolutions",
+    "resnetv2_50": "norms of its own (BatchNormAct2d)",
+    "nf_regnet_b0": "weight-standardised, scaled convolutions",
     "resnetv2_50x1_bit": "weight-standardised convolutions",
     "tf_mobilenetv3_small_minimal_100": "convolutions padded as TensorFlow does",
-    "test_efficientnet_evos": "norms of its own",
+    "resnetv2_50d_evos": "norms of its own",
     "tresnet_m": "a space-to-depth stem",
     "levit_conv_128s": "convolutions fused with norms",
     "efficientvit_b0": "control flow on data",
@@ -65,7 +65,7 @@ def test_networks_with_traps_run_as_before_in_both_modes(name: str) -> None:
 
 
 def test_batch_norm_act_is_not_frozen_in_eval_mode() -> None:
-    converted = ghostify.convert(timm.create_model("resnetv2_18").eval())
+    converted = ghostify.convert(timm.create_model("resnetv2_50").eval())
     norm = converted.stages[0].blocks[0].norm1
     assert type(norm).__name__ == "BatchNormAct2d"
     before = norm.running_mean.clone()
