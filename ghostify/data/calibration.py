@@ -6,7 +6,9 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -240,11 +242,20 @@ def _forms(
         except (KeyError, IndexError, TypeError):
             continue
         for number in numbers:
-            yield lambda p, way=way, form=form, number=number: forms.cast(
-                form(way(p.value)), dtype, number
-            )
+            yield partial(_shaped, way, form, dtype, number)
     if piece.is_item:  # networks that take lists of images
         yield lambda p: forms.cast(Arguments(([p.value],)), dtype, False)
+
+
+def _shaped(
+    way: Callable[[Any], Any],
+    form: Callable[[Any], Any],
+    dtype: torch.dtype,
+    number: bool,
+    piece: _Piece,
+) -> Any:
+    """A part of the data in one form."""
+    return forms.cast(form(way(piece.value)), dtype, number)
 
 
 def _as_it_is(value: Any) -> Any:
@@ -357,7 +368,7 @@ def _take(
         value = forms.as_tensors(source) if inputs is None else inputs(source)
         count = _common_length(value)
         for i in _choose(count, samples, seed):
-            sample = map_tensors(lambda tensor, i=i: tensor[i : i + 1], value)
+            sample = map_tensors(itemgetter(slice(i, i + 1)), value)
             yield _Piece(f"Image {i} of the calibration images", sample, False, False)
     elif isinstance(source, DataLoader) or not hasattr(source, "__getitem__"):
         for batch in source:

@@ -124,6 +124,12 @@ class Anatomy:
         """Whether the nodes are just those of a module call."""
         return self._size[call] == len(nodes)
 
+    def keeps_shape(self, block: Block) -> bool:
+        """Whether what enters a block has its output's shape, and its channels where that has."""
+        entry = block.segments[0].entry
+        is_alike = self._dims.get(entry, block.channel_dim) == block.channel_dim
+        return block.in_shape == block.out_shape and is_alike
+
     def _unit(self, call: str | None, segments: Sequence[ChainLink]) -> Unit:
         nodes = [node for segment in segments for node in segment.nodes]
         is_leaf = call is None or (len(nodes) == 1 and nodes[0].op == "call_module")

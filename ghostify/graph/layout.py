@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.nn.ghost import GhostConv, GhostLinear
 
 FIRST = 1
 """The dimension of the channels in maps ``(N, C, H, W)``."""
@@ -81,9 +81,9 @@ def _tensor(value: Any) -> Tensor | None:
 
 def _made_by(node: fx.Node, layer: nn.Module | None, out: Tensor) -> int | None:
     """The dimension that a layer gives its channels in, whatever it is given."""
-    if isinstance(layer, _ConvNd):
+    if isinstance(layer, _ConvNd | GhostConv):
         dim = out.ndim - len(layer.kernel_size) - 1
-    elif isinstance(layer, GhostConv2d) or node.target is F.conv2d:
+    elif node.target is F.conv2d:
         dim = out.ndim - 3
     elif isinstance(layer, nn.Linear | GhostLinear) or node.target is F.linear:
         dim = out.ndim - 1

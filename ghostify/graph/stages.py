@@ -33,12 +33,15 @@ class Stage:
         region: Qualified name of the part of the network whose graph it was found in.
         blocks: Its blocks.
         container: The module whose call is exactly this stage; None where there is none.
+        from_input: Whether what enters stands for the first block's output already: a stage of one
+            block of a run in which each block's output is used elsewhere too.
     """
 
     name: str
     region: Region
     blocks: tuple[Block, ...]
     container: str | None
+    from_input: bool = False
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -186,7 +189,12 @@ class _Search:
                 if run[0].layers == 1 and self._is_inside_block(run):
                     continue
                 self.longest = max(self.longest, len(run))
-                if len(run) >= self.min_blocks:
+                steps = self._steps(run)
+                if steps:
+                    in_stages.update(s for block in run for s in block.segments)
+                    for block in steps:
+                        self._add([block], from_input=True)
+                elif len(run) >= self.min_blocks:
                     in_stages.update(s for block in run for s in block.segments)
                     self._add(run)
                 elif len(run) > 1:
@@ -196,19 +204,49 @@ class _Search:
             if deeper and not in_stages.intersection(unit.segments):
                 self.look_into(unit.segments, depth + 1)
 
+    def _steps(self, run: Sequence[Block]) -> list[Block]:
+        """The blocks of a run that become stages of their own; none where the run is one stage.
+
+        Within a block whose parts are put together again (YOLO's C2f, CSP) what enters the run is a
+        map of the same shape, and stands for the output of a first block. Where each block's output
+        is put into the concat as well, none but its own may be made of it: each block becomes a
+        stage from its input. The last block stays as it is.
+        """
+        if run[0].layers == 1:
+            return []
+        is_tapped = any(self._is_used_beyond(block, run) for block in run[:-1])
+        if not is_tapped and (len(run) >= self.min_blocks or not self._is_held_by_block(run)):
+            return []
+        maps = len(run) + self.anatomy.keeps_shape(run[0])
+        steps = [block for block in run[:-1] if self.anatomy.keeps_shape(block)]
+        return steps if maps >= self.min_blocks else []
+
+    def _is_used_beyond(self, block: Block, run: Sequence[Block]) -> bool:
+        """Whether the output of a block is used outside the run as well."""
+        inside = {node for other in run for node in other.nodes}
+        users = set(block.segments[-1].exit.users) - inside
+        return any(self.anatomy.shape(user) is not None for user in users)
+
+    def _is_held_by_block(self, run: Sequence[Block]) -> bool:
+        """Whether the module that holds the run is one in which branches part and meet again."""
+        calls = common_calls([node for block in run for node in block.nodes])
+        holders = [type(m) for m in map(self.anatomy.module, calls) if type(m) not in _CONTAINERS]
+        return bool(holders) and holders[-1] in self._block_kinds
+
     def _is_inside_block(self, run: Sequence[Block]) -> bool:
         above = common_calls([node for block in run for node in block.nodes])
         return any(type(self.anatomy.module(call)) in self._block_kinds for call in above)
 
-    def _add(self, run: list[Block]) -> None:
+    def _add(self, run: list[Block], from_input: bool = False) -> None:
         self.taken.update(node for block in run for node in block.nodes)
         key = tuple(name for block in run for name in (*block.modules, *block.functions))
         if key in self._seen:  # a later call of the same modules
             return
         self._seen.add(key)
         container = self._container(run)
-        name = container or f"{run[0].name}..{run[-1].name.rpartition('.')[2]}"
-        self.found.append(Stage(self.region.qualify(name), self.region, tuple(run), container))
+        last = f"..{run[-1].name.rpartition('.')[2]}" if len(run) > 1 else ""
+        name = self.region.qualify(container or f"{run[0].name}{last}")
+        self.found.append(Stage(name, self.region, tuple(run), container, from_input))
 
     def _container(self, run: Sequence[Block]) -> str | None:
         """The module whose call computes these blocks and nothing else."""

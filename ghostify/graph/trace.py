@@ -13,9 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.failure import describe_error, exit_refused
 from ghostify.graph.inputs import forward_parameters
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.nn.ghost import GhostLayer
 
-LAYERS = (_ConvNd, nn.Linear, GhostConv2d, GhostLinear)
+LAYERS = (_ConvNd, nn.Linear, GhostLayer)
 """Layers with weights that mix channels."""
 
 LEAVES = (

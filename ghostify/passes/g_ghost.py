@@ -189,6 +189,7 @@ def _plan_stage(stage: Stage, meta: nn.Module, settings: GGhost) -> tuple[StageR
         ratio=value_for(stage.name, settings.ratio, DEFAULT_RATIO),
         functions=(stage.region.name, nodes) if has_functions else None,
         channels_last=stage.channels_last,
+        from_input=stage.from_input,
     )
     first_reason: NotScalable | None = None
     for attempt, rounder in product(_ways(rebuild), _ROUNDER):
@@ -221,7 +222,7 @@ def _widened(
         try:
             return _with_divisor(rebuild, meta, settings, divisor)
         except NotScalable as reason:
-            block = middle(block_modules(meta, rebuild), settings)[0]
+            block = middle(block_modules(meta, rebuild), rebuild, settings)[0]
             more = [n for n in reason.within if n not in rebuild.wide and _holds_layers(block, n)]
             if not more:
                 raise
@@ -240,7 +241,7 @@ def _with_divisor(
 ) -> tuple[StageRebuild, nn.Module]:
     blocks = block_modules(meta, rebuild)
     channels = rebuild.channels
-    step = channel_step(blocks, channels, settings, divisor)
+    step = channel_step(blocks, rebuild, settings, divisor)
     r = complicated_channels(channels, rebuild.ratio, step)
     if not 0 < r < channels:
         raise NotScalable(

@@ -13,7 +13,7 @@ from ghostify.errors import GhostifyError
 from ghostify.graph.meta_copy import copy_network, deepcopy_any, memo_for_copy
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import Undo, replace_modules
-from ghostify.passes.rules import Layer, layer_shape, make_ghost
+from ghostify.passes.rules import Layer, is_layer, layer_shape, make_ghost
 from ghostify.passes.stage_surgery import rebuild_stages_
 from ghostify.plans import Plan, Replacement
 from ghostify.settings import GGhost
@@ -112,9 +112,9 @@ def _find(model: nn.Module, item: Replacement) -> Layer:
             f"The plan names {item.name!r}, which this network doesn't have: "
             "give the network (and its arguments) that the plan was made for."
         ) from error
-    shape = layer_shape(layer) if isinstance(layer, nn.Conv2d | nn.Linear) else None
+    shape = layer_shape(layer) if is_layer(layer) else None
     planned = (item.in_channels, item.out_channels, item.kernel_size)
-    if not isinstance(layer, nn.Conv2d | nn.Linear) or shape != planned:
+    if not is_layer(layer) or shape != planned:
         raise GhostifyError(
             f"{item.name!r} is a {type(layer).__name__} of {shape}, but the plan was made for a "
             f"{item.kind} of {planned} (input channels of a filter, outputs, kernel): "

@@ -125,6 +125,8 @@ def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost
     cheap = _cheap_params(stage.channels, ratio, settings)
     positions = prod(stage.shape[1:]) // stage.channels
     known = len(macs) == len(blocks) and sum(macs) > 0
+    # Where the stage begins with what enters it, its first block costs nothing.
+    begin = [0] if stage.from_input else []
     return StageInfo(
         name=stage.name,
         blocks=names,
@@ -133,8 +135,10 @@ def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost
         macs_share=cost.macs / total.macs if cost.macs is not None and total.macs else None,
         params_share=cost.params / total.params if total.params else 0.0,
         ratio=ratio,
-        eq13=stage_ratio(macs, ratio, cheap * positions) if known else None,
-        eq14=stage_ratio([b.params for b in blocks], ratio, cheap) if cost.params else None,
+        eq13=stage_ratio([*begin, *macs], ratio, cheap * positions) if known else None,
+        eq14=stage_ratio([*begin, *(b.params for b in blocks)], ratio, cheap)
+        if cost.params
+        else None,
     )
 
 

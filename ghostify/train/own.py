@@ -101,7 +101,7 @@ class OwnLoss(Objective):
             raise
         except Exception as error:
             raise SettingsError(
-                f"The loss {name_of(self._function)} fails ({describe_error(error)}): give one "
+                f"The loss {label_of(self._function)} fails ({describe_error(error)}): give one "
                 "that takes the network and a batch of the data."
             ) from error
         parts = {f"own/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {
@@ -111,7 +111,7 @@ class OwnLoss(Objective):
             if not isinstance(part, Tensor) or part.numel() != 1:
                 what = f"a tensor {tuple(part.shape)}" if isinstance(part, Tensor) else shown(part)
                 raise SettingsError(
-                    f"The loss {name_of(self._function)} gives {what}: return a tensor of one "
+                    f"The loss {label_of(self._function)} gives {what}: return a tensor of one "
                     "number, or a dict of them."
                 )
         return {name: part.reshape(()) for name, part in parts.items()}
@@ -124,7 +124,7 @@ class OwnLoss(Objective):
         """
         if not any(part.requires_grad for part in made.values()):
             raise SettingsError(
-                f"The loss {name_of(self._function)} does not depend on any weight that is tuned: "
+                f"The loss {label_of(self._function)} does not depend on any weight that is tuned: "
                 "compute it of the network that it is given, with gradients."
             )
         self.losses = tuple(made)
@@ -135,7 +135,7 @@ class OwnLoss(Objective):
         """The loss, as the student computed it."""
         if made.keys() != set(self.own_losses):
             raise SettingsError(
-                f"The loss {name_of(self._function)} gives {', '.join(made) or 'nothing'}, and at "
+                f"The loss {label_of(self._function)} gives {', '.join(made) or 'nothing'}, and at "
                 f"first it gave {', '.join(self.own_losses)}: return the same names each time."
             )
         return made
@@ -199,12 +199,12 @@ class OwnMetric:
             raise
         except Exception as error:
             raise SettingsError(
-                f"The metric {name_of(self.function)} fails ({describe_error(error)}): give one "
+                f"The metric {label_of(self.function)} fails ({describe_error(error)}): give one "
                 "that takes the network and batches, and returns a number or a dict of numbers."
             ) from error
         if not figures:
             raise SettingsError(
-                f"The metric {name_of(self.function)} gives an empty dict: return a number, or a "
+                f"The metric {label_of(self.function)} gives an empty dict: return a number, or a "
                 "dict of numbers whose first one tells the best weights."
             )
         # Kernels of one GPU and another may round in other ways: all must agree on what is best.
@@ -212,6 +212,6 @@ class OwnMetric:
         return Measured(dict(zip(figures, agreed.tolist(), strict=True)))
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def label_of(function: Callable[..., Any]) -> str:
     """A function's name, for messages."""
     return getattr(function, "__qualname__", type(function).__name__)

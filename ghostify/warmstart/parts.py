@@ -18,7 +18,7 @@ from ghostify.graph.trace import LAYERS, trace
 
 
 @dataclass(frozen=True)
-class Part:
+class NetworkPart:
     """A module of both networks.
 
     Attributes:

@@ -19,7 +19,7 @@ from ghostify.errors import SettingsError
 from ghostify.graph.calls import names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv
 from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, history_of
@@ -45,7 +45,7 @@ from ghostify.warmstart.g_ghost.stages import (
     outputs_beside,
     tune_stage,
 )
-from ghostify.warmstart.parts import Part, are_alike, inputs_of, parts_in_order
+from ghostify.warmstart.parts import NetworkPart, are_alike, inputs_of, parts_in_order
 from ghostify.warmstart.reconstruct import (
     View,
     outputs_along,
@@ -116,7 +116,7 @@ class _Run:
             progress,
         )
         self.segments: list[Segment] = []
-        self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
+        self.total = sum(isinstance(m, GhostConv) for m in converted.modules())
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
         self.fits: list[LayerFit] = []
@@ -127,7 +127,7 @@ class _Run:
 
     def _is_ghost(self, name: str) -> bool:
         try:
-            return isinstance(self.converted.get_submodule(name), GhostConv2d)
+            return isinstance(self.converted.get_submodule(name), GhostConv)
         except AttributeError:
             return False
 
@@ -175,7 +175,7 @@ class _Run:
         if self.segments[0].entry is None:
             self._fit_parts(images)
             named = self.converted.named_modules()
-            ghosts = {n: m for n, m in named if isinstance(m, GhostConv2d)}
+            ghosts = {n: m for n, m in named if isinstance(m, GhostConv)}
             convs = [self.teacher.get_submodule(name) for name in ghosts]
             self._tune_network(
                 images,
@@ -184,7 +184,7 @@ class _Run:
                 lambda x: outputs_beside(self.converted, list(ghosts.values()), x),
             )
             return
-        whole = Part("", self.teacher, self.converted)
+        whole = NetworkPart("", self.teacher, self.converted)
         left = limit - self._fit_chain(whole, self.segments, images, images, limit)
         if limit:
             self._tune_network(
@@ -198,8 +198,10 @@ class _Run:
         """A network that does not trace: its parts that do, as chains, and the layers between."""
         batch = batch_size(images.take([0]), 128)
         for name in parts_in_order(self.teacher, images):
-            part = Part(name, self.teacher.get_submodule(name), self.converted.get_submodule(name))
-            if not (self.fits or any(isinstance(m, GhostConv2d) for m in part.student.modules())):
+            part = NetworkPart(
+                name, self.teacher.get_submodule(name), self.converted.get_submodule(name)
+            )
+            if not (self.fits or any(isinstance(m, GhostConv) for m in part.student.modules())):
                 continue
             self.progress(f"looking at {name or 'the network'}")
             before, after = (
@@ -212,7 +214,7 @@ class _Run:
             else:
                 self._fit_watched(part, images, batch)
 
-    def _fit_watched(self, part: Part, images: Spool, batch: int) -> None:
+    def _fit_watched(self, part: NetworkPart, images: Spool, batch: int) -> None:
         """The layers of a part without a graph, each watched in passes of the whole network."""
         names = [part.name_of(name) for name, _ in part.teacher.named_modules()]
         inputs = PairedInputs(images, images, batch, self.settings.seed)
@@ -223,7 +225,12 @@ class _Run:
             _pass(WHOLE, self.converted, images, batch, keep=False)
 
     def _fit_chain(
-        self, part: Part, segments: Sequence[Segment], before: Spool, after: Spool, limit: float = 0
+        self,
+        part: NetworkPart,
+        segments: Sequence[Segment],
+        before: Spool,
+        after: Spool,
+        limit: float = 0,
     ) -> float:
         """Segment after segment; returns the seconds that the reconstruction of blocks took.
 
@@ -268,9 +275,9 @@ class _Run:
             before = targets
         return spent
 
-    def _to_fit(self, segment: Segment, part: Part | None = None) -> list[LayerPair]:
+    def _to_fit(self, segment: Segment, part: NetworkPart | None = None) -> list[LayerPair]:
         """A segment's layers; what comes before the first ghost module gets what it always got."""
-        part = Part("", self.teacher, self.converted) if part is None else part
+        part = NetworkPart("", self.teacher, self.converted) if part is None else part
         found = find_layer_pairs(segment, part.teacher, part.student, self.converted)
         subjects = [replace(subject, name=part.name_of(subject.name)) for subject in found]
         if self.fits:

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.cost.figures import Count
 from ghostify.data.spool import Spool
@@ -71,7 +72,7 @@ def choose_s(
     convolutions = [
         item.name
         for item in plans[CHOICES[0]][0].replaced
-        if isinstance(network.get_submodule(item.name), nn.Conv2d)
+        if isinstance(network.get_submodule(item.name), _ConvNd)
     ]
     # What can't be reached is said before images are looked at: that may take minutes.
     unjudged = {name: dict.fromkeys(plans, 0.0) for name in convolutions}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -43,19 +44,28 @@ class LayerBatches:
         networks: The segment that the layer is in.
         layer: The layer.
         other: The node to whose value its (normed) output is added.
+
+    Attributes:
+        map_sizes: Of the targets of the last batch, ``(H', W')`` in two dimensions.
     """
 
     def __init__(self, networks: SegmentPair, layer: LayerPair, other: fx.Node | None) -> None:
         self.networks, self.layer, self.other = networks, layer, other
         self.inputs = networks.inputs
         self.kept: Spool | None = None
+        self.map_sizes: tuple[int, ...] = ()
         maps, taps = layer.teacher.out_channels // layer.groups, 1
         if isinstance(layer, GhostPair):
-            taps = layer.ghost.d**2
+            taps = prod(layer.sizes)
         self.window_rows = rows_for(layer.groups * maps**2 * taps, 4096)
 
     def first(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs ``(N, C, H, W)`` and whole targets ``(N, n, H', W')``."""
+        """Inputs ``(N, C, ...)`` and whole targets ``(N, n, ...)``."""
+        for x, target in self._first():
+            self.map_sizes = tuple(target.shape[2:])
+            yield x, target
+
+    def _first(self) -> Iterator[tuple[Tensor, Tensor]]:
         node, kept, sampler = self.layer.node, Spool(), self.inputs.sampler(self.window_rows)
         for count, before, after in self.inputs.counted():
             if node is None:
@@ -117,7 +127,7 @@ def _unscaled(gap: Tensor, norm: _BatchNorm | None) -> Tensor:
     if norm.weight is not None:
         scale = scale * norm.weight
     usable = scale.abs() > 1e-3 * scale.abs().max()
-    return gap * torch.where(usable, 1 / scale, 0.0).view(-1, 1, 1)
+    return gap * torch.where(usable, 1 / scale, 0.0).view(-1, *[1] * (gap.ndim - 2))
 
 
 @contextmanager

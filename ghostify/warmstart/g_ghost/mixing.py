@@ -12,7 +12,7 @@ from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
 from ghostify.numerics.ranking import first_smallest
 from ghostify.warmstart.fit.ridge import Solution, solve
-from ghostify.warmstart.fit.sampling import WIDEST, MapSampler, Window, pick
+from ghostify.warmstart.fit.sampling import WIDEST, MapSampler, Places, Window, pick
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
@@ -110,7 +110,7 @@ class _Parts:
         self.features = 0 if self.mix is None else self.mix.in_channels
         self.inputs, self.outputs = self.taps + self.features, stage.channels - stage.complicated
 
-    def regressors(self, y1: Tensor, features: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+    def regressors(self, y1: Tensor, features: Tensor, places: Places) -> Tensor:
         """``(N, P, inputs)``."""
         found = []
         if self.conv is not None:

@@ -18,7 +18,7 @@ from ghostify.nn.carving import Cut
 from ghostify.nn.g_ghost import ChannelsLast
 from ghostify.warmstart.fit.neighbours import ADDITIONS, norm_after
 from ghostify.warmstart.fit.ridge import solve
-from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, rows_for
+from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Places, Window, rows_for
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
@@ -240,7 +240,7 @@ def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> 
     return {node.name: value for node, value in values.items()}
 
 
-def _at(maps: Tensor, places: tuple[Tensor, Tensor], groups: int) -> Tensor:
+def _at(maps: Tensor, places: Places, groups: int) -> Tensor:
     """Values at some places, ``(groups, N * P, C / groups)``; each channel lies together."""
     rows = maps[:, :, places[0], places[1]].transpose(0, 1).flatten(1)
     return rows.unflatten(0, (groups, -1)).transpose(1, 2).float()

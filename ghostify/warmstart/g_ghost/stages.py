@@ -149,7 +149,7 @@ class _StageFit:
 
     def __init__(self, pair: StagePair, inputs: PairedInputs) -> None:
         self.pair, self.inputs, self.stage = pair, inputs, pair.stage
-        self.thin_blocks = list(middle(pair.blocks, pair.settings))
+        self.thin_blocks = list(middle(pair.blocks, pair.item, pair.settings))
 
     def run(self) -> LayerFit:
         """Fit it from front to end."""
