@@ -212,7 +212,8 @@ class _Walk:
             self.reads.append((ghost.primary, source))
         else:
             self._pin(node.all_input_nodes)
-        return self._new(ghost.out_channels, ghost)
+        is_open = ghost.bias is None and ghost.scale is None  # those know the outputs by place
+        return self._new(ghost.out_channels, ghost if is_open else None)
 
     def _is_plain(self, node: fx.Node, layer: nn.Module) -> bool:
         """Whether a layer is PyTorch's own, called once, with tensors of its own."""

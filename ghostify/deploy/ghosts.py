@@ -78,6 +78,8 @@ def can_be_fused(ghost: GhostConv2d) -> bool:
     """Whether a ghost module has an inference form: plain convolutions, and no group a surplus."""
     if type(ghost.cheap) is not nn.Conv2d or type(ghost) is not GhostConv2d:
         return False
+    if ghost.bias is not None or ghost.scale is not None:  # other code has fused a norm into it
+        return False
     return ghost.groups == 1 or ghost.primary.out_channels * ghost.s == ghost.out_channels
 
 

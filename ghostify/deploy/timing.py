@@ -95,12 +95,11 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
         (2, 9)
     """
     n, ordered = len(values), sorted(values)
-    outside, below = (1 - CONFIDENCE) / 2, 0.0
-    for k in range(n):
-        below += math.comb(n, k) / 2**n
-        if below > outside:
-            return ordered[k], ordered[n - 1 - k]
-    return ordered[0], ordered[-1]
+    below, cut = 1 / 2**n, 0  # the chance that at most ``cut`` values lie below the median
+    while below + math.comb(n, cut + 1) / 2**n <= (1 - CONFIDENCE) / 2:
+        cut += 1
+        below += math.comb(n, cut) / 2**n
+    return ordered[cut], ordered[n - 1 - cut]
 
 
 def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:

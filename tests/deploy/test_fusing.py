@@ -150,7 +150,7 @@ def test_whoever_reads_channels_by_their_place_finds_them_there(
 ) -> None:
     network = shuffled(alive(ghostify.convert(Sum(read), s=4, input_size=(8, 9, 9))))
     fused = ghostify.fuse(network)
-    assert len(kinds(fused, FusedGhost2d)) == 3
+    assert len(kinds(fused, FusedGhost2d)) == len(kinds(network, GhostConv2d)) > 0
     assert difference(network, fused, torch.randn(2, 8, 9, 9)) < 1e-5
 
 
@@ -174,8 +174,9 @@ def test_a_norm_stays_where_something_else_reads_what_it_reads() -> None:
 class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.one, self.two = nn.Conv2d(8, 8, 3, padding=1), *(
-            nn.BatchNorm2d(8) for _ in range(2)
+        self.conv, self.one, self.two = (
+            nn.Conv2d(8, 8, 3, padding=1),
+            *(nn.BatchNorm2d(8) for _ in range(2)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ def test_a_network_that_does_not_trace_is_fused_in_its_parts() -> None:
 
     network = shuffled(alive(ghostify.convert(Loops(), s=4, input_size=(8, 9, 9))))
     fused = ghostify.fuse(network)
-    assert len(kinds(fused, FusedGhost2d)) == 4
+    assert len(kinds(fused, FusedGhost2d)) == len(kinds(network, GhostConv2d)) > 0
     assert difference(network, fused, torch.randn(2, 8, 9, 9)) < 1e-5
 
 
