@@ -182,6 +182,7 @@ class _Walk:
         return self._new(linear.out_features, linear)  # type: ignore[arg-type]
 
     def _of_flatten(self, node: fx.Node, layer: nn.Module) -> Channels | None:
+        assert isinstance(layer, nn.Flatten)
         source = self._map_into(node)
         is_usual = (layer.start_dim, layer.end_dim) == (1, -1)
         return Channels(source.atoms, True) if source is not None and is_usual else None
@@ -249,7 +250,7 @@ class _Walk:
         (dim,) = _arguments(node, ("dim", 0))
         if dim not in (1, -3) or not isinstance(parts, list | tuple):
             return None
-        values = [self.values.get(part) for part in parts]  # type: ignore[arg-type]
+        values = [self.values.get(part) for part in parts]
         atoms: list[int] = []
         for value in values:
             if value is None or value.is_flat:

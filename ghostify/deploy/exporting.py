@@ -102,8 +102,9 @@ def export(
     original = network_of(model)
     network = copy_network(original).eval()
     args = example_arguments(network, example_inputs, input_size)
+    batches: tuple[int, ...] = (2, 3)
     if batch == "dynamic":
-        args, batches = with_batch(args, 2), (2, 3)
+        args = with_batch(args, 2)
     else:
         args = with_batch(args, batch) if example_inputs is None or batch != 1 else args
         batches = (tensors_of(args)[0].size(0),)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.nn.order import select_channels
@@ -49,6 +50,7 @@ class FusedGhost2d(nn.Module):
         self.cheap = nn.ModuleList(cheap)
         self.gives = tuple(gives)
         self.norm: nn.BatchNorm2d | None = None
+        self.order: Tensor | None
         self.register_buffer("order", order)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,8 +161,9 @@ def _ghost_outputs(ghost: GhostConv2d) -> Tensor:
 
 def _cheap_of(cheap: nn.Conv2d, j: int, s: int, length: int) -> nn.Conv2d:
     """The convolution that makes ghost j of the first intrinsic maps."""
+    size, padding = _pair(cheap.kernel_size), _pair(cheap.padding)
     conv = nn.Conv2d(
-        length, length, cheap.kernel_size, padding=cheap.padding, groups=length,
+        length, length, size, padding=padding, groups=length,
         bias=cheap.bias is not None, device=cheap.weight.device, dtype=cheap.weight.dtype,
     )  # fmt: skip
     with torch.no_grad():

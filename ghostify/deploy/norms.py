@@ -108,11 +108,12 @@ def fold_into(conv: _ConvNd, norm: _BatchNorm) -> None:
     """Change a convolution so that it gives what the norm after it gave; worked out in float64."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    tensors = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
-    weight, bias, mean, var, scale, shift = (None if t is None else t.double() for t in tensors)
+    optional = (conv.bias, norm.weight, norm.bias)
+    bias, scale, shift = (None if tensor is None else tensor.double() for tensor in optional)
     new_weight, new_bias = fuse_conv_bn_weights(
-        weight, bias, mean, var, norm.eps, scale, shift, transpose=conv.transposed
-    )
+        conv.weight.double(), bias, norm.running_mean.double(), norm.running_var.double(),
+        norm.eps, scale, shift, transpose=conv.transposed,
+    )  # fmt: skip
     conv.weight.copy_(new_weight)
     like = conv.weight
     conv.bias = nn.Parameter(new_bias.to(like), requires_grad=like.requires_grad)
