@@ -1,6 +1,6 @@
 """From a network to what runs: its inference form, files for runtimes, measured time."""
 
-from ghostify.deploy.benchmark import Benchmark, Measured, benchmark
+from ghostify.deploy.benchmark import Benchmark, NetworkTime, benchmark
 from ghostify.deploy.exporting import Exported, export
 from ghostify.deploy.formats import FORMATS
 from ghostify.deploy.fusing import fuse, fuse_
@@ -11,7 +11,7 @@ __all__ = [
     "RUNTIMES",
     "Benchmark",
     "Exported",
-    "Measured",
+    "NetworkTime",
     "benchmark",
     "export",
     "fuse",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ghostify.deploy.program import Program, example_arguments, with_batch
-from ghostify.deploy.runtimes import Candidate, Runtime, runtime_named
+from ghostify.deploy.runtimes import Prepared, Runtime, runtime_named
 from ghostify.deploy.timing import Timing, alternate
 from ghostify.documents import Document, Table, Writable, plain_columns
 from ghostify.errors import ModelError, SettingsError
@@ -26,7 +26,7 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Measured:
+class NetworkTime:
     """A network's time in one runtime.
 
     Attributes:
@@ -66,7 +66,7 @@ class Benchmark(Writable):
         clock: ``"CPU time"`` or ``"wall time"``.
     """
 
-    rows: tuple[Measured, ...]
+    rows: tuple[NetworkTime, ...]
     inputs: str
     clock: str
 
@@ -80,7 +80,7 @@ class Benchmark(Writable):
             *(("Memory formats: each network in its faster one.",) if self._has_forms else ()),
         )
         return Document(
-            title="Measured time", tables=(Table(plain_columns(*titles), rows),), footnotes=notes
+            title="NetworkTime time", tables=(Table(plain_columns(*titles), rows),), footnotes=notes
         )
 
     @property
@@ -143,7 +143,7 @@ def benchmark(
     networks = _contestants(models)
     networks = {name: network.to(device) for name, network in networks.items()}
     args = example_arguments(next(iter(networks.values())), example_inputs, input_size)
-    rows: list[Measured] = []
+    rows: list[NetworkTime] = []
     for chosen in runtimes:
         for count in numbers:
             for size in batches:
@@ -165,7 +165,7 @@ def _measure(
     batch: int,
     seconds: float,
     precision: float,
-) -> list[Measured]:
+) -> list[NetworkTime]:
     is_cpu = threads == 1 and all(t.device.type == "cpu" for p in programs.values()
                                   for t in p.tensors)  # fmt: skip
     clock = time.process_time if is_cpu else time.perf_counter
@@ -173,7 +173,7 @@ def _measure(
         name: _fastest(runtime.prepare(program, threads), clock)
         for name, program in programs.items()
     }
-    works = {name: candidate.run for name, candidate in chosen.items()}
+    works = {name: prepared.run for name, prepared in chosen.items()}
     timings = alternate(works, seconds=seconds, precision=precision, clock=clock)
     return [
         _measured(name, runtime.name, batch, threads, chosen[name].form, timing)
@@ -183,20 +183,20 @@ def _measure(
 
 def _measured(
     name: str, runtime: str, batch: int, threads: int, form: str, timing: Timing
-) -> Measured:
-    return Measured(
+) -> NetworkTime:
+    return NetworkTime(
         name, runtime, batch, threads, form, timing.typical * 1e3, timing.spread,
         timing.ratio, timing.low, timing.high, len(timing.seconds),
     )  # fmt: skip
 
 
-def _fastest(candidates: list[Candidate], clock: Callable[[], float]) -> Candidate:
+def _fastest(ways: list[Prepared], clock: Callable[[], float]) -> Prepared:
     """The fastest of several ways to run a network."""
-    if len(candidates) == 1:
-        return candidates[0]
-    works = {candidate.form: candidate.run for candidate in candidates}
+    if len(ways) == 1:
+        return ways[0]
+    works = {prepared.form: prepared.run for prepared in ways}
     timings = alternate(works, seconds=0, precision=1, clock=clock)
-    return min(candidates, key=lambda candidate: timings[candidate.form].typical)
+    return min(ways, key=lambda prepared: timings[prepared.form].typical)
 
 
 def _contestants(models: Sequence[nn.Module | str]) -> dict[str, nn.Module]:
@@ -230,7 +230,7 @@ def _check_threads(numbers: Sequence[Any]) -> None:
             raise SettingsError(f"threads={number!r} makes no sense: give a number from 1.")
 
 
-def _cells(row: Measured) -> list[str]:
+def _cells(row: NetworkTime) -> list[str]:
     return [
         f"{row.network} ({row.form})" if row.form else row.network,
         row.runtime,

@@ -17,7 +17,7 @@ from ghostify.deploy.formats import Format, format_named, format_of, write
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.program import Program, example_arguments, tensors_of, with_batch
 from ghostify.documents import Document, Writable
-from ghostify.errors import ModelError
+from ghostify.errors import ModelError, first_line
 from ghostify.files import check_writable, writing
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.graph.meta_copy import copy_network
@@ -122,11 +122,17 @@ def _compare(
     kind: Format, path: Path, program: Program, batches: Sequence[int], tolerance: float
 ) -> float:
     """The largest difference between a file's outputs and the network's; a larger one is raised."""
-    session = kind.open(path, None)
     worst = 0.0
-    for batch in batches:
-        asked = replace(program, args=with_batch(program.args, batch))
-        worst = max(worst, _difference(session(asked.tensors), asked.run()))
+    try:
+        session = kind.open(path, None)
+        for batch in batches:
+            asked = replace(program, args=with_batch(program.args, batch))
+            worst = max(worst, _difference(session(asked.tensors), asked.run()))
+    except Exception as error:
+        raise ModelError(
+            f"{kind.name} can't run the network ({type(error).__name__}: {first_line(error)}): "
+            "nothing was written; choose another format."
+        ) from error
     if not worst <= tolerance:
         raise ModelError(
             f"What {kind.name} computes differs from the network by {worst:.1e} of its largest "

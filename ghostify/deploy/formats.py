@@ -282,7 +282,7 @@ FORMATS: dict[str, Format] = {
         Format("pt2", ".pt2", "", (), _write_pt2, _open_pt2, folds_ghost_norms=True),
         Format(
             "executorch", ".pte", "executorch", ("executorch",), _write_executorch,
-            _open_executorch, folds_ghost_norms=True,
+            _open_executorch,
         ),
         Format(
             "litert", ".tflite", "litert", ("litert_torch", "ai_edge_litert"), _write_litert,

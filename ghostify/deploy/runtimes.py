@@ -22,7 +22,7 @@ Work = Callable[[], Any]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Prepared:
     """One way to run a network in a runtime.
 
     Attributes:
@@ -45,7 +45,7 @@ class Runtime:
     """
 
     name: str
-    prepare: Callable[[Program, int], list[Candidate]]
+    prepare: Callable[[Program, int], list[Prepared]]
     format: Format | None = None
 
     def require(self) -> None:
@@ -66,20 +66,20 @@ def runtime_named(name: str) -> Runtime:
     return RUNTIMES[name]
 
 
-def _eager(program: Program, threads: int) -> list[Candidate]:
+def _eager(program: Program, threads: int) -> list[Prepared]:
     fused = fuse(program.network)
     return [
-        Candidate(form, _in_torch(*_laid_out(fused, program, memory_format), threads))
+        Prepared(form, _in_torch(*_laid_out(fused, program, memory_format), threads))
         for form, memory_format in _MEMORY_FORMATS.items()
     ]
 
 
-def _compiled(program: Program, threads: int) -> list[Candidate]:
+def _compiled(program: Program, threads: int) -> list[Prepared]:
     fused = fuse(program.network)
     found = []
     for form, memory_format in _MEMORY_FORMATS.items():
         network, args = _laid_out(fused, program, memory_format)
-        found.append(Candidate(form, _in_torch(torch.compile(network), args, threads)))
+        found.append(Prepared(form, _in_torch(torch.compile(network), args, threads)))
     return found
 
 
@@ -117,15 +117,15 @@ def _in_torch(network: Callable[..., Any], args: tuple[Any, ...], threads: int) 
     return run
 
 
-def _of_file(kind: Format) -> Callable[[Program, int], list[Candidate]]:
-    def prepare(program: Program, threads: int) -> list[Candidate]:
+def _of_file(kind: Format) -> Callable[[Program, int], list[Prepared]]:
+    def prepare(program: Program, threads: int) -> list[Prepared]:
         fused = fuse(program.network, fold_ghost_norms=kind.folds_ghost_norms)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"network{kind.suffix}"
             write(kind, replace(program, network=fused), path)
             session = kind.open(path, threads)
         tensors = program.tensors
-        return [Candidate("", lambda: session(tensors))]
+        return [Prepared("", lambda: session(tensors))]
 
     return prepare
 

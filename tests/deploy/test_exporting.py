@@ -62,7 +62,7 @@ def test_a_pt2_file_is_run_by_pytorch_alone(network: nn.Module, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("ending", "package"),
-    [(".xml", "openvino"), (".pte", "executorch"), (".tflite", "litert_torch")],
+    [(".xml", "openvino"), (".tflite", "litert_torch")],
 )
 def test_the_other_formats_where_they_are_installed(
     network: nn.Module, tmp_path: Path, ending: str, package: str
