@@ -10,6 +10,10 @@ from .api import plan as plan
 from .api import report as report
 from .api import save as save
 from .cost import count as count
+from .deploy import benchmark as benchmark
+from .deploy import export as export
+from .deploy import fuse as fuse
+from .deploy import fuse_ as fuse_
 from .errors import GhostifyError as GhostifyError
 from .nn import GGhostStage as GGhostStage
 from .nn import GhostConv1d as GhostConv1d

@@ -9,9 +9,11 @@ import typer
 from ghostify._version import __version__
 from ghostify.cli._names import Command
 from ghostify.cli.analyze import analyze
+from ghostify.cli.bench import bench
 from ghostify.cli.check import check
 from ghostify.cli.convert import convert
 from ghostify.cli.evaluate import evaluate
+from ghostify.cli.export import export
 from ghostify.cli.finetune import finetune
 from ghostify.cli.models import models
 from ghostify.cli.report import report
@@ -24,7 +26,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-for command in (convert, finetune, evaluate, stages, report, check, analyze, reproduce, models):
+COMMANDS = (
+    convert, finetune, evaluate, bench, export, stages, report, check, analyze, reproduce, models,
+)  # fmt: skip
+for command in COMMANDS:
     app.command(cls=Command)(command)
 
 
@@ -49,6 +54,8 @@ def _options(
     ghostify convert resnet50 --s 2 -o out     convert, print what it saves, save
     ghostify finetune out --data images ...    tune it by a teacher and by labels
     ghostify evaluate out --data images        its top-1 and top-5 accuracy
+    ghostify bench out                         its time beside the original's
+    ghostify export out -o net.onnx            its inference form for a runtime, checked there
     ghostify stages resnet50                   the stages that G-Ghost would rebuild
     ghostify report out                        what was saved, or what a network costs
     ghostify check out --min-macs-ratio 1.8    exit 1 where a bound is missed (for CI)

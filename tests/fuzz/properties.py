@@ -297,6 +297,24 @@ def _check_start(case: Case, calibration: Any) -> None:
     assert all(torch.isfinite(tensor).all() for tensor in floats)
 
 
+def check_fused(case: Case) -> None:
+    """The inference form gives what the network gives, but for rounding; the network stays."""
+    if case.described.has("lazy") or case.described.has("on data"):
+        return  # no shape yet; rounding may lead another way
+    network = ghostify.convert(build(case.described), **case.given)
+    before = look_at(network)
+    fused = ghostify.fuse(network)
+    assert look_at(network) == before
+    expected, found = case.output(network), case.output(fused)
+    assert form_of(found) == form_of(expected)
+    for one, other in zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=True):
+        if isinstance(one, Tensor) and one.is_floating_point() and one.isfinite().all():
+            scale = one.double().abs().max().clamp_min(1e-6) if one.numel() else 1
+            rounding = max(torch.finfo(one.dtype).eps, torch.finfo(torch.float32).eps)
+            difference = (one.double() - other.double()).abs()
+            assert (difference <= 300 * rounding * scale).all()
+
+
 PROPERTIES: dict[str, Callable[[Case], None]] = {
     "original": check_original,
     "random state": check_random_state,
@@ -312,6 +330,7 @@ PROPERTIES: dict[str, Callable[[Case], None]] = {
     "second": check_second,
     "data-free": check_data_free,
     "calibrated": check_calibrated,
+    "fused": check_fused,
 }
 """The properties by name; a new one is one more entry."""
 EVEN_IF_REFUSED = ("original", "random state")

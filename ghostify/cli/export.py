@@ -1,0 +1,77 @@
+"""``ghostify export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ghostify.cli import _options as given
+from ghostify.cli._terminal import Steps, prints_to_stderr, warn_in_a_line, write_report
+from ghostify.errors import SettingsError
+
+
+def export(
+    model: given.Model,
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="The file to write.")],
+    file_format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="F",
+            help="onnx, openvino, pt2, aoti, executorch or litert; else the file's name tells.",
+        ),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(metavar="N|dynamic", help="Images at a time, or any number.")
+    ] = "1",
+    input_size: given.InputSize = None,
+    weights: given.Weights = None,
+    model_args: given.ModelArgs = None,
+    trust: given.Trust = False,
+    json_file: given.JsonFile = None,
+    quiet: given.Quiet = False,
+) -> None:
+    """Write a network's inference form to a file for a runtime, and check it there.
+
+    The file is run and compared with the network; where they differ, nothing is written.
+
+    \b
+    ghostify export out -o net.onnx
+    ghostify export out -o net.xml --batch dynamic
+    ghostify export resnet50 --format executorch -o net.pte
+    """  # noqa: D301 (click reads the character)
+    warn_in_a_line()
+    from ghostify import deploy
+
+    size = given.parse_input_size(input_size)
+    with prints_to_stderr(), Steps(2, quiet) as step:
+        step(f"opening {model}")
+        network = given.open_model(model, model_args, weights, trust, size)
+        step(f"writing {out}")
+        done = deploy.export(
+            network, Path(out), file_format, batch=_batch(batch), **_size_of(network, size)
+        )
+    write_report(done, json_file, None)
+    if not quiet and json_file != "-":
+        typer.echo(str(done).strip())
+
+
+def _batch(text: str) -> int | Literal["dynamic"]:
+    if text == "dynamic":
+        return "dynamic"
+    number = given.whole(text)
+    if number is None or number < 1:
+        raise SettingsError(f"--batch={text} makes no sense: give a number of images, or dynamic.")
+    return number
+
+
+def _size_of(network: Any, size: tuple[int, ...] | None) -> dict[str, Any]:
+    """The size of the input: what is asked for, else what a saved network was counted with."""
+    from ghostify.graph.inputs import image_size
+    from ghostify.saving.history import history_of
+
+    known = history_of(network).report
+    found = size or (image_size(known.inputs) if known is not None else ())
+    return {"input_size": found} if found else {}

@@ -1,0 +1,19 @@
+"""From a network to what runs: its inference form, files for runtimes, measured time."""
+
+from ghostify.deploy.benchmark import Benchmark, NetworkTime, benchmark
+from ghostify.deploy.exporting import Exported, export
+from ghostify.deploy.formats import FORMATS
+from ghostify.deploy.fusing import fuse, fuse_
+from ghostify.deploy.runtimes import RUNTIMES
+
+__all__ = [
+    "FORMATS",
+    "RUNTIMES",
+    "Benchmark",
+    "Exported",
+    "NetworkTime",
+    "benchmark",
+    "export",
+    "fuse",
+    "fuse_",
+]

@@ -1,0 +1,173 @@
+"""The inference form of a ghost module: its parts as the runtimes compute them fastest."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.order import select_channels
+
+
+class FusedGhost2d(nn.Module):
+    """A ghost module for inference: plain depth-wise convolutions, one concat.
+
+    A depth-wise convolution that makes several maps of each takes a slow path in oneDNN, ONNX
+    Runtime and OpenVINO: here ``cheap[j]`` makes ghost j of every intrinsic map. The output is all
+    intrinsic maps, then each convolution's ghosts, without surplus; where that is not the order
+    that follows, ``order`` picks. The concat names axis 1, the only one that ONNX Runtime's blocked
+    layout takes.
+
+    Args:
+        primary: The primary convolution, m filters.
+        cheap: Depth-wise convolutions; each takes as many of the first intrinsic maps as it has
+            inputs.
+        gives: How many of each one's outputs are used, the first.
+        order: Which channel of the concat each output is, ``(n,)``; None for the plain order.
+
+    Attributes:
+        norm: What the intrinsic maps go through before the concat, not before the cheap operation:
+            a norm that was folded into the others; or None.
+
+    Shape:
+        - Input: ``(N, in_channels, H, W)``
+        - Output: ``(N, out_channels, H', W')``
+    """
+
+    def __init__(
+        self,
+        primary: nn.Conv2d,
+        cheap: Sequence[nn.Conv2d],
+        gives: Sequence[int],
+        order: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.primary = primary
+        self.cheap = nn.ModuleList(cheap)
+        self.gives = tuple(gives)
+        self.norm: nn.BatchNorm2d | None = None
+        self.order: Tensor | None
+        self.register_buffer("order", order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
+        intrinsic = self.primary(x)
+        ghosts = [
+            self._ghosts(intrinsic, *part) for part in zip(self.cheap, self.gives, strict=True)
+        ]
+        if self.norm is not None:
+            intrinsic = self.norm(intrinsic)
+        out = torch.cat([intrinsic, *ghosts], dim=1)
+        return out if self.order is None else select_channels(out, self.order)
+
+    def _ghosts(self, intrinsic: Tensor, cheap: nn.Module, gives: int) -> Tensor:
+        assert isinstance(cheap, nn.Conv2d)
+        takes_all = cheap.in_channels == self.primary.out_channels
+        ghosts = cheap(intrinsic if takes_all else intrinsic[:, : cheap.in_channels])
+        return ghosts if gives == cheap.out_channels else ghosts[:, :gives]
+
+    def extra_repr(self) -> str:
+        """Text that ``print(model)`` shows beside the parts."""
+        channels = self.primary.out_channels + sum(self.gives)
+        return f"{self.primary.in_channels}, {channels}"
+
+
+def can_be_fused(ghost: GhostConv2d) -> bool:
+    """Whether a ghost module has an inference form: plain convolutions, and no group a surplus."""
+    if type(ghost.cheap) is not nn.Conv2d or type(ghost) is not GhostConv2d:
+        return False
+    if ghost.bias is not None or ghost.scale is not None:  # other code has fused a norm into it
+        return False
+    return ghost.groups == 1 or ghost.primary.out_channels * ghost.s == ghost.out_channels
+
+
+def outputs_in_concat(ghost: GhostConv2d) -> Tensor:
+    """Which output of the ghost module each channel of its inference form's concat is.
+
+    Without an ``order`` the module's outputs are, group by group, its intrinsic maps and then the
+    ghosts of each; the inference form has all intrinsic maps and then the ghosts by convolution.
+
+    Returns:
+        Numbers of outputs, -1 for a channel that is none: ``(K,)``, K >= n.
+    """
+    parts = [_intrinsic_outputs(ghost)]
+    parts += [outputs[: _length(outputs)] for outputs in _ghost_outputs(ghost).t()]
+    return torch.cat(parts)
+
+
+def fused_ghost(ghost: GhostConv2d, wanted: Tensor) -> FusedGhost2d:
+    """The inference form of a ghost module.
+
+    Where its convolutions of one ghost each would need an index to come to the order wanted, and
+    the one convolution of all ghosts does not, that stays.
+
+    Args:
+        ghost: A module for which `can_be_fused` holds; it is not changed, and shares its primary
+            convolution.
+        wanted: Its outputs in the order in which they are to come, ``(n,)``.
+    """
+    assert ghost.cheap is not None
+    concat = outputs_in_concat(ghost)
+    order = None
+    if not torch.equal(concat, wanted):
+        if ghost.order is None and ghost.groups == 1 and torch.equal(wanted, wanted.sort().values):
+            return _unsplit(ghost)
+        place = torch.empty_like(wanted)
+        place[concat[concat >= 0]] = (concat >= 0).nonzero().flatten()
+        order = place[wanted].to(ghost.primary.weight.device)
+    lengths = [_length(outputs) for outputs in _ghost_outputs(ghost).t()]
+    cheap = [_cheap_of(ghost.cheap, j, ghost.s, k) for j, k in enumerate(lengths) if k]
+    gives = [conv.out_channels for conv in cheap]
+    return FusedGhost2d(ghost.primary, cheap, gives, order).train(ghost.training)
+
+
+def _unsplit(ghost: GhostConv2d) -> FusedGhost2d:
+    assert ghost.cheap is not None
+    gives = ghost.out_channels - ghost.primary.out_channels
+    return FusedGhost2d(ghost.primary, [copy.deepcopy(ghost.cheap)], [gives]).train(ghost.training)
+
+
+def _length(outputs: Tensor) -> int:
+    """How many intrinsic maps a convolution takes: up to the last whose ghost is an output."""
+    return int((outputs >= 0).nonzero().max()) + 1 if bool((outputs >= 0).any()) else 0
+
+
+def _outputs_by_group(ghost: GhostConv2d) -> Tensor:
+    """Which output each channel of the module's own concat is, -1 for surplus, ``(groups, K)``."""
+    own = ghost.primary.out_channels // ghost.groups * ghost.s
+    place = ghost.order
+    if place is None:
+        per_group = torch.arange(ghost.out_channels // ghost.groups)
+        place = (torch.arange(ghost.groups)[:, None] * own + per_group).flatten()
+    outputs = torch.full((ghost.groups * own,), -1)
+    outputs[place.cpu()] = torch.arange(ghost.out_channels)
+    return outputs.view(ghost.groups, own)
+
+
+def _intrinsic_outputs(ghost: GhostConv2d) -> Tensor:
+    m = ghost.primary.out_channels // ghost.groups
+    return _outputs_by_group(ghost)[:, :m].flatten()
+
+
+def _ghost_outputs(ghost: GhostConv2d) -> Tensor:
+    """Which output ghost j of intrinsic map i is, ``(m, s - 1)``."""
+    m = ghost.primary.out_channels // ghost.groups
+    return _outputs_by_group(ghost)[:, m:].reshape(-1, ghost.s - 1)
+
+
+def _cheap_of(cheap: nn.Conv2d, j: int, s: int, length: int) -> nn.Conv2d:
+    """The convolution that makes ghost j of the first intrinsic maps."""
+    size, padding = _pair(cheap.kernel_size), _pair(cheap.padding)
+    conv = nn.Conv2d(
+        length, length, size, padding=padding, groups=length,
+        bias=cheap.bias is not None, device=cheap.weight.device, dtype=cheap.weight.dtype,
+    )  # fmt: skip
+    with torch.no_grad():
+        conv.weight.copy_(cheap.weight[j :: s - 1][:length])
+        if cheap.bias is not None and conv.bias is not None:
+            conv.bias.copy_(cheap.bias[j :: s - 1][:length])
+    return conv
