@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ghostify.deploy.formats import named
 from ghostify.deploy.program import Program, example_arguments, with_batch
-from ghostify.deploy.runtimes import Prepared, Runtime, runtime_named
+from ghostify.deploy.runtimes import RUNTIMES, Prepared, Runtime
 from ghostify.deploy.timing import Timing, alternate
 from ghostify.documents import Document, Table, Writable, plain_columns
 from ghostify.errors import ModelError, SettingsError
@@ -135,7 +136,7 @@ def benchmark(
         >>> [row.batch for row in found.rows]
         [1, 1]
     """
-    runtimes = [runtime_named(name) for name in _several(runtime)]
+    runtimes = [named("runtime", name, RUNTIMES) for name in _several(runtime)]
     for chosen in runtimes:
         chosen.require()
     batches, numbers = _several(batch), _several(threads)
@@ -211,13 +212,13 @@ def _contestants(models: Sequence[nn.Module | str]) -> dict[str, nn.Module]:
                 "What the network was converted from is not known: give the original before it."
             )
         networks.insert(0, build(source.name, source.model_args))
-    named: dict[str, nn.Module] = {}
+    contestants: dict[str, nn.Module] = {}
     for network in networks:
         name = name_of(network) + (", converted" if history_of(network).plans else "")
-        while name in named:
+        while name in contestants:
             name += "'"
-        named[name] = copy_network(network).eval()
-    return named
+        contestants[name] = copy_network(network).eval()
+    return contestants
 
 
 def _several(value: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ghostify._version import __version__
 from ghostify.cost.counting import count
 from ghostify.data.preparation import preparation_of
-from ghostify.deploy.formats import Format, format_named, format_of, write
+from ghostify.deploy.formats import FORMATS, Format, format_of, named, write
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.program import Program, example_arguments, tensors_of, with_batch
 from ghostify.documents import Document, Writable
@@ -96,7 +96,7 @@ def export(
         ModelError: The network can't be run, the format can't hold it, or the outputs differ.
     """
     path = Path(path)
-    kind = format_of(path) if format is None else format_named(format)
+    kind = format_of(path) if format is None else named("format", format, FORMATS)
     kind.require()
     check_writable(path)
     original = network_of(model)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from torch.utils import _pytree as pytree
 
 from ghostify.deploy.program import Program, Session, tensors_of
 from ghostify.errors import ModelError, SettingsError, first_line, nearest
+
+EntryT = TypeVar("EntryT")
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,16 @@ class Format:
             )
 
 
-def format_named(name: str) -> Format:
-    """The format of that name.
+def named(what: str, name: str, entries: Mapping[str, EntryT]) -> EntryT:
+    """The entry of that name in a registry.
 
     Raises:
         SettingsError: There is none.
     """
-    if name not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise SettingsError(f"format={name!r} is none{nearest(name, FORMATS)}: give {known}.")
-    return FORMATS[name]
+    if name not in entries:
+        known = ", ".join(entries)
+        raise SettingsError(f"{what}={name!r} is none{nearest(name, entries)}: give {known}.")
+    return entries[name]
 
 
 def format_of(path: Path) -> Format:

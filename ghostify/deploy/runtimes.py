@@ -16,7 +16,6 @@ from torch.utils import _pytree as pytree
 from ghostify.deploy.formats import FORMATS, Format, torch_threads, write
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.program import Program
-from ghostify.errors import SettingsError, nearest
 
 Work = Callable[[], Any]
 
@@ -52,18 +51,6 @@ class Runtime:
         """Raise `SettingsError` where it is not installed."""
         if self.format is not None:
             self.format.require()
-
-
-def runtime_named(name: str) -> Runtime:
-    """The runtime of that name.
-
-    Raises:
-        SettingsError: There is none.
-    """
-    if name not in RUNTIMES:
-        known = ", ".join(RUNTIMES)
-        raise SettingsError(f"runtime={name!r} is none{nearest(name, RUNTIMES)}: give {known}.")
-    return RUNTIMES[name]
 
 
 def _eager(program: Program, threads: int) -> list[Prepared]:
