@@ -130,17 +130,16 @@ def finetune(
         )
         size = given.parse_input_size(input_size)
         saving.check_target(output)
-        own = {
-            "loss": loss and given.open_function("--loss", loss),
-            "metric": metric and given.open_function("--metric", metric),
-        }
+        own_loss = None if loss is None else given.open_function("--loss", loss)
+        own_metric = None if metric is None else given.open_function("--metric", metric)
         shown, checked = given.open_data("--data", data), val and given.open_data("--val", val)
         student = given.open_model(model, model_args, None, trust)
         taught = _open_teacher(student, model, teacher, teacher_weights, trust)
         with Board(quiet or not first) as board:
             result = train.finetune(
                 student, shown, chosen, teacher=taught, val=checked, output=output, resume=resume,
-                accelerator=accelerator, devices=devices, input_size=size, progress=board, **own,
+                accelerator=accelerator, devices=devices, input_size=size, progress=board,
+                loss=own_loss, metric=own_metric,
             )  # fmt: skip
     if first and not quiet:
         typer.echo("\n".join(result.describe()))
