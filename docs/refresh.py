@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import doctest
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -115,12 +116,22 @@ def refresh_notebook(file: Path) -> Any:
 
 
 def outputs(notebook: Any) -> list[list[Any]]:
-    """What each code cell shows."""
+    """What each code cell shows; not what libraries warn of meanwhile, which machines decide."""
     return [
-        [output.get("text") or output.get("data") for output in cell.outputs]
+        [o.get("text") or o.get("data") for o in cell.outputs if o.get("name") != "stderr"]
         for cell in notebook.cells
         if cell.cell_type == "code"
     ]
+
+
+PRINTERS = {"rich": (15,), "typer": (0, 29)}
+"""Versions from which on tables and help are laid out as on the pages."""
+
+
+def printed_alike() -> bool:
+    """Whether what prints here lays tables and help out as what the pages were made with."""
+    found = {name: importlib.metadata.version(name).split(".") for name in PRINTERS}
+    return all(tuple(map(int, found[n][: len(least)])) >= least for n, least in PRINTERS.items())
 
 
 def stale(files: Iterable[Path], write: bool) -> list[Path]:

@@ -12,7 +12,13 @@ from .api import save as save
 from .cost import count as count
 from .errors import GhostifyError as GhostifyError
 from .nn import GGhostStage as GGhostStage
+from .nn import GhostConv1d as GhostConv1d
 from .nn import GhostConv2d as GhostConv2d
+from .nn import GhostConv3d as GhostConv3d
+from .nn import GhostConvTranspose1d as GhostConvTranspose1d
+from .nn import GhostConvTranspose2d as GhostConvTranspose2d
+from .nn import GhostConvTranspose3d as GhostConvTranspose3d
+from .nn import GhostLayer as GhostLayer
 from .nn import GhostLinear as GhostLinear
 from .plans import Plan as Plan
 from .reports import Report as Report

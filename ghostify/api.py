@@ -17,7 +17,7 @@ from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.passes.planning import PLANNERS, count_after, make_plan
 from ghostify.passes.surgery import rewrite, rewrite_
-from ghostify.passes.survey import survey
+from ghostify.passes.survey import Survey, survey
 from ghostify.plans import Plan
 from ghostify.reports.compare import compare, describe
 from ghostify.reports.conversion import Report
@@ -129,7 +129,8 @@ def convert(
         **options: ``mode`` (``"c-ghost"``, ``"g-ghost"``, ``"cg-ghost"``) and its settings
             (see `CGhost`, `GGhost`, `CGGhost`), ``preset`` among them; and what `decide` takes:
             ``example_inputs``, or ``input_size=(C, H, W)``, that costs are for; ``calibration``,
-            images without labels, ``"data-free"``, or a `Calibration`, for a warm start;
+            what the network takes without labels, ``"data-free"``, or a `Calibration`, for a warm
+            start; ``inputs``, a function from a batch of that data to what the network takes;
             ``target_macs``, the part of the MACs to leave at most, in place of ``s`` or ``ratio``;
             ``progress``, told what is done now.
 
@@ -244,15 +245,16 @@ def decide(
         mode: Name of the mode.
         example_inputs: What the network's forward takes, for the costs; worked out if not given.
         input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
-        calibration: Images without labels (a folder, a tensor, a data set, a loader),
-            ``"data-free"``, or a `Calibration`, which also says how many images are taken, and for
-            how long the network is reconstructed.
+        calibration: What the network takes, without labels (a folder of images, tensors ``(N,
+            ...)`` alone or in a tuple or mapping, a data set, a loader), ``"data-free"``, or a
+            `Calibration`, which also says how much of it is taken, and for how long the network is
+            reconstructed.
         target_macs: Part of the MACs to leave at most, in place of ``s`` or ``ratio``: with these
             images one is chosen for each layer or stage.
         progress: Told what is done now.
         **options: Settings of the mode; and short forms of the calibration's fields
-            (``calibration_samples``, ``calibration_seed``, ``reconstruct_minutes``, ``mean``,
-            ``std``).
+            (``calibration_samples``, ``calibration_seed``, ``reconstruct_minutes``, ``inputs``,
+            ``mean``, ``std``).
 
     Raises:
         SettingsError: A setting makes no sense, or a selector matches nothing.
@@ -266,6 +268,8 @@ def decide(
         _check_target(target_macs, asked, settings)
     chosen = _settings_or_plan(settings, mode, options)
     found = survey(network, example_inputs, input_size)
+    if found.count.stopped is not None and asked is not None and found.run.inputs.assumed:
+        found = _survey_for_data(network, asked) or found
     if isinstance(chosen, Plan):
         made, after = chosen, count_after(found, chosen, network)
         made = made if asked is None else replace(made, calibration=asked)
@@ -280,6 +284,19 @@ def decide(
         made, after = make_plan(found, chosen, network)
         made = replace(made, calibration=asked, target_macs=target_macs)
     return Decision(made, compare(name_of(network), [made], found.count, after))
+
+
+def _survey_for_data(network: nn.Module, calibration: Calibration) -> Survey | None:
+    """The survey for what the calibration data says that the network takes, where it does."""
+    if calibration.is_data_free:
+        return None
+    from ghostify.data.calibration import example_of
+
+    example = example_of(network, calibration)
+    try:
+        return None if example is None else survey(network, example)
+    except ModelError:  # it takes the data, and no tensors without data
+        return None
 
 
 def _check_target(target: float, calibration: Calibration | None, settings: Any) -> None:

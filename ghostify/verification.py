@@ -23,7 +23,7 @@ from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.meta_copy import copy_network, meta_copy
-from ghostify.nn import GhostConv2d, GhostLinear
+from ghostify.nn import GhostLayer
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import history_of, remember
 
@@ -174,7 +174,7 @@ def _check_backward(subject: Subject) -> str:
 def _check_modes(subject: Subject) -> str:
     model = copy_network(subject.model)
     model.train()
-    ghosts = [m for m in model.modules() if isinstance(m, GhostConv2d | GhostLinear)]
+    ghosts = [m for m in model.modules() if isinstance(m, GhostLayer)]
     # Ghost modules alone: a network may keep its own parts (frozen batch norms) in eval mode.
     if not all(m.training for ghost in ghosts for m in ghost.modules()):
         raise ValueError("train() does not reach every ghost module")

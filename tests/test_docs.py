@@ -49,7 +49,10 @@ def _blocks(page: Path, language: str) -> list[str]:
 @each_page
 def test_commands_and_sessions_show_what_the_page_shows(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert refresh.refresh_page(text) == text, "run: python docs/refresh.py"
+    new = refresh.refresh_page(text)
+    if not refresh.printed_alike():
+        pytest.skip("older versions of rich and typer lay tables and help out otherwise")
+    assert new == text, "run: python docs/refresh.py"
 
 
 @each_page

@@ -78,10 +78,10 @@ def test_a_network_of_another_task_is_cheaper_and_recovers(
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda file: file.stem)
 def test_a_notebook_shows_what_a_run_shows(file: Path) -> None:
     refresh = _refresh()
-    stored = nbformat.read(file, as_version=4)
-    assert refresh.outputs(refresh.refresh_notebook(file)) == refresh.outputs(stored), (
-        "run: python docs/refresh.py"
-    )
+    stored, new = nbformat.read(file, as_version=4), refresh.refresh_notebook(file)
+    if not refresh.printed_alike():
+        pytest.skip("older versions of rich lay tables out otherwise")
+    assert refresh.outputs(new) == refresh.outputs(stored), "run: python docs/refresh.py"
 
 
 def _refresh() -> Any:

@@ -272,7 +272,8 @@ def find_blocks(
     found = survey(model, None, input_size)
     table = tabulate_stages(name_of(model), found, GGhost())
     # A block that calls several modules puts out what the last of them does.
-    return {(s.blocks[0][-1], s.blocks[-1][-1]): s.name for s in table.stages}
+    runs = [s for s in table.stages if len(s.blocks) > 1]
+    return {(s.blocks[0][-1], s.blocks[-1][-1]): s.name for s in runs}
 
 
 def _blocks(

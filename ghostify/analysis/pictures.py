@@ -124,6 +124,7 @@ def _draw_ghost(subject: _Subject, layer: LayerRedundancy) -> Figure | None:
 
 def _draw_stage(subject: _Subject, name: str, stage: GGhostStage) -> Figure:
     path, ghosts = subject.maps(f"{name}.thin.{len(stage.thin) - 1}", f"{name}.cheap")
+    path = stage.as_maps(path[None])[0]
     labels = f"complicated: {len(path)} maps", f"cheap: {len(ghosts)} ghosts"
     title = f"{subject.analysis.model}: G-Ghost stage {name}"
     return draw_ghosts(path, ghosts, title, subject.picture, labels=labels)

@@ -43,6 +43,7 @@ class LayerCount:
         cost: Parameters of its own, MACs and activations summed over all calls.
         calls: How often it was called in the forward pass.
         output_shape: Shape of its last output, where that is one tensor.
+        varies: Whether its outputs have different shapes.
     """
 
     name: str
@@ -50,6 +51,12 @@ class LayerCount:
     cost: Cost
     calls: int
     output_shape: tuple[int, ...] | None = None
+    varies: bool = False
+
+    @property
+    def maps(self) -> tuple[int, ...] | None:
+        """Shape of all its outputs, where it is known and one."""
+        return None if self.varies else self.output_shape
 
     @property
     def shape(self) -> str:
@@ -73,6 +80,7 @@ class Count(Printable):
         shapes_end: Where shapes alone carried it no further, so that it was run for real; None
             where it was not.
         ran_on: What it was run on for real; empty where it was not.
+        form: How the inputs are nested, as plain data; None for images (see `describe_form`).
     """
 
     total: Cost
@@ -84,6 +92,7 @@ class Count(Printable):
     output: Any = None
     shapes_end: str | None = None
     ran_on: str = ""
+    form: Any = None
 
     def __repr__(self) -> str:
         total = self.total

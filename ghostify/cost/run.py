@@ -20,6 +20,7 @@ from ghostify.cost.ops import CONVOLUTIONS, MACS, is_uncounted
 from ghostify.cost.readings import Methods, Readings, reads_data
 from ghostify.cost.shapes import RULES
 from ghostify.graph.failure import describe_error, exit_refused
+from ghostify.graph.input_form import describe_form
 from ghostify.graph.inputs import Inputs
 from ghostify.graph.meta_copy import copy_to_run, fake_copy
 
@@ -64,6 +65,7 @@ class Run(TorchDispatchMode):
         self.called: dict[nn.Module, int] = {}
         self.entered: dict[nn.Module, tuple[Any, ...]] = {}
         self.shapes: dict[nn.Module, tuple[int, ...]] = {}
+        self.varied: set[nn.Module] = set()
         self.uncounted: dict[str, int] = {}
         self.error: Exception | None = None
         self.refused: Exception | None = None
@@ -134,7 +136,10 @@ class Run(TorchDispatchMode):
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
         self.stack.pop()
         if isinstance(output, Tensor):
-            self.shapes[module] = tuple(output.shape)
+            shape = tuple(output.shape)
+            if self.shapes.setdefault(module, shape) != shape:
+                self.varied.add(module)
+                self.shapes[module] = shape
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -199,6 +204,7 @@ class Run(TorchDispatchMode):
             total=total if self.error is None else Cost(total.params, None, None, None),
             layers=layers,
             inputs=str(self.inputs),
+            form=describe_form(self.inputs),
             assumed=self.inputs.assumed,
             uncounted=self.uncounted,
             stopped=self.stopped,
@@ -223,7 +229,12 @@ class Run(TorchDispatchMode):
             conv_macs=self.conv_macs.get(module, 0) if known else None,
         )
         return LayerCount(
-            self.names[module], type(module).__name__, cost, calls, self.shapes.get(module)
+            self.names[module],
+            type(module).__name__,
+            cost,
+            calls,
+            self.shapes.get(module),
+            module in self.varied,
         )
 
     def _own_params(self, module: nn.Module) -> int:

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 
-def speedup_ratio(in_channels: int, kernel_size: tuple[int, int], s: int, d: int) -> float:
+def speedup_ratio(
+    in_channels: int,
+    kernel_size: tuple[int, ...],
+    s: int,
+    d: int | tuple[int, ...],
+    upsampling: int = 1,
+) -> float:
     """Eq. 4, exact form: MACs of the convolution over those of its ghost module.
 
     ``c*k*k / (c*k*k/s + (s-1)/s * d*d)``, where c is the number of input channels that one filter
-    sees (``in_channels / groups``). The number of filters and the image size cancel out.
+    sees (``in_channels / groups``); in one dimension with k and d, in three with k*k*k and d*d*d.
+    The number of filters and the image size cancel out.
+
+    Args:
+        in_channels: Input channels c that one filter sees.
+        kernel_size: Size of the kernel along each dimension.
+        s: The paper's s.
+        d: Size of the cheap kernel; of each dimension, or one for all.
+        upsampling: Pixels that a transposed convolution makes of each one that it reads: its MACs
+            are counted for those that it reads, and those of the ghosts for those that are made.
 
     Example:
         >>> round(speedup_ratio(64, (3, 3), s=2, d=3), 4)
         1.9692
     """
-    filter_size = in_channels * kernel_size[0] * kernel_size[1]
-    return filter_size / (filter_size / s + (s - 1) / s * d * d)
+    taps = prod(d) if isinstance(d, tuple) else d ** len(kernel_size)
+    filter_size = in_channels * prod(kernel_size)
+    return filter_size / (filter_size / s + (s - 1) / s * taps * upsampling)
 
 
-def compression_ratio(in_channels: int, kernel_size: tuple[int, int], s: int, d: int) -> float:
+def compression_ratio(
+    in_channels: int, kernel_size: tuple[int, ...], s: int, d: int | tuple[int, ...]
+) -> float:
     """Eq. 5, exact form: parameters of the convolution over those of its ghost module.
 
-    Equal to `speedup_ratio`, as the paper notes: each weight is used once for each position.
+    Equal to `speedup_ratio`, as the paper notes: each weight is used once for each position (but
+    where a transposed convolution makes more pixels than it reads).
     """
     return speedup_ratio(in_channels, kernel_size, s, d)
 

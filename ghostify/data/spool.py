@@ -1,10 +1,12 @@
-"""Tensors of many images in a temporary file: memory does not grow with their number."""
+"""Values of many samples in a temporary file: memory does not grow with their number."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -12,10 +14,57 @@ from torch import Tensor
 
 from ghostify.errors import GhostifyError
 from ghostify.files import reason_of
+from ghostify.numerics.nested import Frame, open_nested
+
+Span = tuple[int, int]
+"""The first of some samples, and the one after the last."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Record:
+    """Values that were appended together.
+
+    Attributes:
+        span: The samples that they are of.
+        offset: Where they begin in the file.
+        shapes: Of each tensor: of one sample's part of it, or whole.
+        dtypes: Of each tensor.
+        frame: What they are nested in; None for a tensor alone.
+        whole: Whether the tensors can't be told apart by sample.
+    """
+
+    span: Span
+    offset: int
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[torch.dtype, ...]
+    frame: Frame | None
+    whole: bool
+
+    @property
+    def rows(self) -> int:
+        """In how many parts it can be read."""
+        return 1 if self.whole else self.span[1] - self.span[0]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Bytes of each tensor in a row."""
+        pairs = zip(self.shapes, self.dtypes, strict=True)
+        return [prod(shape) * dtype.itemsize for shape, dtype in pairs]
+
+    def goes_on(self, other: _Record) -> bool:
+        """Whether the rows of another are like its own."""
+        if self.whole or other.whole or self.shapes != other.shapes or self.dtypes != other.dtypes:
+            return False
+        if self.frame is None or other.frame is None:
+            return self.frame is other.frame
+        return self.frame.is_like(other.frame)
 
 
 class Spool:
-    """Rows of a tensor ``(N, ...)`` in a temporary file that goes when nobody needs it.
+    """Values of samples, ``(N, ...)`` each, in a temporary file that goes when nobody needs it.
+
+    Tensors, or anything that they are nested in. As long as all samples are alike they can be taken
+    one by one; else they come as they were appended, as lists of images of different sizes do.
 
     Plain reads and writes: a mapped file would count as the process's own memory. The file has no
     name (or goes with its process): a kill leaves nothing.
@@ -33,44 +82,115 @@ class Spool:
     def __init__(self) -> None:
         with _explained():  # unbuffered: what a full disk refuses is not tried again at the end
             self._file: Any = tempfile.TemporaryFile(prefix="ghostify-", buffering=0)  # noqa: SIM115
-        self._shape: tuple[int, ...] = ()
-        self._dtype = torch.float32
-        self._row = 0
+        self._first: _Record | None = None
+        self._records: dict[Span, _Record] = {}
+        self._size = 0
         self._count = 0
+        self.is_even = True
+        """Whether all samples are alike, and can be taken one by one."""
 
     def __len__(self) -> int:
         return self._count
 
-    def append(self, batch: Tensor) -> None:
-        """Add rows ``(n, ...)``; all rows have one shape and dtype."""
-        batch = batch.detach().cpu().contiguous(memory_format=torch.contiguous_format)
-        if not self._count:
-            self._shape, self._dtype = tuple(batch.shape[1:]), batch.dtype
-            self._row = batch[:1].numel() * batch.element_size()
-        left = batch.flatten().view(torch.uint8).numpy().data
+    def append(self, batch: Any, count: int | None = None, whole: bool = False) -> None:
+        """Add values of some samples.
+
+        Args:
+            batch: A tensor ``(n, ...)``, or anything that tensors are nested in.
+            count: Of the samples; the first dimension of the first tensor if not given.
+            whole: Whether the tensors have no dimension for the samples.
+        """
+        tensors, frame = ([batch], None) if isinstance(batch, Tensor) else open_nested(batch)
+        tensors = [_plain(tensor) for tensor in tensors]
+        if count is None:
+            count = len(tensors[0]) if tensors and tensors[0].ndim else 1
+        whole = whole or not tensors or any(t.ndim == 0 or len(t) != count for t in tensors)
+        shapes = tuple(tuple(t.shape) if whole else tuple(t.shape[1:]) for t in tensors)
+        span = self._count, self._count + count
+        dtypes = tuple(tensor.dtype for tensor in tensors)
+        record = _Record(span, self._size, shapes, dtypes, frame, whole)
+        self._first = self._first or record
+        self.is_even = self.is_even and self._first.goes_on(record)
+        self._records[span] = record
+        self._write(_bytes_of(tensors, record.rows))
+        self._count += count
+
+    def take(self, rows: Sequence[int]) -> Any:
+        """Some samples, in the order given; where they are not alike, the first one's record."""
+        if not self.is_even:
+            return self.slice(next(span for span in self._records if span[1] > rows[0]))
+        assert self._first is not None
+        parts = [self._read(self._first, row, 1) for row in rows]
+        return _nested(self._first, [torch.cat(some) for some in zip(*parts, strict=True)])
+
+    def batches(self, size: int) -> Iterator[Any]:
+        """All samples, ``size`` at a time; where they are not alike, as they were appended."""
+        return (self.slice(span) for span in self.spans(size))
+
+    def spans(self, size: int) -> list[Span]:
+        """The samples of each batch."""
+        if not self.is_even:
+            return list(self._records)
+        starts = range(0, self._count, size)
+        return [(start, min(start + size, self._count)) for start in starts]
+
+    def slice(self, span: Span) -> Any:
+        """The samples of a batch."""
+        if self.is_even:
+            assert self._first is not None
+            return _nested(self._first, self._read(self._first, span[0], span[1] - span[0]))
+        record = self._records[span]
+        read = self._read(record, 0, record.rows)
+        return _nested(record, [tensor[0] for tensor in read] if record.whole else read)
+
+    def part(self, rows: range) -> Spool:
+        """Some samples as a spool of their own; where they are not alike, their records."""
+        part = Spool()
+        for start, end in self.spans(1):
+            wanted = start in rows if self.is_even else any(r in rows for r in range(start, end))
+            if wanted:
+                whole = not self.is_even
+                part.append(self.slice((start, end)), end - start, whole)
+        return part
+
+    def _write(self, data: Tensor) -> None:
+        left = data.numpy().data
         with _explained():
-            self._file.seek(self._count * self._row)
+            self._file.seek(self._size)
             while left:
                 left = left[self._file.write(left) :]
-        self._count += len(batch)
+        self._size += data.numel()
 
-    def take(self, rows: list[int]) -> Tensor:
-        """Some rows, in the order given."""
-        return _side_by_side(torch.stack([self._read(row, 1)[0] for row in rows]))
-
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """All rows, ``size`` at a time."""
-        for start in range(0, self._count, size):
-            yield _side_by_side(self._read(start, min(size, self._count - start)))
-
-    def _read(self, start: int, count: int) -> Tensor:
-        data = bytearray(count * self._row)
+    def _read(self, record: _Record, start: int, count: int) -> list[Tensor]:
+        """Rows of each tensor of a record, and of those that go on where it ends."""
+        row = sum(record.sizes)
+        data = bytearray(count * row)
         left = memoryview(data)
         with _explained():
-            self._file.seek(start * self._row)
+            self._file.seek(record.offset + start * row)
             while left and (got := self._file.readinto(left)):
                 left = left[got:]
-        return torch.frombuffer(data, dtype=self._dtype).view(count, *self._shape)
+        if not data:
+            pairs = zip(record.shapes, record.dtypes, strict=True)
+            return [torch.empty(count, *shape, dtype=dtype) for shape, dtype in pairs]
+        if len(record.shapes) == 1:
+            flat = [torch.frombuffer(data, dtype=record.dtypes[0])]
+        else:
+            parts = torch.frombuffer(data, dtype=torch.uint8).view(count, row)
+            columns = [part.flatten().clone() for part in parts.split(record.sizes, dim=1)]
+            flat = [c.view(d) for c, d in zip(columns, record.dtypes, strict=True)]
+        return [x.view(count, *shape) for x, shape in zip(flat, record.shapes, strict=True)]
+
+
+def together(size: int, *spools: Spool) -> Iterator[tuple[Any, ...]]:
+    """Batches of several spools of the same samples."""
+    for span in common_spans(size, *spools):
+        yield tuple(spool.slice(span) for spool in spools)
+
+
+def common_spans(size: int, *spools: Spool) -> list[Span]:
+    """The batches that all of some spools have."""
+    return next((s for s in spools if not s.is_even), spools[0]).spans(size)
 
 
 @contextmanager
@@ -82,6 +202,24 @@ def _explained() -> Iterator[None]:
             f"Temporary files can't be kept ({reason_of(error)}): make room for them, or name "
             "another folder in the environment variable TMPDIR."
         ) from error
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+
+
+def _bytes_of(tensors: Sequence[Tensor], rows: int) -> Tensor:
+    """Tensors side by side, row by row."""
+    flat = [tensor.flatten().view(torch.uint8) for tensor in tensors]
+    if len(flat) == 1:
+        return flat[0]
+    parts = [x.view(rows, x.numel() // max(rows, 1)) for x in flat]
+    return torch.cat(parts, 1).flatten() if flat else torch.empty(0, dtype=torch.uint8)
+
+
+def _nested(record: _Record, tensors: Sequence[Tensor]) -> Any:
+    tensors = [_side_by_side(tensor) for tensor in tensors]
+    return tensors[0] if record.frame is None else record.frame.fill(tensors)
 
 
 def _side_by_side(rows: Tensor) -> Tensor:

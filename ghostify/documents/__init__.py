@@ -1,6 +1,6 @@
 """Documents: what a result prints, as plain data, and the one renderer of it."""
 
-from ghostify.documents.amounts import amount, counted, times
+from ghostify.documents.amounts import amount, counted, sizes, times
 from ghostify.documents.document import Column, Document, Table, plain_columns
 from ghostify.documents.printable import Printable, Writable
 
@@ -13,5 +13,6 @@ __all__ = [
     "amount",
     "counted",
     "plain_columns",
+    "sizes",
     "times",
 ]

@@ -24,6 +24,11 @@ def times(value: float | None) -> str:
     return "?" if value is None else f"{value:.2f}"
 
 
+def sizes(value: int | tuple[int, ...] | None) -> str:
+    """A size, or one for each dimension, for a person: ``3``, ``3x1``; ``None`` for none."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def counted(number: int, what: str) -> str:
     """A number of things for a person: ``1 stage``, ``2 stages``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"

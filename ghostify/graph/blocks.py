@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from ghostify.graph.chains import ChainLink, on_the_way
+from ghostify.graph.layout import FIRST, channel_dims
 from ghostify.graph.trace import LAYERS
 
 
@@ -30,6 +31,7 @@ class Block:
         in_shape: Shape of the tensor that goes in.
         out_shape: Shape of the tensor that comes out.
         layers: How many layers it has.
+        channel_dim: The dimension of ``out_shape`` that the channels lie along.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Block:
     in_shape: tuple[int, ...]
     out_shape: tuple[int, ...]
     layers: int
+    channel_dim: int = FIRST
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -78,6 +81,7 @@ class Anatomy:
 
     def __init__(self, graph: fx.Graph, module: nn.Module, values: Mapping[fx.Node, Any]) -> None:
         self.graph, self.values = graph, values
+        self._dims = channel_dims(graph, module, values)
         self._modules = dict(module.named_modules(remove_duplicate=False))
         # Constants (a parameter, reshaped) are computed inside a call but are no part of a chain.
         self._size: dict[str, int] = {}
@@ -119,6 +123,12 @@ class Anatomy:
     def is_all_of(self, call: str, nodes: Sequence[fx.Node]) -> bool:
         """Whether the nodes are just those of a module call."""
         return self._size[call] == len(nodes)
+
+    def keeps_shape(self, block: Block) -> bool:
+        """Whether what enters a block has its output's shape, and its channels where that has."""
+        entry = block.segments[0].entry
+        is_alike = self._dims.get(entry, block.channel_dim) == block.channel_dim
+        return block.in_shape == block.out_shape and is_alike
 
     def _unit(self, call: str | None, segments: Sequence[ChainLink]) -> Unit:
         nodes = [node for segment in segments for node in segment.nodes]
@@ -175,6 +185,7 @@ class Anatomy:
             in_shape=in_shape,
             out_shape=out_shape,
             layers=sum(unit.layers for unit in units),
+            channel_dim=self._dims.get(segments[-1].exit, FIRST),
         )
 
 

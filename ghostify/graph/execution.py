@@ -116,7 +116,7 @@ def propagate(graph: fx.Graph, module: nn.Module, args: Sequence[Any]) -> Env:
     Returns:
         The values, their tensors without data.
     """
-    executor = Executor(graph, module, *map(_to_meta, args))
+    executor = Executor(graph, module, *map(to_meta, args))
     with torch.no_grad(), suppress(Exception):
         for node in graph.nodes:
             executor.env[node] = executor.run_node(node)
@@ -140,7 +140,9 @@ def _own(value: Any) -> Any:
     return value.clone() if isinstance(value, Tensor) else value
 
 
-def _to_meta(value: Any) -> Any:
+def to_meta(value: Any) -> Any:
+    """A value with its tensors, at any depth, on the meta device."""
+
     def meta(leaf: Any) -> Any:
         if isinstance(leaf, Tensor) and leaf.device.type != "meta":
             return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta")

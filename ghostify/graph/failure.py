@@ -24,11 +24,14 @@ def describe_error(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     sentence = lines[0].split(". ")[0].rstrip(".") if lines else ""
     said = f"{type(error).__name__}: {sentence}" if sentence else type(error).__name__
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _is_theirs(f.filename)]
-    if not frames:
+    # Not by `extract_tb`: it fails on code that torch.fx patched (a forward with *args, torch 2.6).
+    walked = traceback.walk_tb(error.__traceback__)
+    places = [(frame.f_code.co_filename, line) for frame, line in walked]
+    theirs = [(filename, line) for filename, line in places if _is_theirs(filename)]
+    if not theirs:
         return said
-    place = "/".join(Path(frames[-1].filename).parts[-2:])
-    return f"{place}:{frames[-1].lineno}: {said}"
+    filename, line = theirs[-1]
+    return f"{'/'.join(Path(filename).parts[-2:])}:{line}: {said}"
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 
 from ghostify.errors import SettingsError
 
-ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
-"""Example inputs: one tensor, the positional arguments, or the keyword arguments."""
+ExampleInputs = Union[Tensor, Sequence[Any], Mapping[str, Any], "Inputs"]
+"""Example inputs: one tensor, the positional arguments, the keyword arguments, or both."""
 
 NO_TENSOR = "no tensor"
 """Text for `Inputs` without tensors."""
@@ -50,6 +50,8 @@ class Inputs:
     def example(self) -> ExampleInputs:
         """The same as a caller would give it, with the data if there is any."""
         args, kwargs = self.given or (self.args, self.kwargs)
+        if args and kwargs:
+            return Inputs(args, kwargs)
         return dict(kwargs) if kwargs else args
 
     @property
@@ -150,7 +152,9 @@ def _from_example(example_inputs: ExampleInputs) -> Inputs:
 
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
-    if isinstance(example_inputs, Tensor):
+    if isinstance(example_inputs, Inputs):
+        args, kwargs = example_inputs.args, dict(example_inputs.kwargs)
+    elif isinstance(example_inputs, Tensor):
         args = (example_inputs,)
     elif isinstance(example_inputs, Mapping):
         kwargs = dict(example_inputs)

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from functools import partial
-from types import FunctionType
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import UninitializedBuffer, is_lazy
+from torch.overrides import TorchFunctionMode
 
 from ghostify.errors import ModelError
 from ghostify.graph.failure import describe_error
+from ghostify.graph.hooks import keep_hooks_apart
+from ghostify.numerics.nested import tensors_in
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -29,8 +30,8 @@ _HOLD_NOTHING = frozenset({bool, int, float, str, type(None)})
 def meta_copy(model: ModuleT) -> ModuleT:
     """A deep copy of ``model`` with every tensor on the meta device; ``model`` is not changed.
 
-    Forward hooks that are plain functions are left out: a copy of a function writes to the same
-    lists as the function, and the caller's must not fill with tensors that have no data.
+    Forward hooks that are plain functions write to copies of the lists that they hold: the caller's
+    must not fill with tensors that have no data.
 
     Raises:
         ModelError: The model can't be copied, or is none.
@@ -40,37 +41,26 @@ def meta_copy(model: ModuleT) -> ModuleT:
             f"A {type(model).__name__} is no torch.nn.Module: give the network itself "
             "(of an exported program, the one that was exported)."
         )
-    meta = _copy(model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False))
-    _leave_hooks_out(meta)
+    memo: dict[int, Any] = {}
+    meta = _copy(
+        model, lambda tensor: torch.empty_like(tensor, device="meta", requires_grad=False), memo
+    )
+    keep_hooks_apart(meta, memo, forgiving=True)
     return meta
 
 
 def copy_to_run(model: ModuleT) -> ModuleT:
     """A deep copy of ``model`` with all its data, to be run; nothing of ``model`` changes by that.
 
-    The caller's forward hooks are left out as in a `meta_copy`.
+    The caller's forward hooks write to copies as in a `meta_copy`.
 
     Raises:
         ModelError: The model can't be copied.
     """
-    made = _copy(model, lambda tensor: tensor.detach().clone())
-    _leave_hooks_out(made)
+    memo: dict[int, Any] = {}
+    made = _copy(model, lambda tensor: tensor.detach().clone(), memo)
+    keep_hooks_apart(made, memo)
     return made
-
-
-def _leave_hooks_out(copied: nn.Module) -> None:
-    for module in copied.modules():
-        for name in ("_forward_pre_hooks", "_forward_hooks"):
-            hooks = module.__dict__.get(name, {})
-            for key in [key for key, hook in hooks.items() if _is_plain_function(hook)]:
-                del hooks[key]
-
-
-def _is_plain_function(hook: Any) -> bool:
-    """Whether a hook is a function, and neither PyTorch's nor a method (of the copy, by now)."""
-    while isinstance(hook, partial):
-        hook = hook.func
-    return isinstance(hook, FunctionType) and not hook.__module__.startswith("torch.")
 
 
 def memo_for_copy(model: nn.Module) -> dict[int, Any]:
@@ -90,7 +80,36 @@ def memo_for_copy(model: nn.Module) -> dict[int, Any]:
 
 def copy_network(model: ModuleT) -> ModuleT:
     """A deep copy with data, of networks too that `copy.deepcopy` alone refuses."""
-    return copy.deepcopy(model, memo_for_copy(model))
+    made: ModuleT = deepcopy_any(model, memo_for_copy(model))
+    return made
+
+
+def deepcopy_any(value: Any, memo: dict[int, Any]) -> Any:
+    """`copy.deepcopy`, of tensors too that were computed, wherever a module keeps them.
+
+    Those are detached. The memo is filled as by `copy.deepcopy`.
+    """
+    before = dict(memo)
+    try:
+        return copy.deepcopy(value, memo)
+    except RuntimeError:  # what watches for such tensors takes longer than the copy of the others
+        memo.clear()
+        memo.update(before)
+        with _Detaching():
+            return copy.deepcopy(value, memo)
+
+
+class _Detaching(TorchFunctionMode):
+    """Inside, copies of computed tensors are detached."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__ and args[0].grad_fn is not None:
+            tensor, memo = args
+            made: Tensor = memo.setdefault(id(tensor), tensor.detach().clone())
+            return made
+        return func(*args, **(kwargs or {}))
 
 
 def _unshaped(tensor: Tensor, device: torch.device) -> Tensor:
@@ -123,18 +142,20 @@ def fake_copy(meta: ModuleT, mode: FakeTensorMode) -> ModuleT:
     Slower than the meta device; for networks whose forward makes tensors of its own there.
     """
     with mode:
-        return _copy(meta, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+        return _copy(meta, lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype), {})
 
 
-def _copy(model: ModuleT, meta: Callable[[Tensor], Tensor]) -> ModuleT:
-    memo = _fresh_tables(model)
+def _copy(model: ModuleT, meta: Callable[[Tensor], Tensor], memo: dict[int, Any]) -> ModuleT:
+    """A deep copy, its tensors as ``meta`` makes them; fills the memo as `copy.deepcopy` does."""
+    memo.update(_fresh_tables(model))
     for tensor in _tensors_of(model):
         if is_lazy(tensor):
             memo[id(tensor)] = _unshaped(tensor, torch.device("meta"))
         else:
             memo[id(tensor)] = _like(tensor, meta)
     try:
-        return copy.deepcopy(model, memo)
+        made: ModuleT = deepcopy_any(model, memo)
+        return made
     except Exception as error:
         raise ModelError(
             f"The network can't be copied ({describe_error(error)}), and ghostify works on a copy: "
@@ -162,6 +183,14 @@ def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
             if isinstance(value, Tensor):
                 yield value
             elif isinstance(value, list | tuple):
-                yield from (item for item in value if isinstance(item, Tensor))
+                yield from _tensors_among(value)
             elif isinstance(value, dict):
-                yield from (item for item in value.values() if isinstance(item, Tensor))
+                yield from _tensors_among(value.values())
+
+
+def _tensors_among(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple | dict):
+            yield from tensors_in(value)

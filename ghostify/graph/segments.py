@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
+from ghostify.graph.calls import Arguments, call
 from ghostify.graph.execution import Env, Executor, made_from
-from ghostify.graph.trace import LAYERS, LayerTracer
+from ghostify.graph.inputs import forward_parameters
+from ghostify.graph.trace import LAYERS, BufferTracer, defaults_of
 
 
 @dataclass(frozen=True)
@@ -17,62 +20,122 @@ class Segment:
     """A part of a network that nothing passes by; runs in any network of the same graph.
 
     Attributes:
-        entry: The node whose value goes in; None for a network that does not trace.
+        entry: The node whose value goes in (of a network with several inputs the first); None for a
+            network that does not trace.
         nodes: What is computed, in order; empty for a network that does not trace.
         layers: Names of the modules that it calls.
+        inputs: The network's inputs, where the segment is its first.
+        result: What comes out, nested nodes, where that is not the last node's value.
+        constants: Tensors that the trace worked out.
     """
 
     entry: fx.Node | None
     nodes: tuple[fx.Node, ...]
     layers: tuple[str, ...]
+    inputs: tuple[fx.Node, ...] = ()
+    result: Any = None
+    constants: Mapping[fx.Node, Tensor] = field(default_factory=dict)
 
     def run(self, network: nn.Module, x: Any) -> Any:
-        """What ``network`` makes of ``x`` in this segment."""
-        last = self.nodes[-1] if self.entry is not None else None
-        return network(x) if last is None else self.values(network, x, (last,))[last]
+        """What ``network`` makes of ``x``, a value or `Arguments`, in this segment."""
+        if self.entry is None:
+            return call(network, x)
+        if self.result is None:
+            return self.values(network, x, self.nodes[-1:])[self.nodes[-1]]
+        wanted: list[fx.Node] = []
+        fx.node.map_arg(self.result, wanted.append)
+        found = self.values(network, x, wanted)
+        return fx.node.map_arg(self.result, found.__getitem__)
 
     def values(self, network: nn.Module, x: Any, wanted: Collection[fx.Node]) -> Env:
         """The values of some nodes (the entry may be among them): only they are worked out."""
         assert self.entry is not None
         executor = Executor(self.entry.graph, network)
-        return executor.values(self.nodes, wanted, {self.entry: x})
+        given = {**self._given(network, x), **self.constants}
+        nodes = [n for n in self.nodes if n not in given] if self.constants else self.nodes
+        return executor.values(nodes, wanted, given)
+
+    def _given(self, network: nn.Module, x: Any) -> Env:
+        """The values of the nodes that the segment begins with."""
+        assert self.entry is not None
+        if not isinstance(x, Arguments):
+            return {self.entry: x}
+        bound = inspect.signature(network.forward).bind(*x.args, **x.kwargs)
+        bound.apply_defaults()
+        return {node: bound.arguments[str(node.target)] for node in self.inputs}
 
     def behind(self, wanted: Iterable[fx.Node]) -> set[fx.Node]:
         """Some nodes, and all of the segment's that they are made from."""
         return made_from(wanted, self.nodes)
 
 
-def split(network: nn.Module, wanted: Callable[[str], bool]) -> list[Segment]:
+def split(
+    network: nn.Module, wanted: Callable[[str], bool], given: frozenset[str] | None = None
+) -> list[Segment]:
     """The chain of a network's segments, each with at least one wanted layer where that can be.
 
     Args:
-        network: A network in eval mode that takes one tensor; it is not changed.
+        network: A network in eval mode; it is not changed.
         wanted: Whether a module of this name is one that the segments are for.
+        given: Names of the arguments of its forward that it will get; None for the first alone.
 
     Returns:
         The segments in order; a single one that is the whole network where it does not trace.
     """
     whole = [Segment(None, (), tuple(name for name, _ in network.named_modules() if name))]
     try:
-        graph = LayerTracer().trace(network)
+        names = given or frozenset(list(forward_parameters(network))[:1])
+        graph, constants = _trace(network, names)
     except Exception:
         return whole
     entries = [node for node in graph.nodes if node.op == "placeholder"]
     nodes = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
-    if not nodes or not entries or any(node.users for node in entries[1:]):
+    inputs = [entry for entry in entries if str(entry.target) in names]
+    is_open = any(str(entry.target).startswith("*") for entry in inputs)
+    if not nodes or not inputs or is_open or any(e.users for e in entries if e not in inputs):
         return whole
     result = next(node for node in graph.nodes if node.op == "output").args[0]
-    cuts = _cuts(entries[0], nodes)
+    segments = _gather(network, inputs, nodes, _cuts(inputs, nodes), wanted)
+    segments[0] = replace(segments[0], inputs=tuple(inputs))
     if result is not nodes[-1]:  # several results, or one that more comes after
-        return whole
-    return _gather(network, entries[0], nodes, cuts, wanted)
+        segments[-1] = replace(segments[-1], result=result)
+    return [replace(s, constants=_of(s.nodes, constants)) for s in segments]
 
 
-def _cuts(entry: fx.Node, nodes: list[fx.Node]) -> list[bool]:
+def _trace(network: nn.Module, given: frozenset[str]) -> tuple[fx.Graph, dict[fx.Node, Tensor]]:
+    """The graph of a network, and the tensors that were worked out on the way."""
+    before = set(network.__dict__)
+    try:
+        graph = BufferTracer().trace(network, defaults_of(network, given) or None)
+        _drop_guards(graph)
+        made = {node: str(node.target) for node in graph.nodes if node.op == "get_attr"}
+        own = network.__dict__
+        return graph, {n: own[name] for n, name in made.items() if name in own.keys() - before}
+    finally:
+        for name in network.__dict__.keys() - before:
+            if name.startswith("_tensor_constant"):
+                delattr(network, name)
+
+
+def _drop_guards(graph: fx.Graph) -> None:
+    """Take out what the trace put in to check that the other arguments are the defaults."""
+    for node in reversed(list(graph.nodes)):
+        name = getattr(node.target, "__name__", "")
+        is_check = node.op == "call_function" and (name == "eq" or name.startswith("_assert"))
+        if is_check and not node.users:
+            graph.erase_node(node)
+
+
+def _of(nodes: Iterable[fx.Node], constants: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
+    return {node: constants[node] for node in nodes if node in constants}
+
+
+def _cuts(inputs: list[fx.Node], nodes: list[fx.Node]) -> list[bool]:
     """For each node, whether its value is the only one that is used after it."""
     place = {node: index for index, node in enumerate(nodes)}
     last = [max((place.get(u, len(nodes)) for u in node.users), default=-1) for node in nodes]
-    reach = max((place.get(user, len(nodes)) for user in entry.users), default=-1)
+    readers = (user for entry in inputs for user in entry.users)
+    reach = max((place.get(user, len(nodes)) for user in readers), default=-1)
     cuts = []
     for index in range(len(nodes)):
         # `reach`: the last use of anything made before this node; constants may be read anywhere.
@@ -84,12 +147,13 @@ def _cuts(entry: fx.Node, nodes: list[fx.Node]) -> list[bool]:
 
 def _gather(
     network: nn.Module,
-    entry: fx.Node,
+    inputs: list[fx.Node],
     nodes: list[fx.Node],
     cuts: list[bool],
     wanted: Callable[[str], bool],
 ) -> list[Segment]:
     segments: list[Segment] = []
+    entry = inputs[0]
     current: list[fx.Node] = []
     constants: list[fx.Node] = []
     for index, node in enumerate(nodes):

@@ -33,12 +33,15 @@ class Stage:
         region: Qualified name of the part of the network whose graph it was found in.
         blocks: Its blocks.
         container: The module whose call is exactly this stage; None where there is none.
+        from_input: Whether what enters stands for the first block's output already: a stage of one
+            block of a run in which each block's output is used elsewhere too.
     """
 
     name: str
     region: Region
     blocks: tuple[Block, ...]
     container: str | None
+    from_input: bool = False
 
     @property
     def in_shape(self) -> tuple[int, ...]:
@@ -47,8 +50,23 @@ class Stage:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what each block gives, ``(N, C, H, W)``."""
+        """Shape of what each block gives, ``(N, C, H, W)``, or ``(N, H, W, C)``."""
         return self.blocks[0].out_shape
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of that shape which the channels lie along."""
+        return self.blocks[0].channel_dim
+
+    @property
+    def channels(self) -> int:
+        """Channels of what each block gives."""
+        return self.shape[self.channel_dim]
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the blocks give maps with the channels last."""
+        return self.channel_dim == len(self.shape) - 1
 
 
 @dataclass(frozen=True)
@@ -62,10 +80,17 @@ class NoStage:
 
 @dataclass(frozen=True)
 class Finding:
-    """Result of a search: stages, and candidates that are none, with the reasons."""
+    """Result of a search: stages, and candidates that are none, with the reasons.
+
+    Attributes:
+        stages: The stages.
+        left: What looks like a stage and is none.
+        longest: How many blocks or layers in a row give maps of one shape, at most.
+    """
 
     stages: tuple[Stage, ...]
     left: tuple[NoStage, ...]
+    longest: int = 0
 
 
 def find_stages_in(
@@ -79,7 +104,10 @@ def find_stages_in(
         args: What its forward takes.
         min_blocks: Runs of fewer blocks are no stages.
     """
-    anatomy = Anatomy(region.graph, module, propagate(region.graph, module, args))
+    values = region.values
+    if values is None:
+        values = propagate(region.graph, module, args)
+    anatomy = Anatomy(region.graph, module, values)
     search = _Search(region, anatomy, min_blocks)
     chains = find_chains(region.graph)
     search.learn_blocks(chains)
@@ -89,7 +117,7 @@ def find_stages_in(
             search.look_into(stretch, depth=0)
     order = {node: index for index, node in enumerate(region.graph.nodes)}
     stages = sorted(search.found, key=lambda stage: order[stage.blocks[0].nodes[0]])
-    return Finding(tuple(stages), tuple(search.explain_the_rest()))
+    return Finding(tuple(stages), tuple(search.explain_the_rest()), search.longest)
 
 
 def fold_equal(left: Iterable[NoStage]) -> tuple[NoStage, ...]:
@@ -136,6 +164,7 @@ class _Search:
         self.region, self.anatomy, self.min_blocks = region, anatomy, min_blocks
         self.taken: set[fx.Node] = set()
         self.found: list[Stage] = []
+        self.longest = 0
         self._short: dict[str, int] = {}
         self._seen: set[tuple[str, ...]] = set()
         self._block_kinds: set[type[nn.Module]] = set()
@@ -159,7 +188,13 @@ class _Search:
             for run in _runs(stretch):
                 if run[0].layers == 1 and self._is_inside_block(run):
                     continue
-                if len(run) >= self.min_blocks:
+                self.longest = max(self.longest, len(run))
+                steps = self._steps(run)
+                if steps:
+                    in_stages.update(s for block in run for s in block.segments)
+                    for block in steps:
+                        self._add([block], from_input=True)
+                elif len(run) >= self.min_blocks:
                     in_stages.update(s for block in run for s in block.segments)
                     self._add(run)
                 elif len(run) > 1:
@@ -169,19 +204,49 @@ class _Search:
             if deeper and not in_stages.intersection(unit.segments):
                 self.look_into(unit.segments, depth + 1)
 
+    def _steps(self, run: Sequence[Block]) -> list[Block]:
+        """The blocks of a run that become stages of their own; none where the run is one stage.
+
+        Within a block whose parts are put together again (YOLO's C2f, CSP) what enters the run is a
+        map of the same shape, and stands for the output of a first block. Where each block's output
+        is put into the concat as well, none but its own may be made of it: each block becomes a
+        stage from its input. The last block stays as it is.
+        """
+        if run[0].layers == 1:
+            return []
+        is_tapped = any(self._is_used_beyond(block, run) for block in run[:-1])
+        if not is_tapped and (len(run) >= self.min_blocks or not self._is_held_by_block(run)):
+            return []
+        maps = len(run) + self.anatomy.keeps_shape(run[0])
+        steps = [block for block in run[:-1] if self.anatomy.keeps_shape(block)]
+        return steps if maps >= self.min_blocks else []
+
+    def _is_used_beyond(self, block: Block, run: Sequence[Block]) -> bool:
+        """Whether the output of a block is used outside the run as well."""
+        inside = {node for other in run for node in other.nodes}
+        users = set(block.segments[-1].exit.users) - inside
+        return any(self.anatomy.shape(user) is not None for user in users)
+
+    def _is_held_by_block(self, run: Sequence[Block]) -> bool:
+        """Whether the module that holds the run is one in which branches part and meet again."""
+        calls = common_calls([node for block in run for node in block.nodes])
+        holders = [type(m) for m in map(self.anatomy.module, calls) if type(m) not in _CONTAINERS]
+        return bool(holders) and holders[-1] in self._block_kinds
+
     def _is_inside_block(self, run: Sequence[Block]) -> bool:
         above = common_calls([node for block in run for node in block.nodes])
         return any(type(self.anatomy.module(call)) in self._block_kinds for call in above)
 
-    def _add(self, run: list[Block]) -> None:
+    def _add(self, run: list[Block], from_input: bool = False) -> None:
         self.taken.update(node for block in run for node in block.nodes)
         key = tuple(name for block in run for name in (*block.modules, *block.functions))
         if key in self._seen:  # a later call of the same modules
             return
         self._seen.add(key)
         container = self._container(run)
-        name = container or f"{run[0].name}..{run[-1].name.rpartition('.')[2]}"
-        self.found.append(Stage(self.region.qualify(name), self.region, tuple(run), container))
+        last = f"..{run[-1].name.rpartition('.')[2]}" if len(run) > 1 else ""
+        name = self.region.qualify(container or f"{run[0].name}{last}")
+        self.found.append(Stage(name, self.region, tuple(run), container, from_input))
 
     def _container(self, run: Sequence[Block]) -> str | None:
         """The module whose call computes these blocks and nothing else."""
@@ -239,11 +304,9 @@ class _Search:
     def _reason(self, holder: str, members: Sequence[str]) -> str:
         if len(members) < self.min_blocks:
             return f"{len(members)} blocks, fewer than {self.min_blocks}"
-        shapes = [self._output_shape(member) for member in members]
-        if None in shapes:
-            return "the shapes of its blocks are not known, or they give several tensors"
-        if len(set(shapes)) > 1:
-            return _DIFFERENT
+        unlike = _why_unlike([self._output_shape(member) for member in members])
+        if unlike is not None:
+            return unlike
         if holder in self._short:
             return f"{self._short[holder]} blocks of one shape, fewer than {self.min_blocks}"
         if not self._follow_one_another(holder, members):
@@ -263,6 +326,18 @@ class _Search:
         return self.anatomy.shape(last[-1]) if last else None
 
 
+def _why_unlike(shapes: Sequence[tuple[int, ...] | None]) -> str | None:
+    """Why outputs of these shapes are not maps of one shape; None where they are."""
+    if None in shapes:
+        return "the shapes of its blocks are not known, or they give several tensors"
+    if len(set(shapes)) > 1:
+        return _DIFFERENT
+    dimensions = len(shapes[0] or ())
+    if dimensions != 4:
+        return f"its blocks give no maps but tensors of {dimensions} dimensions"
+    return None
+
+
 def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:
     """Maximal runs of blocks of one kind whose outputs have the same shape."""
     run: list[Block] = []
@@ -278,9 +353,9 @@ def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:
         yield run
 
 
-def _kind(block: Block) -> tuple[tuple[int, ...], bool]:
+def _kind(block: Block) -> tuple[tuple[int, ...], int, bool]:
     """Blocks of several layers and single layers make no run together."""
-    return block.out_shape, block.layers == 1
+    return block.out_shape, block.channel_dim, block.layers == 1
 
 
 def _holder(call: str) -> str:

@@ -13,9 +13,9 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.failure import describe_error, exit_refused
 from ghostify.graph.inputs import forward_parameters
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.nn.ghost import GhostLayer
 
-LAYERS = (_ConvNd, nn.Linear, GhostConv2d, GhostLinear)
+LAYERS = (_ConvNd, nn.Linear, GhostLayer)
 """Layers with weights that mix channels."""
 
 LEAVES = (
@@ -43,17 +43,11 @@ class LayerTracer(fx.Tracer):
         return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
 
-class BlockTracer(LayerTracer):
-    """A tracer for graphs that will be run: modules without tensors and parts stay whole too.
+class BufferTracer(LayerTracer):
+    """A tracer for graphs that will be run, in networks with other values in their buffers.
 
-    Drop-path, stochastic depth and the like look at ``self.training``, which a trace would freeze.
-    Buffers stay names in the graph: what is computed of one would be a constant without data else.
+    Buffers stay names in the graph: what is computed of one would be a constant else.
     """
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether ``m`` becomes one node."""
-        holds_something = any(m._parameters) or any(m._buffers) or any(m._modules)
-        return not holds_something or super().is_leaf_module(m, module_qualified_name)
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """A buffer's node; PyTorch's own switch for it bears no ``param_shapes_constant``."""
@@ -64,6 +58,18 @@ class BlockTracer(LayerTracer):
                         parameter_proxy_cache[name] = self.create_proxy("get_attr", name, (), {})
                     return parameter_proxy_cache[name]
         return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+class BlockTracer(BufferTracer):
+    """The same; modules without tensors and parts stay whole too.
+
+    Drop-path, stochastic depth and the like look at ``self.training``, which a trace would freeze.
+    """
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether ``m`` becomes one node."""
+        holds_something = any(m._parameters) or any(m._buffers) or any(m._modules)
+        return not holds_something or super().is_leaf_module(m, module_qualified_name)
 
 
 def frozen_tensors(nodes: Iterable[fx.Node]) -> list[str]:
@@ -79,10 +85,13 @@ class Region:
     Attributes:
         name: Qualified name of the module; empty for the whole network.
         graph: Its graph; the targets of its nodes are relative to the module.
+        values: The value of each node on the meta device, where the graph is a recording (see
+            `ghostify.graph.recording`); None for one that was traced.
     """
 
     name: str
     graph: fx.Graph
+    values: dict[fx.Node, Any] | None = None
 
     def qualify(self, target: str) -> str:
         """A node's target as a name in the whole network."""
@@ -95,6 +104,11 @@ class TraceStop:
 
     module: str
     where: str
+
+
+def lies_in(name: str, outer: str) -> bool:
+    """Whether a module's qualified name is that of another, or of one inside."""
+    return not outer or name == outer or name.startswith(f"{outer}.")
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ def trace(model: nn.Module, given: frozenset[str] = frozenset()) -> Tracing:
 def trace_graph(module: nn.Module, given: frozenset[str] = frozenset()) -> fx.Graph:
     """The graph of a module; whatever goes wrong is raised as it comes."""
     with exit_refused():
-        return LayerTracer().trace(module, concrete_args=_defaults(module, given))
+        return LayerTracer().trace(module, concrete_args=defaults_of(module, given))
 
 
 def _trace_into(
@@ -164,7 +178,7 @@ def _holds_layers(module: nn.Module) -> bool:
     return any(isinstance(m, LAYERS) for m in module.modules())
 
 
-def _defaults(module: nn.Module, given: frozenset[str]) -> dict[str, Any]:
+def defaults_of(module: nn.Module, given: frozenset[str]) -> dict[str, Any]:
     """The optional arguments that stay at their defaults (a proxy would never be None)."""
     return {
         p.name: p.default

@@ -17,20 +17,37 @@ Mixing = Literal["fc", "mlp"]
 MixFrom = Literal["all", "thin"]
 
 
-def projection(arriving: Tensor, leaving: Tensor, like: Tensor) -> nn.Sequential:
+class ChannelsLast(nn.Sequential):
+    """Layers for maps ``(N, C, H, W)`` that take and give maps with the channels last.
+
+    Shape:
+        - Input: ``(N, H, W, C_in)``
+        - Output: ``(N, H, W, C_out)``
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layers' output, its channels last."""
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+def projection(
+    arriving: Tensor, leaving: Tensor, like: Tensor, channels_last: bool = False
+) -> nn.Sequential:
     """A 1x1 convolution and its norm that start as the selection of channels.
 
     Args:
         arriving: Numbers of the channels that come in, ``(in,)``.
         leaving: Numbers of the channels that go out, ``(out,)``; what did not come in starts as 0.
         like: A tensor whose device and dtype the parameters get.
+        channels_last: Whether it is for maps ``(N, H, W, C)``.
     """
     conv = _plain_conv(len(arriving), len(leaving), 1, like)
     if not conv.weight.is_meta:
         with torch.no_grad():
             weight = (leaving[:, None] == arriving[None, :]).to(conv.weight)
             conv.weight.copy_(weight[:, :, None, None])
-    return nn.Sequential(conv, _norm(len(leaving), like))
+    kind = ChannelsLast if channels_last else nn.Sequential
+    return kind(conv, _norm(len(leaving), like))
 
 
 def cheap_operation(in_channels: int, out_channels: int, kernel: int, like: Tensor) -> nn.Module:
@@ -166,10 +183,12 @@ class GGhostStage(Ordered):
         mix_from: What the mix pools: ``"all"`` of Y1 and the thin blocks' outputs, or ``"thin"``.
         ghost_act: Whether a ReLU follows the cheap operation and the mix.
         ghosts: False where there are none, and the last thin block makes all channels.
+        channels_last: Whether what the blocks give has the channels last, ``(N, H, W, channels)``;
+            cheap operation and mix work on views with the channels first.
 
     Shape:
         - Input: what ``first`` takes, ``(N, C', H', W')``
-        - Output: ``(N, channels, H, W)``
+        - Output: ``(N, channels, H, W)``, or ``(N, H, W, channels)``
 
     Raises:
         SettingsError: ``complicated`` is not between 1 and ``channels``.
@@ -196,6 +215,7 @@ class GGhostStage(Ordered):
         mix_from: MixFrom = "all",
         ghost_act: bool = False,
         ghosts: bool = True,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         if not 1 <= complicated <= channels:
@@ -204,6 +224,7 @@ class GGhostStage(Ordered):
             )
         self.channels, self.complicated = channels, complicated
         self.entry, self.mix_from, self.ghosts = entry, mix_from, ghosts
+        self.channels_last = channels_last
         self.first = first
         self.thin = nn.ModuleList(thin)
         self.cheap = cheap
@@ -230,21 +251,35 @@ class GGhostStage(Ordered):
             complicated: What the last thin block gives, ``(N, r, H, W)``.
             y1: What the first block gives, ``(N, c, H, W)``.
             features: What the mix pools, ``(N, C_i, H, W)`` each; pooled maps do as well.
+
+        Where ``channels_last``, each is ``(N, H, W, C)``, and so is what comes out.
         """
         if not self.ghosts:
             return complicated
-        out = torch.cat([complicated, self._make_ghosts(y1, features)], dim=1)
-        return out if self.order is None else self._select(out, self.order)
+        parts = [self.as_maps(complicated), self._make_ghosts(y1, features)]
+        out = torch.cat(parts, dim=1)
+        return self.in_layout(out if self.order is None else self._select(out, self.order))
+
+    def as_maps(self, x: Tensor) -> Tensor:
+        """What a block gives as maps ``(N, C, H, W)``; a view where its channels are last."""
+        return x.permute(0, 3, 1, 2) if self.channels_last else x
+
+    def in_layout(self, maps: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` as blocks take them; a view where these want the channels last."""
+        return maps.permute(0, 2, 3, 1) if self.channels_last else maps
 
     def entering(self, y1: Tensor) -> Tensor:
         """Channels of Y1 that the thin path takes."""
-        return self._in_concat(y1)[:, : self.complicated] if self.entry == "slice" else y1
+        if self.entry == "project":
+            return y1
+        return self.in_layout(self._in_concat(self.as_maps(y1))[:, : self.complicated])
 
     def cheapened(self, y1: Tensor) -> Tensor:
-        """Channels of Y1 that the cheap operation takes; without one, the ghosts."""
+        """Channels of Y1 that the cheap operation takes, as maps; without one, the ghosts."""
+        maps = self.as_maps(y1)
         if self.cheap is not None and self.entry == "project":
-            return y1
-        return self._in_concat(y1)[:, self.complicated :]
+            return maps
+        return self._in_concat(maps)[:, self.complicated :]
 
     def chosen(self) -> Tensor:
         """The channels in the order of the concat: the complicated ones first, ``(channels,)``."""
@@ -271,19 +306,20 @@ class GGhostStage(Ordered):
         order = None if torch.equal(chosen, plain) else chosen.argsort()
         self.order = None if order is None else order.to(next(self.parameters()).device)
 
-    def _in_concat(self, y1: Tensor) -> Tensor:
+    def _in_concat(self, maps: Tensor) -> Tensor:
         """Channels in the order of the concat."""
-        return y1 if self.order is None else self._select(y1, self.order.argsort())
+        return maps if self.order is None else self._select(maps, self.order.argsort())
 
     def _make_ghosts(self, y1: Tensor, features: list[Tensor]) -> Tensor:
         ghosts = self.cheapened(y1)
         if self.cheap is not None:
             ghosts = self.cheap(ghosts)
         if self.mix is not None:
-            ghosts = ghosts + self.mix(features)
+            ghosts = ghosts + self.mix([self.as_maps(x) for x in features])
         return ghosts if self.ghost_act is None else self.ghost_act(ghosts)
 
     def extra_repr(self) -> str:
         """Text that ``print(model)`` shows beside the parts."""
         ghost = f"{self.channels - self.complicated} ghost" if self.ghosts else "no ghosts"
-        return f"{self.channels} = {self.complicated} + {ghost}, entry={self.entry!r}"
+        layout = ", channels last" if self.channels_last else ""
+        return f"{self.channels} = {self.complicated} + {ghost}, entry={self.entry!r}{layout}"

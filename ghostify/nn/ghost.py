@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+from typing_extensions import Self
 
 from ghostify.errors import SettingsError, shown
+from ghostify.nn.fusing import Fusable
 from ghostify.nn.order import Ordered
 from ghostify.nn.start import carve, draw_kernels, project
 
 BiasMode = Literal["full", "primary"]
 InitMode = Literal["projection", "random"]
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
-CheapT = TypeVar("CheapT", nn.Conv2d, nn.Conv1d)
+KernelSize = int | tuple[int, ...]
+"""One size for all dimensions of the maps, or one for each."""
 
 
 def intrinsic_channels(out_channels: int, s: int) -> int:
@@ -31,39 +35,53 @@ MOST_D = 255
 """The largest kernel of a cheap operation: as large as a map, four times the largest in use."""
 
 
-def check_s_d(s: int, d: int) -> None:
-    """Raise `SettingsError` unless s is a whole number >= 1 and d an odd one up to `MOST_D`."""
+def check_s_d(s: int, d: KernelSize) -> None:
+    """Raise `SettingsError` unless s is a whole number >= 1 and d odd ones up to `MOST_D`."""
     if isinstance(s, bool) or not isinstance(s, int) or not 1 <= s < 2**63:
         raise SettingsError(
             f"s={shown(s)} makes no sense: give a whole number of 1 or more, below 2**63."
         )
-    if isinstance(d, bool) or not isinstance(d, int) or not 1 <= d <= MOST_D or d % 2 == 0:
+    sizes: tuple[Any, ...] = d if isinstance(d, tuple) and d else (d,)
+    for size in sizes:
+        is_whole = isinstance(size, int) and not isinstance(size, bool)
+        if not is_whole or not 1 <= size <= MOST_D or size % 2 == 0:
+            raise SettingsError(
+                f"d={shown(d)} makes no sense: give an odd whole number (1, 3, 5, ..., {MOST_D})."
+            )
+
+
+def sizes_of(d: KernelSize, dimensions: int) -> tuple[int, ...]:
+    """The cheap kernel's size along each dimension of the maps.
+
+    Raises:
+        SettingsError: d has another number of sizes.
+
+    Example:
+        >>> sizes_of(3, 2), sizes_of((3, 1), 2)
+        ((3, 3), (3, 1))
+    """
+    if not isinstance(d, tuple):
+        return (d,) * dimensions
+    if len(d) != dimensions:
         raise SettingsError(
-            f"d={shown(d)} makes no sense: give an odd whole number (1, 3, 5, ..., {MOST_D})."
+            f"d={shown(d)} has {len(d)} sizes for maps of {dimensions} dimensions: "
+            "give one for each, or one number."
         )
+    return d
 
 
-class _Ghost(nn.Module):
+class GhostLayer(Fusable):
     """Base of the ghost modules: a primary layer, its cheap operation, the concat."""
 
     if TYPE_CHECKING:  # hidden from torch.jit.script, which can't read them
-        primary: nn.Conv2d | nn.Linear
-        cheap: nn.Conv2d | nn.Conv1d | None
+        primary: Any
+        cheap: Any
         s: int
+        d: KernelSize
 
-    def __getattr__(self, name: str) -> Any:
-        # `weight` is asked for by code that reads a layer's weight instead of calling the layer.
-        # No tensor here has the shape it expects, so it must fail, and say why.
-        if name in ("weight", "bias"):
-            raise AttributeError(
-                f"{type(self).__name__} has no single {name!r}: it computes its output from "
-                f"`primary.{name}` and `cheap.{name}`",
-                name=name,
-                obj=self,
-            )
-        return super().__getattr__(name)
-
-    def _make_cheap(self, kind: type[CheapT], m: int, bias_mode: BiasMode, **kernel: Any) -> CheapT:
+    def _make_cheap(
+        self, kind: type[_ConvNd], m: int, bias_mode: BiasMode, **kernel: Any
+    ) -> _ConvNd:
         """The depth-wise operation of m intrinsic maps, beside ``self.primary``, not yet drawn."""
         weight = self.primary.weight
         bias = self.primary.bias is not None and bias_mode == "full"
@@ -74,7 +92,7 @@ class _Ghost(nn.Module):
         return cheap.requires_grad_(weight.requires_grad)
 
     def _start(
-        self, layer: nn.Conv2d | nn.Linear, init: InitMode, generator: torch.Generator | None
+        self, layer: _ConvNd | nn.Linear, init: InitMode, generator: torch.Generator | None
     ) -> None:
         """Fit the cheap operation to ``layer``, or draw it."""
         if self.cheap is None or layer.weight.is_meta:
@@ -85,7 +103,164 @@ class _Ghost(nn.Module):
             project(layer, self.cheap, getattr(layer, "groups", 1))
 
 
-class GhostConv2d(Ordered, _Ghost):
+class GhostConv(Ordered, GhostLayer):
+    """Base of the ghost modules of convolutions, of any number of dimensions."""
+
+    if TYPE_CHECKING:
+        primary: _ConvNd
+        cheap: _ConvNd | None
+        out_channels: int
+
+    kind = nn.Conv2d
+    """The convolution that the module stands for."""
+    cheap_kind = nn.Conv2d
+    """The depth-wise convolution on its maps."""
+
+    @classmethod
+    def from_conv(
+        cls,
+        conv: _ConvNd,
+        s: int = 2,
+        d: KernelSize = 3,
+        *,
+        bias_mode: BiasMode = "full",
+        init: InitMode = "projection",
+        generator: torch.Generator | None = None,
+    ) -> Self:
+        """The ghost module in ``conv``'s place, with what it can keep of the weights.
+
+        The primary convolution is of ``conv``'s own class and takes its first filters; with
+        ``init="projection"`` each ghost starts as the multiple of its intrinsic map whose filter is
+        nearest (least squares) to the filter it replaces, with ``"random"`` as PyTorch draws a
+        convolution. ``conv`` is not changed.
+
+        Raises:
+            SettingsError: s or d makes no sense, or ``conv.groups`` doesn't divide m.
+        """
+        check_s_d(s, d)
+        n, groups = conv.out_channels, conv.groups
+        m = intrinsic_of_groups(n, s, groups)
+        kept = torch.arange(n).view(groups, -1)[:, : m // groups].flatten()
+        ghost = cls.__new__(cls)
+        nn.Module.__init__(ghost)
+        ghost._assemble(carve(conv, kept), n, s, d, bias_mode)
+        ghost._start(conv, init, generator)
+        return ghost
+
+    def _assemble(
+        self, primary: _ConvNd, out_channels: int, s: int, d: KernelSize, bias_mode: BiasMode
+    ) -> None:
+        sizes = sizes_of(d, len(primary.kernel_size))
+        self.s, self.d = s, sizes[0] if len(set(sizes)) == 1 else sizes
+        self.in_channels, self.out_channels = primary.in_channels, out_channels
+        self.kernel_size, self.stride = primary.kernel_size, primary.stride
+        self.padding, self.padding_mode = primary.padding, primary.padding_mode
+        self.dilation, self.groups = primary.dilation, primary.groups
+        self.channel_dim = -1 - len(sizes)
+        self.primary, self.cheap = primary, None
+        self.register_buffer("order", None)
+        self._make_affine(len(sizes))
+        self.training = primary.training
+        if s > 1:
+            kernel = {"kernel_size": sizes, "padding": tuple(size // 2 for size in sizes)}
+            m = primary.out_channels
+            self.cheap = self._make_cheap(self.cheap_kind, m, bias_mode, **kernel)
+
+    def _completed(self, intrinsic: Tensor) -> Tensor:
+        """The output of the module: intrinsic maps and the ghosts made from them."""
+        if self.cheap is None:
+            return intrinsic
+        dim = self.channel_dim
+        ghosts = self.cheap(intrinsic)
+        if self.order is not None:
+            return self._in_order(intrinsic, ghosts)
+        if self.groups == 1:
+            out = torch.cat([intrinsic, ghosts], dim=dim)
+            # Worked out and not asked of the tensor, so that it is known when tracing.
+            m = intrinsic_channels(self.out_channels, self.s)
+            surplus = m * self.s - self.out_channels
+            return out if surplus == 0 else out.narrow(dim, 0, self.out_channels)
+        sizes = [self.groups, -1]
+        parts = [intrinsic.unflatten(dim, sizes), ghosts.unflatten(dim, sizes)]
+        out = torch.cat(parts, dim=dim).narrow(dim, 0, self.out_channels // self.groups)
+        return out.flatten(dim - 1, dim)
+
+    def _in_order(self, intrinsic: Tensor, ghosts: Tensor) -> Tensor:
+        assert self.order is not None
+        dim = self.channel_dim
+        if self.groups == 1:
+            return self._select(torch.cat([intrinsic, ghosts], dim=dim), self.order, dim)
+        parts = [maps.unflatten(dim, (self.groups, -1)) for maps in (intrinsic, ghosts)]
+        return self._select(torch.cat(parts, dim=dim).flatten(dim - 1, dim), self.order, dim)
+
+    def set_order(self, order: Tensor | None) -> None:
+        """Say where each output is found, where intrinsic maps and ghosts are not in their order.
+
+        Args:
+            order: For each of the n outputs its place in the concat of (each group's) intrinsic
+                maps and ghosts, ``(n,)``; None, or the plain order, for none.
+        """
+        if order is not None:
+            own = intrinsic_channels(self.out_channels, self.s) // self.groups * self.s
+            plain = torch.arange(self.groups)[:, None] * own
+            plain = plain + torch.arange(self.out_channels // self.groups)
+            order = None if torch.equal(order.cpu(), plain.flatten()) else order
+        self.order = None if order is None else order.to(self.primary.weight.device)
+
+    def extra_repr(self) -> str:
+        """Text that ``print(model)`` shows beside the two parts."""
+        return f"{self.in_channels}, {self.out_channels}, s={self.s}, d={self.d}"
+
+
+def intrinsic_of_groups(out_channels: int, s: int, groups: int) -> int:
+    """The intrinsic channels m; raises `SettingsError` unless the groups divide them."""
+    m = intrinsic_channels(out_channels, s)
+    if m % groups:
+        raise SettingsError(
+            f"groups={groups} does not divide the {m} intrinsic channels of "
+            f"out_channels={out_channels} at s={s}: choose another s."
+        )
+    return m
+
+
+class PlainGhostConv(GhostConv):
+    """Base of the ghost modules of convolutions that are not transposed."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: KernelSize,
+        stride: KernelSize = 1,
+        padding: KernelSize | str = 0,
+        dilation: KernelSize = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        *,
+        s: int = 2,
+        d: KernelSize = 3,
+        bias_mode: BiasMode = "full",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        check_s_d(s, d)
+        primary = self.kind(
+            in_channels, intrinsic_of_groups(out_channels, s, groups),
+            kernel_size, stride, padding, dilation, groups, bias, padding_mode,  # type: ignore[arg-type]
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self._assemble(primary, out_channels, s, d, bias_mode)
+        if self.cheap is not None:
+            draw_kernels(self.cheap)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, ...)`` to ``(N, out_channels, ...)``."""
+        return self._affine(self._completed(self.primary(x)))
+
+
+class GhostConv2d(PlainGhostConv):
     """A convolution that makes n/s feature maps itself and the others from those, cheaply.
 
     ``primary`` (Eq. 2) has m = ceil(n / s) filters and the hyper-parameters of the convolution it
@@ -105,7 +280,7 @@ class GhostConv2d(Ordered, _Ghost):
         bias: Whether the module has biases.
         padding_mode: As in `torch.nn.Conv2d`.
         s: The paper's s; 1 leaves only the primary convolution.
-        d: Kernel size of the cheap operation; odd.
+        d: Kernel size of the cheap operation; odd. ``(d, 1)`` where maps are one pixel wide.
         bias_mode: ``"full"``: every output channel has a bias, ``"primary"``: the intrinsic only.
         device: Where the parameters are.
         dtype: Type of the parameters.
@@ -129,134 +304,8 @@ class GhostConv2d(Ordered, _Ghost):
         primary: nn.Conv2d
         cheap: nn.Conv2d | None
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] | str = 0,
-        dilation: int | tuple[int, int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-        padding_mode: PaddingMode = "zeros",
-        *,
-        s: int = 2,
-        d: int = 3,
-        bias_mode: BiasMode = "full",
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        check_s_d(s, d)
-        m = intrinsic_channels(out_channels, s)
-        if m % groups:
-            raise SettingsError(
-                f"groups={groups} does not divide the {m} intrinsic channels of "
-                f"out_channels={out_channels} at s={s}: choose another s."
-            )
-        primary = nn.Conv2d(
-            in_channels, m, kernel_size, stride, padding, dilation, groups, bias, padding_mode,
-            device=device, dtype=dtype,
-        )  # fmt: skip
-        self._assemble(primary, out_channels, s, d, bias_mode)
-        if self.cheap is not None:
-            draw_kernels(self.cheap)
 
-    @classmethod
-    def from_conv(
-        cls,
-        conv: nn.Conv2d,
-        s: int = 2,
-        d: int = 3,
-        *,
-        bias_mode: BiasMode = "full",
-        init: InitMode = "projection",
-        generator: torch.Generator | None = None,
-    ) -> GhostConv2d:
-        """The ghost module in ``conv``'s place, with what it can keep of the weights.
-
-        The primary convolution is of ``conv``'s own class and takes its first filters; with
-        ``init="projection"`` each ghost starts as the multiple of its intrinsic map whose filter is
-        nearest (least squares) to the filter it replaces, with ``"random"`` as PyTorch draws a
-        Conv2d. ``conv`` is not changed.
-
-        Raises:
-            SettingsError: s or d makes no sense, or ``conv.groups`` doesn't divide m.
-        """
-        check_s_d(s, d)
-        n, groups = conv.out_channels, conv.groups
-        m = intrinsic_channels(n, s)
-        if m % groups:
-            raise SettingsError(f"groups={groups} does not divide the {m} intrinsic channels.")
-        kept = torch.arange(n).view(groups, -1)[:, : m // groups].flatten()
-        ghost = cls.__new__(cls)
-        nn.Module.__init__(ghost)
-        ghost._assemble(carve(conv, kept), n, s, d, bias_mode)
-        ghost._start(conv, init, generator)
-        return ghost
-
-    def _assemble(
-        self, primary: nn.Conv2d, out_channels: int, s: int, d: int, bias_mode: BiasMode
-    ) -> None:
-        self.s, self.d = s, d
-        self.in_channels, self.out_channels = primary.in_channels, out_channels
-        self.kernel_size, self.stride = primary.kernel_size, primary.stride
-        self.padding, self.padding_mode = primary.padding, primary.padding_mode
-        self.dilation, self.groups = primary.dilation, primary.groups
-        self.primary, self.cheap = primary, None
-        self.register_buffer("order", None)
-        self.training = primary.training
-        if s > 1:
-            m = primary.out_channels
-            self.cheap = self._make_cheap(nn.Conv2d, m, bias_mode, kernel_size=d, padding=d // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
-        intrinsic = self.primary(x)
-        if self.cheap is None:
-            return intrinsic
-        ghosts = self.cheap(intrinsic)
-        if self.order is not None:
-            return self._in_order(intrinsic, ghosts)
-        if self.groups == 1:
-            out = torch.cat([intrinsic, ghosts], dim=-3)
-            # Worked out and not asked of the tensor, so that it is known when tracing.
-            m = intrinsic_channels(self.out_channels, self.s)
-            surplus = m * self.s - self.out_channels
-            return out if surplus == 0 else out.narrow(-3, 0, self.out_channels)
-        sizes = [self.groups, -1]
-        parts = [intrinsic.unflatten(-3, sizes), ghosts.unflatten(-3, sizes)]
-        out = torch.cat(parts, dim=-3).narrow(-3, 0, self.out_channels // self.groups)
-        return out.flatten(-4, -3)
-
-    def _in_order(self, intrinsic: Tensor, ghosts: Tensor) -> Tensor:
-        assert self.order is not None
-        if self.groups == 1:
-            return self._select(torch.cat([intrinsic, ghosts], dim=-3), self.order)
-        parts = [maps.unflatten(-3, (self.groups, -1)) for maps in (intrinsic, ghosts)]
-        return self._select(torch.cat(parts, dim=-3).flatten(-4, -3), self.order)
-
-    def set_order(self, order: Tensor | None) -> None:
-        """Say where each output is found, where intrinsic maps and ghosts are not in their order.
-
-        Args:
-            order: For each of the n outputs its place in the concat of (each group's) intrinsic
-                maps and ghosts, ``(n,)``; None, or the plain order, for none.
-        """
-        if order is not None:
-            own = intrinsic_channels(self.out_channels, self.s) // self.groups * self.s
-            plain = torch.arange(self.groups)[:, None] * own
-            plain = plain + torch.arange(self.out_channels // self.groups)
-            order = None if torch.equal(order.cpu(), plain.flatten()) else order
-        self.order = None if order is None else order.to(self.primary.weight.device)
-
-    def extra_repr(self) -> str:
-        """Text that ``print(model)`` shows beside the two parts."""
-        return f"{self.in_channels}, {self.out_channels}, s={self.s}, d={self.d}"
-
-
-class GhostLinear(_Ghost):
+class GhostLinear(GhostLayer):
     """`torch.nn.Linear` as a 1x1 ghost module: m = ceil(n / s) features, the others by scaling.
 
     The cheap operation is a depth-wise 1x1 convolution: a factor per ghost and, with
@@ -276,7 +325,7 @@ class GhostLinear(_Ghost):
 
     if TYPE_CHECKING:
         primary: nn.Linear
-        cheap: nn.Conv1d | None
+        cheap: _ConvNd | None
 
     def __init__(
         self,
@@ -320,6 +369,7 @@ class GhostLinear(_Ghost):
         self.s, self.d = s, 1
         self.in_features, self.out_features = primary.in_features, out_features
         self.primary, self.cheap = primary, None
+        self._make_affine(0)
         self.training = primary.training
         if s > 1:
             self.cheap = self._make_cheap(nn.Conv1d, primary.out_features, bias_mode, kernel_size=1)
@@ -328,10 +378,11 @@ class GhostLinear(_Ghost):
         """``(*, in_features)`` to ``(*, out_features)``."""
         intrinsic = self.primary(x)
         if self.cheap is None:
-            return intrinsic
+            return self._affine(intrinsic)
         columns = intrinsic.reshape(-1, intrinsic.size(-1), 1)
         ghosts = self.cheap(columns).reshape(intrinsic.shape[:-1] + (self.cheap.out_channels,))
-        return torch.cat([intrinsic, ghosts], dim=-1).narrow(-1, 0, self.out_features)
+        out = torch.cat([intrinsic, ghosts], dim=-1).narrow(-1, 0, self.out_features)
+        return self._affine(out)
 
     def extra_repr(self) -> str:
         """Text that ``print(model)`` shows beside the two parts."""

@@ -1,13 +1,16 @@
-"""Train and eval mode of networks whose parts may each have their own."""
+"""Train and eval mode, and precision, of networks whose parts may each have their own."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -39,6 +42,60 @@ def modes_kept(*networks: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+def to_single(network: ModuleT) -> ModuleT:
+    """Turn a network's floating-point tensors into single precision, in place; returns it."""
+    for tensor in _of_other_precision(network).values():
+        tensor.data = tensor.data.float()
+    return network
+
+
+@contextmanager
+def single_precision(network: nn.Module) -> Iterator[None]:
+    """Turn a network into single precision, of half, bfloat16, double; afterwards it is as it was.
+
+    What was not changed inside has its old values again, bit for bit.
+
+    Example:
+        >>> network = nn.Linear(2, 2).half()
+        >>> with single_precision(network):
+        ...     network.weight.dtype
+        torch.float32
+        >>> network.weight.dtype
+        torch.float16
+    """
+    before = {name: tensor.data for name, tensor in _of_other_precision(network).items()}
+    to_single(network)
+    try:
+        yield
+    finally:
+        tensors = _tensors_of(network)
+        for name, old in before.items():
+            if name in tensors:
+                _give_back(tensors[name], old)
+
+
+@torch.no_grad()
+def _give_back(tensor: Tensor, old: Tensor) -> None:
+    if torch.equal(tensor.data, old.float()):
+        tensor.data = old
+    else:
+        most = min(torch.finfo(old.dtype).max, torch.finfo(torch.float32).max)
+        tensor.data = tensor.data.clamp(-most, most).to(old.dtype)
+
+
+def _of_other_precision(network: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in _tensors_of(network).items()
+        if tensor.dtype.is_floating_point and tensor.dtype != torch.float32
+    }
+
+
+def _tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    named = chain(network.named_parameters(), network.named_buffers())
+    return {name: tensor for name, tensor in named if not is_lazy(tensor)}
 
 
 def steady_train_mode(network: ModuleT) -> ModuleT:

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 
 @fx.wrap  # one node in a graph: what it asks of the tensor, a trace can't answer
-def select_channels(maps: Tensor, order: Tensor) -> Tensor:
+def select_channels(maps: Tensor, order: Tensor, dim: int = -3) -> Tensor:
     """Channels in an order, in the memory format that the maps have.
 
     Where channels lie last in memory, `torch.index_select` gathers number by number and gives maps
@@ -18,17 +18,18 @@ def select_channels(maps: Tensor, order: Tensor) -> Tensor:
     twice as long. There it is given rows of channels.
 
     Args:
-        maps: ``(*, C, H, W)``
+        maps: ``(*, C, H, W)``, or with as many dimensions after the channels as ``dim`` says.
         order: Which channels, ``(K,)``
+        dim: Where the channels are, counted from the end.
 
     Returns:
         ``(*, K, H, W)``
     """
-    if maps.stride(-3) != 1:
-        return maps.index_select(-3, order)
-    last = maps.movedim(-3, -1)
+    if maps.stride(dim) != 1:
+        return maps.index_select(dim, order)
+    last = maps.movedim(dim, -1)
     rows = last.reshape(-1, last.size(-1)).index_select(1, order)
-    return rows.reshape(last.shape[:-1] + order.shape).movedim(-1, -3)
+    return rows.reshape(last.shape[:-1] + order.shape).movedim(-1, dim)
 
 
 class Ordered(nn.Module):
@@ -40,9 +41,9 @@ class Ordered(nn.Module):
     if TYPE_CHECKING:  # hidden from torch.jit.script, which can't read it
         order: Tensor | None
 
-    def _select(self, maps: Tensor, order: Tensor) -> Tensor:
+    def _select(self, maps: Tensor, order: Tensor, dim: int = -3) -> Tensor:
         # Called from this module, where fx looks for what is wrapped.
-        return select_channels(maps, order)
+        return select_channels(maps, order, dim)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *rest: Any, **more: Any

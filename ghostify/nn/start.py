@@ -11,15 +11,19 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.nn.carving import twin
+from ghostify.nn.filters import filters_of, is_transposed, weight_of
 
-LayerT = TypeVar("LayerT", nn.Conv2d, nn.Linear)
+LayerT = TypeVar("LayerT", bound=nn.Module)
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""Memory formats with the channels last, by the dimensions of a kernel."""
 
 
 def out_attribute(layer: nn.Module) -> str:
     """Name of the attribute that holds a layer's number of outputs."""
-    return "out_channels" if isinstance(layer, nn.Conv2d) else "out_features"
+    return "out_channels" if isinstance(layer, _ConvNd) else "out_features"
 
 
 def carve(layer: LayerT, kept: Tensor) -> LayerT:
@@ -35,17 +39,22 @@ def carve(layer: LayerT, kept: Tensor) -> LayerT:
     """
     name = out_attribute(layer)
     outputs = getattr(layer, name)
-    part = twin(layer, lambda tensor: _cut(tensor, outputs, kept))
+    part = twin(layer, lambda tensor: _cut(layer, tensor, outputs, kept))
     setattr(part, name, len(kept))
     return part
 
 
-def _cut(tensor: Tensor, outputs: int, kept: Tensor) -> Tensor:
+def _cut(layer: nn.Module, tensor: Tensor, outputs: int, kept: Tensor) -> Tensor:
+    kept = kept.to(tensor.device)
+    if is_transposed(layer) and tensor.shape == layer.weight.shape:
+        filters = filters_of(layer, tensor.detach()).index_select(0, kept)
+        return weight_of(layer, filters).contiguous()
     if tensor.ndim == 0 or tensor.shape[0] != outputs:
         return tensor.detach().clone()
-    part = tensor.detach().index_select(0, kept.to(tensor.device))
-    if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
-        return part.contiguous(memory_format=torch.channels_last)
+    part = tensor.detach().index_select(0, kept)
+    last = FORMATS.get(tensor.ndim)
+    if last is not None and tensor.is_contiguous(memory_format=last):
+        return part.contiguous(memory_format=last)
     return part
 
 
@@ -80,7 +89,7 @@ def move_hooks(source: nn.Module, target: nn.Module, memo: dict[int, Any] | None
 
 
 @torch.no_grad()
-def draw_kernels(cheap: nn.Conv2d | nn.Conv1d, generator: torch.Generator | None = None) -> None:
+def draw_kernels(cheap: _ConvNd, generator: torch.Generator | None = None) -> None:
     """Draw a cheap operation's kernels and biases as PyTorch draws those of any convolution."""
     bound = 1 / math.sqrt(cheap.weight[0].numel())
     cheap.weight.uniform_(-bound, bound, generator=generator)
@@ -89,11 +98,11 @@ def draw_kernels(cheap: nn.Conv2d | nn.Conv1d, generator: torch.Generator | None
 
 
 @torch.no_grad()
-def project(layer: nn.Conv2d | nn.Linear, cheap: nn.Conv2d | nn.Conv1d, groups: int = 1) -> None:
+def project(layer: _ConvNd | nn.Linear, cheap: _ConvNd, groups: int = 1) -> None:
     """Make each ghost the multiple of its intrinsic map that is nearest to the map it replaces.
 
     Nearest in the filters: for the filter w of a ghost and v of its intrinsic map the factor is
-    <w, v> / <v, v>, at the centre of the d x d kernel. The bias makes up for the multiple of the
+    <w, v> / <v, v>, at the centre of the cheap kernel. The bias makes up for the multiple of the
     intrinsic map's bias, so that none of the layer's biases is lost.
 
     Args:
@@ -102,7 +111,7 @@ def project(layer: nn.Conv2d | nn.Linear, cheap: nn.Conv2d | nn.Conv1d, groups: 
         groups: Groups of ``layer``.
     """
     maps, copies = cheap.in_channels // groups, cheap.out_channels // cheap.in_channels
-    filters = layer.weight.detach().float().reshape(groups, layer.weight.shape[0] // groups, -1)
+    filters = filters_of(layer).detach().float().flatten(1).unflatten(0, (groups, -1))
     intrinsic, replaced = filters[:, :maps], filters[:, maps:]
     norms = torch.einsum("gkp,gkp->gk", intrinsic, intrinsic).clamp_min(1e-12)
     factors = filters.new_zeros(groups, maps, copies)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from ghostify.errors import GhostifyError
+from ghostify.numerics.nested import floats_in
 
 LARGEST = 1e12
 """Values from which the sums of a network's layers no longer fit into single precision."""
@@ -39,6 +40,24 @@ def check_pixels(
         f"{what} holds {worst:.4g}, and values must be finite and at most {LARGEST:.0e}: "
         "leave it out, or normalise the images."
     )
+
+
+def check_values(value: Any, what: str, error: type[GhostifyError]) -> None:
+    """Raise where several inputs hold values that no network can compute with.
+
+    A mask may hold -inf, or the least number of its type: masks are the tensors that hold nothing
+    else but zero, and whatever stands after the first tensor of floating-point numbers.
+
+    Args:
+        value: Tensors, nested in any way.
+        what: Their name in the message.
+        error: What to raise.
+    """
+    for place, tensor in enumerate(floats_in(value)):
+        values = tensor.detach()
+        low = values < -LARGEST
+        is_mask = bool(low.any()) and (place > 0 or not values[~low].any())
+        check_pixels(values.masked_fill(low, 0.0) if is_mask else values, what, error)
 
 
 def non_finite(values: Iterable[tuple[str, Any]]) -> list[str]:

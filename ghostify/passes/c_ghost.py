@@ -11,8 +11,10 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.cost.figures import Count
 from ghostify.graph.trace import weights_read_directly
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
-from ghostify.passes.rules import Candidate, Layer, reason_to_keep
+from ghostify.nn.filters import dimensions, upsampling
+from ghostify.nn.ghost import GhostLayer, KernelSize
+from ghostify.nn.ghost_kinds import CONV_KINDS
+from ghostify.passes.rules import LAYER_KINDS, Candidate, Layer, is_layer, reason_to_keep
 from ghostify.passes.surgery import build_ghosts
 from ghostify.passes.survey import Survey
 from ghostify.passes.trial import try_ghosts
@@ -43,19 +45,20 @@ def plan_c_ghost(
     meta = survey.meta
     layers = {n: layer for n, layer in layers_of(meta) if not _is_inside(n, outside)}
     wanted, resolved = _choose(layers, settings, survey)
+    maps = {layer.name: layer.maps for layer in survey.count.layers}
     tied, read = _tied(meta), set(weights_read_directly(survey.tracing, meta))
     replaced: list[Replacement] = []
     kept = [k for k in _not_convertible(survey, layers) if not _is_inside(k.name, outside)]
     for name, layer in layers.items():
         if name not in wanted:
-            if isinstance(layer, nn.Conv2d) or settings.linear:
+            if settings.linear or not isinstance(layer, nn.Linear):
                 kept.append(Kept(name, type(layer).__name__, "not selected"))
             continue
         candidate = Candidate(
             name,
             layer,
             s=value_for(name, settings.s, DEFAULT_S, survey.ends),
-            d=value_for(name, settings.d, DEFAULT_D, survey.ends),
+            d=_reach(layer, value_for(name, settings.d, DEFAULT_D, survey.ends), maps.get(name)),
             bias_mode=settings.bias_mode,
             lazy=name in survey.lazy,
             costlier=settings.costlier,
@@ -79,16 +82,16 @@ def layers_of(model: nn.Module) -> Iterator[tuple[str, Layer]]:
     """The convolutions and linear layers of a network, those inside ghost modules left out."""
     inside: set[nn.Module] = set()
     for name, module in model.named_modules():
-        if isinstance(module, GhostConv2d | GhostLinear):
+        if isinstance(module, GhostLayer):
             inside.update(module.modules())
-        elif isinstance(module, nn.Conv2d | nn.Linear) and module not in inside:
+        elif is_layer(module) and module not in inside:
             yield name, module
 
 
 def _choose(layers: dict[str, Layer], settings: CGhost, survey: Survey) -> tuple[set[str], CGhost]:
     """The layers that are meant, and the settings with predicates turned into names."""
     # A predicate may look at weights, but it must not: on the meta copy they have none to show.
-    kinds = (nn.Conv2d, nn.Linear) if settings.linear else nn.Conv2d
+    kinds = LAYER_KINDS if settings.linear else CONV_KINDS
     convertible = {name: layer for name, layer in layers.items() if isinstance(layer, kinds)}
     chosen = {"keep": set[str](), "only": set(layers)}
     resolved: dict[str, Any] = {}
@@ -129,11 +132,12 @@ def _tied(model: nn.Module) -> dict[str, str]:
 
 
 def _not_convertible(survey: Survey, layers: dict[str, Layer]) -> Iterator[Kept]:
-    """Convolutions that are no Conv2d module: said, so that nobody looks for them in vain."""
+    """Convolutions that are no module of PyTorch's: said, so that nobody seeks them in vain."""
     for name, module in survey.meta.named_modules():
-        is_other = isinstance(module, _ConvNd) and not isinstance(module, nn.Conv2d)
+        is_other = isinstance(module, _ConvNd) and not isinstance(module, CONV_KINDS)
         if is_other and not _in_ghost(name, survey.meta):
-            yield Kept(name, type(module).__name__, "only Conv2d is converted")
+            kind = type(module).__name__
+            yield Kept(name, kind, "a convolution of a kind that no ghost module stands for")
     modules = dict(survey.meta.named_modules())
     for layer in survey.count.layers:
         if layer.cost.conv_macs and not isinstance(modules[layer.name], _ConvNd):
@@ -143,7 +147,7 @@ def _not_convertible(survey: Survey, layers: dict[str, Layer]) -> Iterator[Kept]
 
 def _in_ghost(name: str, model: nn.Module) -> bool:
     parent = model.get_submodule(name.rpartition(".")[0])
-    return isinstance(parent, GhostConv2d | GhostLinear)
+    return isinstance(parent, GhostLayer)
 
 
 def _replacement(candidate: Candidate) -> Replacement:
@@ -151,11 +155,23 @@ def _replacement(candidate: Candidate) -> Replacement:
         name=candidate.name,
         kind=type(candidate.layer).__name__,
         s=candidate.s,
-        d=candidate.d if isinstance(candidate.layer, nn.Conv2d) else 1,
+        d=candidate.d,
         in_channels=candidate.in_channels,
         out_channels=candidate.out_channels,
         kernel_size=candidate.kernel_size,
+        upsampling=upsampling(candidate.layer),
     )
+
+
+def _reach(layer: Layer, d: int, shape: tuple[int, ...] | None) -> KernelSize:
+    """The cheap kernel's sizes: 1 where maps are one pixel wide, and there is nothing beside it."""
+    if isinstance(layer, nn.Linear):
+        return 1
+    sides = dimensions(layer)
+    if shape is None or 1 not in shape[-sides:]:
+        return d
+    sizes = tuple(1 if size == 1 else d for size in shape[-sides:])
+    return sizes[0] if len(set(sizes)) == 1 else sizes
 
 
 def _try(survey: Survey, plan: Plan) -> tuple[Plan, Count]:

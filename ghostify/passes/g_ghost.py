@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -13,8 +14,10 @@ from torch import nn
 from ghostify.cost.figures import Cost, Count, add_costs
 from ghostify.cost.ratios import saved
 from ghostify.cost.run import Run
+from ghostify.documents import counted
 from ghostify.graph.failure import describe_error
 from ghostify.graph.stages import Finding, NoStage, Stage, find_stages_in, fold_equal
+from ghostify.graph.trace import LAYERS
 from ghostify.nn.swap import Undo
 from ghostify.passes.placing import find_place
 from ghostify.passes.stage_build import (
@@ -22,6 +25,7 @@ from ghostify.passes.stage_build import (
     build_stage,
     channel_step,
     complicated_channels,
+    middle,
     thin_recipes,
 )
 from ghostify.passes.stage_surgery import put_in
@@ -33,8 +37,10 @@ from ghostify.settings.selectors import check_something_is_left, select_stages, 
 from ghostify.thinning.slicers import NotScalable
 
 STAGE = "stage"
+WHOLE = "the network"
+"""Name of what is left where nothing in the network looks like a stage."""
 # Where thin widths don't work out (odd halves, shuffles), rounder ones may; where they don't either
-# (heads of attention), blocks that keep their widths inside.
+# (heads of attention), the modules in which they don't keep their widths inside, or the blocks do.
 _ROUNDER = (1, 2, 4, 8)
 
 
@@ -73,7 +79,7 @@ def rebuilt(survey: Survey, settings: GGhost) -> Iterator[tuple[Plan, Count]]:
         else:
             planned.append(rebuild)
             built[rebuild.name] = module
-    untraced = tuple(f"{s.module or 'the network'}: {s.where}" for s in survey.tracing.stops)
+    untraced = tuple(f"{s.module or 'the network'}: {s.where}" for s in survey.seen.stops)
     trial = _Trial(survey, built)
     try:
         works, broken, count = trial.run(planned)
@@ -111,10 +117,11 @@ def first_blocks(finding: Finding, survey: Survey) -> dict[str, nn.Module]:
 
 
 def search_stages(survey: Survey, min_blocks: int) -> Finding:
-    """The stages of all parts of a network that trace."""
+    """The stages of all parts of a network that trace; where there is nothing, the reason why."""
     stages: list[Stage] = []
     left: list[NoStage] = []
-    for region in survey.tracing.regions:
+    longest = 0
+    for region in survey.seen.regions:
         found = find_stages_in(
             region,
             survey.meta.get_submodule(region.name),
@@ -122,13 +129,27 @@ def search_stages(survey: Survey, min_blocks: int) -> Finding:
             min_blocks,
         )
         left += found.left
+        longest = max(longest, found.longest)
         for stage in found.stages:
             reason = _reason_to_leave(stage, survey.lazy)
             if reason is None:
                 stages.append(stage)
             else:
                 left.append(NoStage(stage.name, len(stage.blocks), reason))
-    return Finding(tuple(stages), fold_equal(left))
+    if not stages and not left:
+        left.append(NoStage(WHOLE, longest, _why_nothing(survey, longest, min_blocks)))
+    return Finding(tuple(stages), fold_equal(left), longest)
+
+
+def _why_nothing(survey: Survey, longest: int, min_blocks: int) -> str:
+    """Why a network has no stage, and nothing that looks like one."""
+    if not any(isinstance(module, LAYERS) for module in survey.meta.modules()):
+        return "it has no layers that mix channels"
+    if survey.seen.stops and not survey.seen.regions:
+        return f"nothing of it traces ({survey.seen.stops[0].where})"
+    if not longest:
+        return "no part of it turns one map into one map"
+    return f"at most {counted(longest, 'block')} of one shape in a row, fewer than {min_blocks}"
 
 
 def _reason_to_leave(stage: Stage, lazy: frozenset[str]) -> str | None:
@@ -153,6 +174,8 @@ def _plan_stage(stage: Stage, meta: nn.Module, settings: GGhost) -> tuple[StageR
     has_functions = any(block.functions for block in stage.blocks)
     if has_functions and settings.tail == "thin":
         raise NotScalable("its forward has functions between the blocks' modules (tail is thin)")
+    if has_functions and stage.region.values is not None:
+        raise NotScalable("its forward has functions between the blocks' modules, and no trace")
     nodes = tuple(tuple(node.name for node in block.nodes) for block in stage.blocks)
     rebuild = StageRebuild(
         name=stage.name,
@@ -161,27 +184,56 @@ def _plan_stage(stage: Stage, meta: nn.Module, settings: GGhost) -> tuple[StageR
         blocks=tuple(names),
         in_shape=stage.in_shape,
         out_shape=stage.shape,
-        channels=stage.shape[1],
+        channels=stage.channels,
         complicated=0,
         ratio=value_for(stage.name, settings.ratio, DEFAULT_RATIO),
         functions=(stage.region.name, nodes) if has_functions else None,
+        channels_last=stage.channels_last,
+        from_input=stage.from_input,
     )
     first_reason: NotScalable | None = None
-    for thin_inside, rounder in product((True, False), _ROUNDER):
-        attempt = replace(rebuild, thin_inside=thin_inside)
+    for attempt, rounder in product(_ways(rebuild), _ROUNDER):
         try:
-            return _with_divisor(attempt, meta, settings, settings.divisor * rounder)
+            return attempt(meta, settings, settings.divisor * rounder)
         except NotScalable as reason:
             first_reason = first_reason or reason
     assert first_reason is not None
-    if _has_channels_last(stage.shape):
-        raise NotScalable("its maps have the channels last (N, H, W, C)") from first_reason
     raise first_reason
 
 
-def _has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether the sizes of a map look like those of ``(N, H, W, C)``."""
-    return shape[1] == shape[2] != shape[3]
+_Attempt = Callable[[nn.Module, GGhost, int], tuple[StageRebuild, nn.Module]]
+
+
+def _ways(rebuild: StageRebuild) -> tuple[_Attempt, ...]:
+    """Ways to rebuild a stage, thinnest first."""
+    shallow = replace(rebuild, thin_inside=False)
+    return (
+        partial(_with_divisor, rebuild),
+        partial(_widened, rebuild),
+        partial(_with_divisor, shallow),
+    )
+
+
+def _widened(
+    rebuild: StageRebuild, meta: nn.Module, settings: GGhost, divisor: int
+) -> tuple[StageRebuild, nn.Module]:
+    """The stage with blocks in which as few modules as possible keep their inner widths."""
+    while True:
+        try:
+            return _with_divisor(rebuild, meta, settings, divisor)
+        except NotScalable as reason:
+            block = middle(block_modules(meta, rebuild), rebuild, settings)[0]
+            more = [n for n in reason.within if n not in rebuild.wide and _holds_layers(block, n)]
+            if not more:
+                raise
+            rebuild = replace(rebuild, wide=(*rebuild.wide, more[-1]))
+
+
+def _holds_layers(block: nn.Module, name: str) -> bool:
+    """Whether a module of a block has layers in it (and is none itself)."""
+    modules = dict(block.named_modules())
+    inner = modules[name].modules() if name in modules else ()
+    return any(isinstance(module, LAYERS) for module in inner if module is not modules[name])
 
 
 def _with_divisor(
@@ -189,7 +241,7 @@ def _with_divisor(
 ) -> tuple[StageRebuild, nn.Module]:
     blocks = block_modules(meta, rebuild)
     channels = rebuild.channels
-    step = channel_step(blocks, channels, settings, divisor)
+    step = channel_step(blocks, rebuild, settings, divisor)
     r = complicated_channels(channels, rebuild.ratio, step)
     if not 0 < r < channels:
         raise NotScalable(

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
+from typing import TypeGuard
 
 import torch
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from ghostify.cost.theory import speedup_ratio
+from ghostify.nn.filters import dimensions, upsampling
 from ghostify.nn.ghost import (
     BiasMode,
-    GhostConv2d,
+    GhostLayer,
     GhostLinear,
     InitMode,
+    KernelSize,
     intrinsic_channels,
+    sizes_of,
 )
+from ghostify.nn.ghost_kinds import CONV_KINDS, ghost_kind
+from ghostify.passes.carving_proof import is_carvable
 
-Layer = nn.Conv2d | nn.Linear
+Layer = _ConvNd | nn.Linear
+LAYER_KINDS = (*CONV_KINDS, nn.Linear)
+"""The kinds of layer that can become ghost modules."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class Candidate:
         name: Its qualified name.
         layer: The layer, on the meta device.
         s: The s that holds for it.
-        d: The d that holds for it.
+        d: The d that holds for it, along each dimension of its maps.
         bias_mode: Which outputs keep their bias.
         lazy: Whether its shape was unknown before the meta copy ran.
         costlier: Whether it is converted even where that saves nothing.
@@ -41,7 +51,7 @@ class Candidate:
     name: str
     layer: Layer
     s: int
-    d: int
+    d: KernelSize
     bias_mode: BiasMode = "full"
     lazy: bool = False
     costlier: bool = False
@@ -59,20 +69,30 @@ class Candidate:
         return layer_shape(self.layer)[1]
 
     @property
-    def kernel_size(self) -> tuple[int, int]:
+    def kernel_size(self) -> tuple[int, ...]:
         """Kernel; 1 x 1 for a linear layer."""
         return layer_shape(self.layer)[2]
 
     @property
     def groups(self) -> int:
         """Groups of the convolution."""
-        return self.layer.groups if isinstance(self.layer, nn.Conv2d) else 1
+        return 1 if isinstance(self.layer, nn.Linear) else self.layer.groups
+
+    @property
+    def taps(self) -> int:
+        """Weights of a cheap kernel."""
+        return prod(sizes_of(self.d, dimensions(self.layer)))
 
 
-def layer_shape(layer: Layer) -> tuple[int, int, tuple[int, int]]:
+def is_layer(module: nn.Module) -> TypeGuard[Layer]:
+    """Whether a module is of a kind that can become a ghost module."""
+    return isinstance(module, LAYER_KINDS)
+
+
+def layer_shape(layer: Layer) -> tuple[int, int, tuple[int, ...]]:
     """Input channels that one filter sees, outputs, kernel."""
-    if isinstance(layer, nn.Conv2d):
-        kernel = (layer.kernel_size[0], layer.kernel_size[1])
+    if not isinstance(layer, nn.Linear):
+        kernel = tuple(int(size) for size in layer.kernel_size)
         return layer.in_channels // layer.groups, layer.out_channels, kernel
     return layer.in_features, layer.out_features, (1, 1)
 
@@ -80,16 +100,16 @@ def layer_shape(layer: Layer) -> tuple[int, int, tuple[int, int]]:
 def make_ghost(
     layer: Layer,
     s: int,
-    d: int,
+    d: KernelSize,
     bias_mode: BiasMode,
     init: InitMode = "projection",
     generator: torch.Generator | None = None,
-) -> GhostConv2d | GhostLinear:
-    """The ghost module for a layer of either kind."""
-    if isinstance(layer, nn.Conv2d):
-        return GhostConv2d.from_conv(
-            layer, s, d, bias_mode=bias_mode, init=init, generator=generator
-        )
+) -> GhostLayer:
+    """The ghost module for a layer of any kind."""
+    if not isinstance(layer, nn.Linear):
+        kind = ghost_kind(layer)
+        assert kind is not None, "layers of other kinds are left"
+        return kind.from_conv(layer, s, d, bias_mode=bias_mode, init=init, generator=generator)
     return GhostLinear.from_linear(layer, s, bias_mode=bias_mode, init=init, generator=generator)
 
 
@@ -114,8 +134,9 @@ def _recomputed(candidate: Candidate) -> str | None:
 
 
 def _composite(candidate: Candidate) -> str | None:
-    if any(True for _ in candidate.layer.children()):
-        return f"a {type(candidate.layer).__name__} holds modules of its own"
+    inside = (module for module in candidate.layer.modules() if module is not candidate.layer)
+    if any(isinstance(module, (_ConvNd, nn.Linear, GhostLayer)) for module in inside):
+        return f"a {type(candidate.layer).__name__} holds layers of its own"
     return None
 
 
@@ -154,37 +175,22 @@ def _costs_more(candidate: Candidate) -> str | None:
         return None
     n, s = candidate.out_channels, candidate.s
     m = intrinsic_channels(n, s)
-    filter_size = candidate.in_channels * candidate.kernel_size[0] * candidate.kernel_size[1]
-    ghost = m * filter_size + m * (s - 1) * candidate.d**2
+    filter_size = candidate.in_channels * prod(candidate.kernel_size)
+    # A transposed convolution has its MACs for each pixel that it reads, its ghosts for each made.
+    made = upsampling(candidate.layer)
+    ghost = m * filter_size + m * (s - 1) * candidate.taps * made
     if ghost >= n * filter_size:
-        ratio = speedup_ratio(candidate.in_channels, candidate.kernel_size, s, candidate.d)
+        ratio = speedup_ratio(candidate.in_channels, candidate.kernel_size, s, candidate.d, made)
         return f"the ghost module would cost as much or more (Eq. 4: {ratio:.2f})"
     return None
 
 
 def _subclass_fits(candidate: Candidate) -> str | None:
-    """A subclass may compute what its class likes: try its carved version on one input."""
+    """A subclass may compute what its class likes: its carved version is tried."""
     layer = candidate.layer
-    if type(layer) in (nn.Conv2d, nn.Linear):
+    if type(layer) in LAYER_KINDS or is_carvable(layer):
         return None
-    x = _example_for(layer)
-    try:
-        with torch.no_grad():
-            ghost = make_ghost(layer, candidate.s, candidate.d, candidate.bias_mode)
-            fits = ghost(x).shape == layer(x).shape
-    except Exception:
-        fits = False
-    return None if fits else f"a {type(layer).__name__} does not work with fewer outputs"
-
-
-def _example_for(layer: Layer) -> torch.Tensor:
-    """An input large enough for the layer's kernel, on the meta device."""
-    dtype = layer.weight.dtype
-    if isinstance(layer, nn.Linear):
-        return torch.empty((1, layer.in_features), dtype=dtype, device="meta")
-    reach = [gap * (size - 1) for size, gap in zip(layer.kernel_size, layer.dilation, strict=True)]
-    sizes = (1, layer.in_channels, *(2 * r + 8 for r in reach))
-    return torch.empty(sizes, dtype=dtype, device="meta")
+    return f"a {type(layer).__name__} does not work with fewer outputs, or is not linear"
 
 
 RULES: tuple[Rule, ...] = (

@@ -14,7 +14,7 @@ from ghostify.graph.trace import frozen_tensors, trace_graph
 from ghostify.nn.g_ghost import GGhostStage, Mix, cheap_operation
 from ghostify.plans import StageRebuild
 from ghostify.settings import GGhost
-from ghostify.thinning.channel_propagation import Wanted, propagate_channels
+from ghostify.thinning.channel_propagation import Maps, Wanted, propagate_channels
 from ghostify.thinning.slicers import NotScalable, Widths
 from ghostify.thinning.thin import ThinRecipe, build_thin
 
@@ -23,6 +23,8 @@ def block_modules(
     model: nn.Module, stage: StageRebuild, meta: nn.Module | None = None
 ) -> list[nn.Module]:
     """The blocks of a stage, each as one module; they share their parts with ``model``.
+
+    Where the stage begins with what enters it, an identity is its first block.
 
     Args:
         model: The network.
@@ -37,11 +39,11 @@ def block_modules(
         module = model.get_submodule(region)
         graph = trace_graph((meta or model).get_submodule(region))
         return [_part_of_graph(module, graph, names) for names in nodes]
-    blocks = []
+    blocks: list[nn.Module] = []
     for names in stage.blocks:
         parts = [model.get_submodule(name) for name in names]
         blocks.append(parts[0] if len(parts) == 1 else nn.Sequential(*parts))
-    return blocks
+    return [nn.Identity().train(blocks[0].training), *blocks] if stage.from_input else blocks
 
 
 def _part_of_graph(module: nn.Module, graph: fx.Graph, names: Sequence[str]) -> nn.Module:
@@ -78,17 +80,25 @@ def group_widths(blocks: Iterable[nn.Module]) -> frozenset[int]:
     )
 
 
-def middle(blocks: Sequence[nn.Module], settings: GGhost) -> Sequence[nn.Module]:
+def has_full_last(stage: StageRebuild, settings: GGhost) -> bool:
+    """Whether the stage's last block stays as wide as it is."""
+    return settings.tail == "full" and not stage.from_input
+
+
+def middle(
+    blocks: Sequence[nn.Module], stage: StageRebuild, settings: GGhost
+) -> Sequence[nn.Module]:
     """The blocks that become thin."""
-    return blocks[1:-1] if settings.tail == "full" else blocks[1:]
+    return blocks[1:-1] if has_full_last(stage, settings) else blocks[1:]
 
 
-def channel_step(blocks: Sequence[nn.Module], channels: int, settings: GGhost, divisor: int) -> int:
+def channel_step(
+    blocks: Sequence[nn.Module], stage: StageRebuild, settings: GGhost, divisor: int
+) -> int:
     """The step that the number of complicated channels must be a multiple of."""
-    widths = Widths(
-        channels, 1, settings.group_width, divisor, group_widths(middle(blocks, settings))
-    )
-    return lcm(widths.step(channels), divisor)
+    groups = group_widths(middle(blocks, stage, settings))
+    widths = Widths(stage.channels, 1, settings.group_width, divisor, groups)
+    return lcm(widths.step(stage.channels), divisor)
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ def thin_recipes(
     Raises:
         NotScalable: One of them can't be made thinner.
     """
-    blocks = middle(meta, settings)
+    blocks = middle(meta, stage, settings)
     groups = group_widths(blocks)
     r, c = stage.complicated, stage.channels
     arriving = torch.arange(r if settings.entry == "slice" else c)
@@ -135,7 +145,8 @@ def thin_recipes(
             wanted = c if makes_all else r
             widths = Widths(c, wanted, settings.group_width, stage.divisor, groups)
             kept = _wanted(choice, index, makes_all)
-            recipe = propagate_channels(block, x, arriving, widths, stage.thin_inside, kept)
+            given = Maps(x, arriving, stage.channel_dim)
+            recipe = propagate_channels(block, given, widths, stage.thin_inside, stage.wide, kept)
             assert recipe.out_ids is not None
             arriving = recipe.out_ids
             if len(arriving) != wanted:
@@ -174,20 +185,21 @@ def build_stage(
         mix = Mix(pooled, c - r, settings.mix, device=like.device, dtype=like.dtype)
     thin = [
         build_thin(block, recipe)
-        for block, recipe in zip(middle(blocks, settings), recipes, strict=True)
+        for block, recipe in zip(middle(blocks, stage, settings), recipes, strict=True)
     ]
     module = GGhostStage(
         blocks[0],
         thin,
         cheap,
         mix,
-        blocks[-1] if settings.tail == "full" else None,
+        blocks[-1] if has_full_last(stage, settings) else None,
         channels=c,
         complicated=r,
         entry=settings.entry,
         mix_from=settings.mix_from,
         ghost_act=settings.ghost_act and has_ghosts,
         ghosts=has_ghosts,
+        channels_last=stage.channels_last,
     )
     _set_mode(module, blocks[0].training)
     return module

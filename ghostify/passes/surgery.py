@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,10 +10,10 @@ import torch
 from torch import nn
 
 from ghostify.errors import GhostifyError
-from ghostify.graph.meta_copy import copy_network, memo_for_copy
+from ghostify.graph.meta_copy import copy_network, deepcopy_any, memo_for_copy
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import Undo, replace_modules
-from ghostify.passes.rules import Layer, layer_shape, make_ghost
+from ghostify.passes.rules import Layer, is_layer, layer_shape, make_ghost
 from ghostify.passes.stage_surgery import rebuild_stages_
 from ghostify.plans import Plan, Replacement
 from ghostify.settings import GGhost
@@ -36,7 +35,7 @@ def rewrite(model: ModuleT, plan: Plan) -> ModuleT:
         return rewrite_(copy_network(model), plan)
     ghosts = build_ghosts(model, plan)
     memo = memo_for_copy(model) | {id(layer): ghost for layer, ghost in ghosts}
-    converted = copy.deepcopy(model, memo)
+    converted: ModuleT = deepcopy_any(model, memo)
     for layer, ghost in ghosts:
         move_hooks(layer, ghost, memo)
     return converted
@@ -113,9 +112,9 @@ def _find(model: nn.Module, item: Replacement) -> Layer:
             f"The plan names {item.name!r}, which this network doesn't have: "
             "give the network (and its arguments) that the plan was made for."
         ) from error
-    shape = layer_shape(layer) if isinstance(layer, nn.Conv2d | nn.Linear) else None
+    shape = layer_shape(layer) if is_layer(layer) else None
     planned = (item.in_channels, item.out_channels, item.kernel_size)
-    if not isinstance(layer, nn.Conv2d | nn.Linear) or shape != planned:
+    if not is_layer(layer) or shape != planned:
         raise GhostifyError(
             f"{item.name!r} is a {type(layer).__name__} of {shape}, but the plan was made for a "
             f"{item.kind} of {planned} (input channels of a filter, outputs, kernel): "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from ghostify.errors import ModelError
 from ghostify.graph.ends import find_ends
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs, forward_parameters
 from ghostify.graph.meta_copy import meta_copy
-from ghostify.graph.trace import LAYERS, Tracing, trace
+from ghostify.graph.recording import NotRecorded, record_network
+from ghostify.graph.trace import LAYERS, Region, TraceStop, Tracing, lies_in, trace
 from ghostify.settings.selectors import Ends
 
 
@@ -41,6 +43,38 @@ class Survey:
     tracing: Tracing
     ends: Ends
     lazy: frozenset[str] = frozenset()
+
+    @cached_property
+    def seen(self) -> Tracing:
+        """What of it traces or else can be recorded, and what can't.
+
+        Good for looking: a recording is of the inputs' sizes alone.
+        """
+        recorded: list[Region] = []
+        stops: list[TraceStop] = []
+        for stop in self.tracing.stops:  # outer modules come before those inside
+            if not any(lies_in(stop.module, region.name) for region in recorded):
+                region = self._record(stop.module)
+                if region is None:
+                    stops.append(stop)
+                else:
+                    recorded.append(region)
+        traced = [
+            region
+            for region in self.tracing.regions
+            if not any(lies_in(region.name, other.name) for other in recorded)
+        ]
+        order = {name: index for index, (name, _) in enumerate(self.meta.named_modules())}
+        regions = sorted([*traced, *recorded], key=lambda region: order[region.name])
+        return Tracing(tuple(regions), tuple(stops))
+
+    def _record(self, name: str) -> Region | None:
+        given = frozenset() if name else _given(self.meta, self.run.inputs)
+        try:
+            made = record_network(self.meta.get_submodule(name), self.arguments_of(name), given)
+        except NotRecorded:
+            return None
+        return Region(name, made.graph, made.values)
 
     def arguments_of(self, region: str) -> tuple[Any, ...]:
         """Arguments of a part of the network; worked out where it was not reached."""

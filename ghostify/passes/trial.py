@@ -10,7 +10,7 @@ from torch import nn
 from ghostify.cost.figures import Count
 from ghostify.cost.run import Run
 from ghostify.graph.failure import describe_error
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.nn.ghost import GhostLayer
 from ghostify.nn.start import move_hooks
 from ghostify.nn.swap import replace_modules
 from ghostify.passes.survey import Survey
@@ -89,11 +89,11 @@ class _Trial:
         """The ghost module whose weight was asked for, or in whose forward the error arose."""
         names = {self.pairs[name][1]: name for name in self.present}
         asked = getattr(error, "obj", None)
-        if isinstance(asked, GhostConv2d | GhostLinear):
+        if isinstance(asked, GhostLayer):
             return names.get(asked)
         frames = traceback.walk_tb(error.__traceback__) if error is not None else ()
         owners = [frame.f_locals.get("self") for frame, _ in frames]
-        ghosts = [owner for owner in owners if isinstance(owner, GhostConv2d | GhostLinear)]
+        ghosts = [owner for owner in owners if isinstance(owner, GhostLayer)]
         return names.get(ghosts[-1]) if ghosts else None
 
     def _search(self, reason: str) -> dict[str, str]:

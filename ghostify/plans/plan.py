@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ghostify.cost.theory import speedup_ratio
-from ghostify.documents import Column, Document, Printable, Table, counted, times
+from ghostify.documents import Column, Document, Printable, Table, counted, sizes, times
 from ghostify.plans import rows
 from ghostify.settings import Calibration, Settings, settings_from_dict
 from ghostify.settings.base import check_number
@@ -23,19 +23,26 @@ class Replacement:
         name: Qualified name of the layer (its first, where it is used at several places).
         kind: Name of its class.
         s: The paper's s.
-        d: Kernel size of the cheap operation.
+        d: Kernel size of the cheap operation; one for each dimension where they differ.
         in_channels: Input channels that one filter sees (c of Eq. 4).
         out_channels: Output channels n.
         kernel_size: Kernel of the layer.
+        upsampling: Pixels that a transposed convolution makes of each one of its input; else 1.
     """
 
     name: str
     kind: str
     s: int
-    d: int
+    d: int | tuple[int, ...]
     in_channels: int
     out_channels: int
-    kernel_size: tuple[int, int]
+    kernel_size: tuple[int, ...]
+    upsampling: int = 1
+
+    @property
+    def speedup(self) -> float:
+        """The theoretical speed-up, Eq. 4."""
+        return speedup_ratio(self.in_channels, self.kernel_size, self.s, self.d, self.upsampling)
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,17 @@ class StageRebuild:
         functions: Where a block has functions between its modules: the module whose graph holds
             it, and for each block the names of its nodes there; None elsewhere.
         in_shape: Shape of what enters, ``(N, C, H, W)``.
-        out_shape: Shape of what each block gives.
+        out_shape: Shape of what each block gives, ``(N, C, H, W)`` or ``(N, H, W, C)``.
         channels: Channels c of the stage.
         complicated: Channels r that the thin blocks make.
         ratio: The ratio lambda asked for.
         divisor: What the thin widths are a multiple of.
         thin_inside: Whether thin blocks are thin inside too, or only where they begin and end.
+        channels_last: Whether what each block gives is ``(N, H, W, C)``.
+        wide: Modules in each block (by their names there) that keep their own inner widths in
+            blocks that are thin inside.
+        from_input: Whether what enters stands for the first block's output, and all blocks become
+            thin.
     """
 
     name: str
@@ -70,6 +82,14 @@ class StageRebuild:
     divisor: int = 1
     thin_inside: bool = True
     functions: tuple[str, tuple[tuple[str, ...], ...]] | None = None
+    channels_last: bool = False
+    wide: tuple[str, ...] = ()
+    from_input: bool = False
+
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of the channels in what each block gives."""
+        return len(self.out_shape) - 1 if self.channels_last else 1
 
 
 @dataclass(frozen=True)
@@ -128,7 +148,7 @@ class Plan(Printable):
         """Plain data that `Plan.from_dict` turns back into an equal plan."""
         data: dict[str, Any] = {
             "settings": self.settings.to_dict(),
-            "replaced": [_row(r) for r in self.replaced],
+            "replaced": [_layer_row(r) for r in self.replaced],
             "kept": [_row(k) for k in self.kept],
             "untraced": list(self.untraced),
             "stages": [_row(stage) for stage in self.stages],
@@ -167,14 +187,12 @@ class Plan(Printable):
 PLAN_LAYERS = (
     Column("layer", lambda row: row.name),
     Column("kind", lambda row: row.kind, narrow=False),
-    Column("kernel", lambda row: "x".join(map(str, row.kernel_size)), narrow=False),
+    Column("kernel", lambda row: sizes(row.kernel_size), narrow=False),
     Column("inputs", lambda row: str(row.in_channels), narrow=False),
     Column("outputs", lambda row: str(row.out_channels)),
     Column("s", lambda row: str(row.s)),
-    Column("d", lambda row: str(row.d)),
-    Column(
-        "Eq. 4", lambda row: times(speedup_ratio(row.in_channels, row.kernel_size, row.s, row.d))
-    ),
+    Column("d", lambda row: sizes(row.d)),
+    Column("Eq. 4", lambda row: times(row.speedup)),
 )
 
 PLAN_STAGES = (
@@ -186,12 +204,14 @@ PLAN_STAGES = (
 )
 
 
-def _speedup(row: Replacement) -> float:
-    return speedup_ratio(row.in_channels, row.kernel_size, row.s, row.d)
-
-
 def _row(record: Any) -> dict[str, Any]:
     return {key: _plain(value) for key, value in dataclasses.asdict(record).items()}
+
+
+def _layer_row(item: Replacement) -> dict[str, Any]:
+    """A row without what only transposed convolutions have."""
+    row = _row(item)
+    return {key: row[key] for key in row if key != "upsampling" or item.upsampling > 1}
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ghostify.errors import GhostifyError, shown
-from ghostify.nn.ghost import check_s_d
+from ghostify.nn.ghost import check_s_d, sizes_of
 from ghostify.settings import GGhost, Settings
 from ghostify.settings.base import check_flag, check_number, check_whole
 
@@ -75,9 +75,13 @@ def _rows(
 
 def _check_layer(row: Mapping[str, Any]) -> None:
     check_whole("s", row["s"], 1, row["out_channels"])
-    check_s_d(row["s"], row["d"])
-    if len(row["kernel_size"]) != 2:
-        raise _no_plan(f"kernel_size={shown(row['kernel_size'])} makes no sense: give two sizes")
+    dimensions, d = len(row["kernel_size"]), row["d"]
+    d = tuple(d) if isinstance(d, list) else d
+    check_s_d(row["s"], d)
+    if not 1 <= dimensions <= 3:
+        kernel = shown(row["kernel_size"])
+        raise _no_plan(f"kernel_size={kernel} makes no sense: give one, two or three sizes")
+    sizes_of(d, dimensions)
 
 
 def _check_stage(row: Mapping[str, Any], settings: GGhost | None) -> None:
@@ -85,9 +89,9 @@ def _check_stage(row: Mapping[str, Any], settings: GGhost | None) -> None:
     channels = row["channels"]
     check_whole("channels", channels, 2, LARGEST_SIZE)
     check_whole("complicated", row["complicated"], 1, channels - 1)
-    if row["out_shape"][1] != channels:
+    if row["out_shape"][3 if row.get("channels_last") else 1] != channels:
         raise _no_plan(f"out_shape={shown(row['out_shape'])} has no {channels} channels")
-    least = 2 if settings.tail == "thin" else 3
+    least = 1 if row.get("from_input") else 2 if settings.tail == "thin" else 3
     blocks, functions = row["blocks"], row.get("functions")
     if len(blocks) < least or not all(blocks):
         raise _no_plan(f"blocks={shown(blocks)} are no {least} blocks or more")
@@ -145,6 +149,10 @@ def _check_any_whole(key: str, value: Any) -> None:
     check_whole(key, value, -LARGEST_SIZE)  # its bounds follow from the row's other values
 
 
+def _check_d(key: str, value: Any) -> None:
+    _check_any_whole(key, value) if isinstance(value, int) else _check_sizes(key, value)
+
+
 def _check_share(key: str, value: Any) -> None:
     check_number(key, value, above=0, below=1)
 
@@ -154,10 +162,11 @@ LAYER: dict[str, Column] = {
     "name": _check_text,
     "kind": _check_text,
     "s": _check_any_whole,
-    "d": _check_any_whole,
+    "d": _check_d,
     "in_channels": _check_size,
     "out_channels": _check_size,
     "kernel_size": _check_sizes,
+    "upsampling": _check_size,
 }
 STAGE: dict[str, Column] = {
     "name": _check_text,
@@ -172,9 +181,14 @@ STAGE: dict[str, Column] = {
     "divisor": _check_size,
     "thin_inside": check_flag,
     "functions": _check_functions,
+    "channels_last": check_flag,
+    "wide": _check_texts,
+    "from_input": check_flag,
 }
 KEPT: dict[str, Column] = {"name": _check_text, "kind": _check_text, "reason": _check_text}
-_MAY_LACK = ("divisor", "thin_inside", "functions")
+_MAY_LACK = (
+    "upsampling", "divisor", "thin_inside", "functions", "channels_last", "wide", "from_input",
+)  # fmt: skip
 
 
 def _no_plan(reason: str) -> GhostifyError:

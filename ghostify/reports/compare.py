@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from ghostify.cost.figures import Cost, Count, worst
-from ghostify.cost.theory import approximate_ratio, compression_ratio, speedup_ratio
+from ghostify.cost.theory import approximate_ratio, compression_ratio
+from ghostify.documents import sizes
 from ghostify.plans import Plan, Replacement
 from ghostify.reports.compare_stages import compare_stages
 from ghostify.reports.conversion import Report
@@ -44,6 +45,7 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
         after=after.total,
         rows=tuple(rows),
         inputs=before.inputs,
+        form=before.form,
         notes=notes,
         stages=compare_stages(plans, before, after),
         how=worst(before.how, after.how),
@@ -66,6 +68,7 @@ def describe(name: str, model: nn.Module, count: Count) -> Report:
         after=count.total,
         rows=rows,
         inputs=count.inputs,
+        form=count.form,
         notes=tuple(count.notes()),
         how=count.how,
         missing=count.missing,
@@ -73,16 +76,15 @@ def describe(name: str, model: nn.Module, count: Count) -> Report:
 
 
 def _replaced(item: Replacement, before: Cost, after: Cost) -> LayerRow:
-    kernel = "x".join(map(str, item.kernel_size))
     return LayerRow(
         name=item.name,
         kind=item.kind,
         before=before,
         after=after,
-        shape=f"{kernel} {item.in_channels} > {item.out_channels}",
+        shape=f"{sizes(item.kernel_size)} {item.in_channels} > {item.out_channels}",
         s=item.s,
         d=item.d,
-        eq4=speedup_ratio(item.in_channels, item.kernel_size, item.s, item.d),
+        eq4=item.speedup,
         eq5=compression_ratio(item.in_channels, item.kernel_size, item.s, item.d),
         approximation=approximate_ratio(item.in_channels, item.s),
     )

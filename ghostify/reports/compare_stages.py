@@ -40,8 +40,10 @@ def _rebuilt(
 ) -> StageRow:
     blocks = block_costs(item.blocks, costs)
     parts = _parts(item, new_costs)
-    eq13, macs = _compared(blocks, parts, item.ratio, "macs")
-    eq14, params = _compared(blocks, parts, item.ratio, "params")
+    # What enters stands for a first block that costs nothing.
+    counted = [Cost(), *blocks] if item.from_input else blocks
+    eq13, macs = _compared(counted, parts, item.ratio, "macs")
+    eq14, params = _compared(counted, parts, item.ratio, "params")
     return StageRow(
         name=item.name,
         blocks=len(blocks),
@@ -66,7 +68,7 @@ def _parts(item: StageRebuild, costs: Mapping[str, Cost]) -> dict[str, list[Cost
         return costs.get(f"{item.place}.{part}", Cost())
 
     has_last = f"{item.place}.last" in costs
-    thin = [cost(f"thin.{i}") for i in range(len(item.blocks) - 1 - has_last)]
+    thin = [cost(f"thin.{i}") for i in range(len(item.blocks) - (not item.from_input) - has_last)]
     return {
         "entry": thin[:1],
         "thin": thin[1:],

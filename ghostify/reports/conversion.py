@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ghostify.cost.figures import (
@@ -42,6 +42,7 @@ class Report(Changed, Writable):
         rows: Its layers, in network order.
         stages: Its stages, in network order; empty for modes that know none.
         inputs: Shapes of the inputs that MACs and activations are for.
+        form: How those are nested, as plain data; None for images. It is no part of the report.
         notes: What a reader must know: assumed inputs, where tracing or counting stopped, ops
             that were not counted.
         how: How MACs and activations were got: ``"shapes"``, ``"run"`` or ``"partial"``.
@@ -54,6 +55,7 @@ class Report(Changed, Writable):
     after: Cost
     rows: tuple[LayerRow, ...]
     inputs: str = ""
+    form: Any = field(default=None, compare=False, repr=False, kw_only=True)
     notes: tuple[str, ...] = ()
     stages: tuple[StageRow, ...] = ()
     how: How = "shapes"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ghostify.cost.figures import Cost
-from ghostify.documents import Column, Table, times
+from ghostify.documents import Column, Table, sizes, times
 from ghostify.reports.changes import Changed, change, change_table
 
 
@@ -20,7 +20,7 @@ class LayerRow(Changed):
         before: What it cost.
         after: What it costs now.
         s: The paper's s; None where the layer was left.
-        d: Kernel size of the cheap operation; None likewise.
+        d: Kernel size of the cheap operation, of each dimension where they differ; None likewise.
         shape: The layer in short, as ``3x3 64->128 /2``.
         eq4: Theoretical speed-up, Eq. 4, exact form; None likewise.
         eq5: Theoretical compression, Eq. 5, exact form; None likewise.
@@ -36,7 +36,7 @@ class LayerRow(Changed):
     after: Cost
     shape: str = ""
     s: int | None = None
-    d: int | None = None
+    d: int | tuple[int, ...] | None = None
     eq4: float | None = None
     eq5: float | None = None
     approximation: float | None = None
@@ -54,17 +54,21 @@ class LayerRow(Changed):
         return self.reason is None
 
 
-# Eq. 4 and Eq. 5 are equal in value (as the paper notes), so that one column serves both.
+def _theory(row: LayerRow) -> str:
+    """Eq. 4 and Eq. 5, equal in value (as the paper notes) but where a layer upsamples."""
+    return times(row.eq4) if row.eq4 == row.eq5 else f"{times(row.eq4)}, {times(row.eq5)}"
+
+
 LAYER_COLUMNS = (
     Column("layer", lambda row: row.name),
     Column("shape", lambda row: row.shape, narrow=False),
     Column("s", lambda row: str(row.s)),
-    Column("d", lambda row: str(row.d)),
+    Column("d", lambda row: sizes(row.d)),
     Column("params", lambda row: change(row.before.params, row.after.params), narrow=False),
     Column("MACs", lambda row: change(row.before.macs, row.after.macs), tiny=False),
     Column("x params", lambda row: times(row.ratios.params)),
     Column("x MACs", lambda row: times(row.ratios.macs)),
-    Column("Eq. 4, 5", lambda row: times(row.eq4), tiny=False),
+    Column("Eq. 4, 5", _theory, tiny=False),
     Column("approx.", lambda row: times(row.approximation), tiny=False),
 )
 

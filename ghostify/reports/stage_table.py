@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 from ghostify.cost.figures import Cost, How, add_costs
@@ -27,7 +28,7 @@ class StageInfo:
     Attributes:
         name: Its name, as ``keep``, ``only`` and ``ratio`` take it.
         blocks: The modules of each block.
-        shape: What each block gives, ``(C, H, W)``.
+        shape: What each block gives, ``(C, H, W)`` (``(H, W, C)`` where its channels are last).
         cost: What it costs.
         macs_share: Its share of the network's MACs; None where they are unknown.
         params_share: Its share of the parameters.
@@ -109,7 +110,7 @@ def tabulate_stages(name: str, survey: Survey, settings: GGhost) -> StageTable:
     stages = tuple(_info(stage, survey, costs, settings) for stage in finding.stages)
     stops = (
         f"tracing stopped in {stop.module or 'the network'}: {stop.where}"
-        for stop in survey.tracing.stops[:1]
+        for stop in survey.seen.stops[:1]
     )
     notes = (*stops, *survey.count.notes_of_run())
     return StageTable(name, stages, finding.left, survey.count.inputs, notes, survey.count.how)
@@ -121,9 +122,11 @@ def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost
     cost, total = add_costs(blocks), survey.count.total
     ratio = value_for(stage.name, settings.ratio, DEFAULT_RATIO)
     macs = [b.macs for b in blocks if b.macs is not None]
-    cheap = _cheap_params(stage.shape[1], ratio, settings)
-    positions = stage.shape[2] * stage.shape[3]
+    cheap = _cheap_params(stage.channels, ratio, settings)
+    positions = prod(stage.shape[1:]) // stage.channels
     known = len(macs) == len(blocks) and sum(macs) > 0
+    # Where the stage begins with what enters it, its first block costs nothing.
+    begin = [0] if stage.from_input else []
     return StageInfo(
         name=stage.name,
         blocks=names,
@@ -132,8 +135,10 @@ def _info(stage: Stage, survey: Survey, costs: dict[str, Cost], settings: GGhost
         macs_share=cost.macs / total.macs if cost.macs is not None and total.macs else None,
         params_share=cost.params / total.params if total.params else 0.0,
         ratio=ratio,
-        eq13=stage_ratio(macs, ratio, cheap * positions) if known else None,
-        eq14=stage_ratio([b.params for b in blocks], ratio, cheap) if cost.params else None,
+        eq13=stage_ratio([*begin, *macs], ratio, cheap * positions) if known else None,
+        eq14=stage_ratio([*begin, *(b.params for b in blocks)], ratio, cheap)
+        if cost.params
+        else None,
     )
 
 

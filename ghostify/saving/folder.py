@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,8 @@ from ghostify.errors import GhostifyError, SavedFolderError, first_line, shown
 from ghostify.files import check_folder, drafts, kind_of, list_folder, read_text, reading
 from ghostify.files.plain_data import read_yaml
 from ghostify.graph.failure import describe_error
-from ghostify.nn import GhostConv2d, GhostLinear
+from ghostify.graph.meta_copy import copy_network
+from ghostify.nn import GhostLayer
 from ghostify.nn.memory_format import to_channels_last
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
@@ -143,7 +143,7 @@ def restore(
             "give one whose tensors have data."
         )
     state = _read_weights(folder) if state is None else state
-    network = original if folder.history.plans else copy.deepcopy(original)
+    network = original if folder.history.plans else copy_network(original)
     try:
         for plan in folder.history.plans:
             network = rewrite(network, plan)
@@ -183,7 +183,7 @@ def _check_history(model: nn.Module, history: History) -> None:
                 f"It is not this {type(model).__name__} that was converted, but its {name!r}: "
                 f"save that, ghostify.save(model.{name}, ...)."
             )
-        if isinstance(module, GhostConv2d | GhostLinear):
+        if isinstance(module, GhostLayer):
             raise SavedFolderError(
                 f"{name or 'The network'!r} is a ghost module, and nothing says how it was made: "
                 "save what ghostify.convert returned, or the state_dict alone."

@@ -91,9 +91,11 @@ def _recount(
     input_size: Sequence[int] | None,
 ) -> tuple[Count, Count]:
     """Costs before and after, for the image that is asked for, or the inputs of the save."""
-    if input_size is not None or not folder.input_shapes:
+    if input_size is not None or not (folder.input_shapes or folder.inputs):
         return count_both(original, network, None, input_size)
     try:
+        if folder.inputs is not None:
+            return count_both(original, network, folder.inputs)
         return count_both(original, network, _example(network, folder.input_shapes))
     except ModelError:  # inputs that shapes alone don't describe
         return count_both(original, network)

@@ -19,7 +19,8 @@ from ghostify import zoo
 from ghostify._version import __version__
 from ghostify.errors import GhostifyWarning, SavedFolderError, shown
 from ghostify.files.plain_data import check_extent
-from ghostify.graph.inputs import NO_TENSOR
+from ghostify.graph.input_form import parse_form
+from ghostify.graph.inputs import NO_TENSOR, Inputs
 from ghostify.plans import Plan
 from ghostify.saving.history import History, Source, Start
 from ghostify.saving.layouts import Strides, describe_strides, parse_strides
@@ -52,6 +53,7 @@ class SavedFolder:
         channels_last: Whether its kernels lay in memory with the channels last.
         strides: Of the tensors that lay in memory otherwise; None where an older save does not say.
         input_shapes: Shapes of the inputs that its costs were counted for; empty where not known.
+        inputs: The same, where they are no plain images: nested as the network takes them.
     """
 
     directory: Path
@@ -64,6 +66,7 @@ class SavedFolder:
     channels_last: bool
     strides: Strides | None
     input_shapes: tuple[tuple[int, ...], ...]
+    inputs: Inputs | None = None
 
 
 def describe_network(model: nn.Module, history: History) -> dict[str, Any]:
@@ -86,6 +89,8 @@ def describe_network(model: nn.Module, history: History) -> dict[str, Any]:
         "inputs": report.inputs if report is not None and _is_readable(report.inputs) else None,
         "conversions": [plan.to_dict() for plan in history.plans],
     }
+    if report is not None and report.form is not None:
+        recipe["input_form"] = report.form
     if history.start is not None:
         errors = {name: round(error, 6) for name, error in history.start.errors.items()}
         recipe["warm_start"] = {"errors": errors, "notes": list(history.start.notes)}
@@ -135,6 +140,7 @@ def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
         channels_last=recipe["channels_last"],
         strides=parse_strides(recipe["strides"]) if "strides" in recipe else None,
         input_shapes=_input_shapes(recipe["inputs"]),
+        inputs=parse_form(recipe["input_form"]) if "input_form" in recipe else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,10 +14,14 @@ from ghostify.settings.base import check_not_negative, check_number, check_seed,
 DATA_FREE = "data-free"
 """In place of images: fit from the weights and the norms' statistics alone."""
 
+DATA = frozenset({"images", "inputs"})
+"""Fields that are no plain data: a plan that was written has none."""
+
 SHORT_FORMS = {
     "calibration_samples": "samples",
     "calibration_seed": "seed",
     "reconstruct_minutes": "minutes",
+    "inputs": "inputs",
     "mean": "mean",
     "std": "std",
 }
@@ -29,8 +33,11 @@ class Calibration:
     """The images that a warm start is fitted to, and how.
 
     Attributes:
-        images: Images without labels: a folder, a tensor ``(N, C, H, W)``, a data set, a loader; or
-            ``"data-free"``. A plan that was written and read again has none.
+        images: What the network takes, without labels: a folder of images, a tensor ``(N, ...)``, a
+            tuple or mapping of such tensors, a data set, a loader; or ``"data-free"``. A plan that
+            was written and read again has none.
+        inputs: A function from one batch of the loader (one item of the data set) to what the
+            network takes of it: a tensor, a tuple of positional arguments, or a mapping.
         samples: How many of them to take.
         seed: Of their choice, and of the order of steps.
         minutes: Most minutes of reconstruction; 0 for none, None for no bound but the steps.
@@ -48,6 +55,9 @@ class Calibration:
     """
 
     images: Any = field(default=None, compare=False, repr=False)
+    inputs: Callable[[Any], Any] | None = field(
+        default=None, compare=False, repr=False, kw_only=True
+    )
     samples: int = 512
     seed: int = 0
     minutes: float | None = 0.0
@@ -57,6 +67,11 @@ class Calibration:
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.inputs is not None and not callable(self.inputs):
+            raise SettingsError(
+                f"inputs={shown(self.inputs)} is no function: give one from a batch of the data to "
+                "what the network takes of it."
+            )
         check_whole("calibration_samples", self.samples, 1)
         check_seed("calibration_seed", self.seed)
         if self.minutes is not None:
@@ -98,11 +113,11 @@ class Calibration:
 
     def without_images(self) -> Calibration:
         """The same, without what is large; that there was no data stays."""
-        return self if self.is_data_free else replace(self, images=None)
+        return self if self.is_data_free else replace(self, images=None, inputs=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: how it was fitted, without the images."""
-        fields = [item.name for item in dataclasses.fields(self) if item.name != "images"]
+        fields = [item.name for item in dataclasses.fields(self) if item.name not in DATA]
         values = {name: getattr(self, name) for name in fields}
         plain = {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
         return {"from": DATA_FREE if self.is_data_free else "images", **plain}
@@ -114,7 +129,7 @@ class Calibration:
         Raises:
             SettingsError: The data is none, or a value makes no sense.
         """
-        known = {item.name for item in dataclasses.fields(cls)} - {"images"} | {"from"}
+        known = {item.name for item in dataclasses.fields(cls)} - DATA | {"from"}
         if not isinstance(data, Mapping) or not data.keys() <= known:
             raise SettingsError(
                 f"{shown(data)} is no calibration: give {', '.join(sorted(known))}."

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.graph.execution import propagate
+from ghostify.graph.blocks import calls_of, module_of
+from ghostify.graph.execution import Env, propagate
 from ghostify.graph.failure import describe_error
+from ghostify.graph.layout import FIRST, Dims, channel_dims
+from ghostify.graph.recording import NotRecorded, record_block
 from ghostify.graph.trace import LAYERS, BlockTracer, frozen_tensors
 from ghostify.nn.carving import Cut
 from ghostify.thinning.editing import GraphEditor
@@ -31,23 +34,39 @@ class Wanted:
     inside: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Maps:
+    """What a block takes.
+
+    Attributes:
+        original: In the original network, ``(N, c, H, W)`` or ``(N, H, W, c)``, on the meta device.
+        arriving: Which of those channels arrive in the thin network, ``(channels,)``.
+        dim: The dimension that the channels lie along; in what the block gives too.
+    """
+
+    original: Tensor
+    arriving: Tensor
+    dim: int = FIRST
+
+
 def propagate_channels(
     block: nn.Module,
-    x: Tensor,
-    arriving: Tensor,
+    given: Maps,
     widths: Widths,
     thin_inside: bool = True,
+    wide: Sequence[str] = (),
     wanted: Wanted | None = None,
 ) -> ThinRecipe:
     """Find how a block gets thin, node by node from what arrives to what leaves.
 
     Args:
         block: The block on the meta device, in eval mode; it is not changed.
-        x: Its input in the original network, ``(N, c, H, W)`` on the meta device.
-        arriving: Which of those channels arrive in the thin network, ``(channels,)``.
+        given: What it takes in both networks.
         widths: From original widths to thin ones.
         thin_inside: Whether the widths inside the block shrink too; else only those of what it
-            takes and gives (attention, say, whose heads are written into the code).
+            takes and gives.
+        wide: Modules in the block whose own inner widths stay, where others shrink (attention,
+            say, whose heads are written into the code).
         wanted: Which channels to keep; the first, if not given.
 
     Returns:
@@ -56,12 +75,58 @@ def propagate_channels(
     Raises:
         NotScalable: Something in the block can't be made thinner; the message is the reason.
     """
+
+    def attempt(parts: Sequence[str | None], is_careful: bool = True) -> ThinRecipe:
+        seen = _look_at(block, given)
+        carriers = seen.dims if is_careful else None
+        full = (layers_inside(seen.graph, block, carriers, part) for part in parts)
+        propagation = _Propagation(
+            block, given, widths, seen, set[fx.Node]().union(*full), wanted or Wanted()
+        )
+        return propagation.run()
+
+    if thin_inside:
+        return attempt(wide)
+    try:
+        return attempt([None], is_careful=False)
+    except NotScalable as reason:
+        try:
+            return attempt([None])
+        except NotScalable:
+            raise reason from None
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is known of a block as it is.
+
+    Attributes:
+        graph: Its graph.
+        values: The value of each node.
+        dims: The dimensions that their channels lie along, where known.
+        is_recorded: Whether the graph is a recording.
+    """
+
+    graph: fx.Graph
+    values: Env
+    dims: Dims
+    is_recorded: bool
+
+
+def _look_at(block: nn.Module, given: Maps) -> _Seen:
     try:
         graph = BlockTracer().trace(block)
     except Exception as error:
-        raise NotScalable(f"a block of it does not trace ({describe_error(error)})") from error
-    propagation = _Propagation(block, graph, x, widths, thin_inside, wanted or Wanted())
-    return propagation.run(x, arriving)
+        try:
+            made = record_block(block, given.original)
+        except NotRecorded:
+            raise NotScalable(f"a block of it does not trace ({describe_error(error)})") from error
+        graph, values, is_recorded = made.graph, made.values, True
+    else:
+        values, is_recorded = propagate(graph, block, (given.original,)), False
+    entry = next(node for node in graph.nodes if node.op == "placeholder")
+    dims = channel_dims(graph, block, values, {entry: given.dim})
+    return _Seen(graph, values, dims, is_recorded)
 
 
 class _Propagation:
@@ -70,28 +135,28 @@ class _Propagation:
     def __init__(
         self,
         block: nn.Module,
-        graph: fx.Graph,
-        x: Tensor,
+        given: Maps,
         widths: Widths,
-        thin_inside: bool,
+        seen: _Seen,
+        full: Collection[fx.Node],
         wanted: Wanted,
     ) -> None:
-        self.block, self.widths, self.wanted = block, widths, wanted
-        self.inside = layers_inside(graph, block)
-        self.full = set() if thin_inside else self.inside
-        self.recipe = ThinRecipe(graph)
-        self.originals = propagate(graph, block, (x,))
-        self.editor = GraphEditor(block, self.recipe, self.originals)
+        self.block, self.given, self.widths, self.wanted = block, given, widths, wanted
+        self.originals, self.full = seen.values, full
+        self.inside = layers_inside(seen.graph, block)
+        self.recipe = ThinRecipe(seen.graph, is_recorded=seen.is_recorded)
+        self.editor = GraphEditor(block, self.recipe, self.originals, seen.dims)
         self.values = self.editor.values
         self._thin_layers: dict[str, nn.Module] = {}
         self._stays: set[str] = set()
 
-    def run(self, x: Tensor, arriving: Tensor) -> ThinRecipe:
+    def run(self) -> ThinRecipe:
         """Go through all nodes; whether enough channels leave is checked by the caller."""
-        thin = x.new_empty(x.shape[0], len(arriving), *x.shape[2:])
-        entry = Value(x, thin, arriving, is_direct=True)
+        x, arriving, dim = self.given.original, self.given.arriving, self.given.dim
+        thin = x.new_empty(_with_size(x.shape, dim, len(arriving)))
+        entry = Value(x, thin, arriving, is_direct=True, dim=dim)
         for node in list(self.recipe.graph.nodes):
-            if node not in self.originals:
+            if node.op != "output" and node not in self.originals:
                 raise NotScalable(f"a block of it can't be run on its own (at {node.name})")
             if node.op == "placeholder":
                 original = self.originals[node]
@@ -99,22 +164,29 @@ class _Propagation:
             elif node.op == "output":
                 self._finish(node)
             elif self.editor.inputs(node):
-                self.values[node] = self._value(node)
+                self.values[node] = self._located(node)
         return self.recipe
+
+    def _located(self, node: fx.Node) -> Value:
+        try:
+            return self._value(node)
+        except NotScalable as reason:
+            reason.within = tuple(map(module_of, calls_of(node)))
+            raise
 
     def _finish(self, node: fx.Node) -> None:
         result = node.args[0]
         if not isinstance(result, fx.Node):
             raise NotScalable("a block of it gives more than one tensor")
-        value = self.values[result]
-        if not isinstance(value.thin, Tensor) or value.thin.shape[2:] != value.original.shape[2:]:
+        value, dim = self.values[result], self.given.dim
+        if not isinstance(value.thin, Tensor) or not set(value.changed_dims) <= {dim}:
             raise NotScalable("a thin block of it gives another shape")
         nodes = self.recipe.graph.nodes
         if self.recipe.is_edited and any("training" in n.kwargs for n in nodes):
             raise NotScalable("its code must change, and a trace would freeze its training mode")
         if self.recipe.is_edited and frozen_tensors(nodes):
             raise NotScalable("its code must change, and a trace would freeze a tensor it makes")
-        self.recipe.out_ids = value.channels()
+        self.recipe.out_ids = value.channels(dim)
 
     def _value(self, node: fx.Node) -> Value:
         is_mixing = False
@@ -128,9 +200,10 @@ class _Propagation:
                 self._keep_whole(str(node.target))
             is_mixing = isinstance(layer, LAYERS)
         thin = self.editor.compute(node)
-        ids = None if is_mixing else ids_of_result(node, thin, self.values)
+        original, dim = self.originals[node], self.editor.dims.get(node)
+        ids = None if is_mixing else ids_of_result(node, original, thin, self.values, dim)
         is_direct = not is_mixing and all(value.is_direct for value in self.editor.inputs(node))
-        return Value(self.originals[node], thin, ids, is_direct)
+        return Value(original, thin, ids, is_direct, dim)
 
     def _keep_whole(self, name: str) -> None:
         """Note that a layer inside the block stays as it is."""
@@ -157,7 +230,8 @@ class _Propagation:
             raise NotScalable(f"{name} does not work when thin ({describe_error(error)})") from None
         is_mixing = isinstance(layer, LAYERS)
         ids = cut.outputs if is_mixing else value.ids
-        return Value(self.originals[node], thin, ids, value.is_direct and not is_mixing)
+        is_direct = value.is_direct and not is_mixing
+        return Value(self.originals[node], thin, ids, is_direct, self.editor.dims.get(node))
 
     def _thin_layer(self, name: str, layer: nn.Module, slicer: Slicer, cut: Cut) -> nn.Module:
         if name in self._stays or not cut.same_as(self.recipe.cuts.setdefault(name, cut)):
@@ -174,6 +248,11 @@ class _Propagation:
         return self.wanted.leaving if width == self.widths.channels else None
 
 
+def _with_size(shape: Sequence[int], dim: int, size: int) -> tuple[int, ...]:
+    """A shape with another size in one dimension."""
+    return (*shape[:dim], size, *shape[dim + 1 :])
+
+
 def next_group_width(node: fx.Node, block: nn.Module) -> int | None:
     """Width of the groups of the grouped convolution that takes a layer's output, if one does."""
     for user in node.users:
@@ -188,21 +267,37 @@ def next_group_width(node: fx.Node, block: nn.Module) -> int | None:
     return None
 
 
-def layers_inside(graph: fx.Graph, block: nn.Module) -> set[fx.Node]:
+def layers_inside(
+    graph: fx.Graph,
+    block: nn.Module,
+    carriers: Collection[fx.Node] | None = None,
+    part: str | None = None,
+) -> set[fx.Node]:
     """Calls of modules from which a block's output can't be reached but through a layer.
 
     What a depth-wise or grouped convolution gives is as wide as what it takes: the layers before it
     count as those at the end.
+
+    Args:
+        graph: The block's graph.
+        block: The block.
+        carriers: The nodes that keep channels apart; where the way to the output leads through
+            another node (attention to the places of a map, say), a layer counts as inside too.
+        part: A module in the block, for the calls inside it that its own output can't be reached
+            from.
     """
-    outer: set[fx.Node] = set()
-    waiting = [node for node in graph.nodes if node.op == "output"]
+    nodes = [n for n in graph.nodes if part is None or part in map(module_of, calls_of(n))]
+    within, outer = set(nodes), set[fx.Node]()
+    if part is None:
+        waiting = [n for node in nodes if node.op == "output" for n in node.all_input_nodes]
+    else:
+        waiting = [node for node in nodes if not within.issuperset(node.users)]
     while waiting:
-        for node in waiting.pop().all_input_nodes:
-            if node in outer:
-                continue
-            outer.add(node)
-            layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
-            ends = isinstance(layer, LAYERS) and getattr(layer, "groups", 1) == 1
-            if not ends:
-                waiting.append(node)
-    return {node for node in graph.nodes if node.op == "call_module"} - outer
+        node = waiting.pop()
+        if node in outer or node not in within or (carriers is not None and node not in carriers):
+            continue
+        outer.add(node)
+        layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if not (isinstance(layer, LAYERS) and getattr(layer, "groups", 1) == 1):
+            waiting.extend(node.all_input_nodes)
+    return {node for node in nodes if node.op == "call_module"} - outer

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from ghostify.graph.execution import Env, Executor
+from ghostify.graph.layout import FIRST, Dims
+from ghostify.graph.trace import frozen_tensors
 from ghostify.nn.carving import cut_vector
 from ghostify.thinning.rescaling import ALWAYS_RESCALED, rescaled_arguments
 from ghostify.thinning.slicers import NotScalable
-from ghostify.thinning.thin import ThinRecipe
+from ghostify.thinning.thin import Shortcut, ThinRecipe
 from ghostify.thinning.values import Value, alike
 
 SHORTCUT = "shortcut_projection"
@@ -34,14 +36,15 @@ class GraphEditor:
         block: The block on the meta device.
         recipe: How it gets thin; its graph is edited, and what is added and cut noted in it.
         originals: The value of each node in the block.
+        dims: The dimensions that their channels lie along, where known.
 
     Attributes:
         values: The values so far of the nodes that depend on the block's input; filled by the
             caller, node by node.
     """
 
-    def __init__(self, block: nn.Module, recipe: ThinRecipe, originals: Env) -> None:
-        self.recipe, self.originals = recipe, originals
+    def __init__(self, block: nn.Module, recipe: ThinRecipe, originals: Env, dims: Dims) -> None:
+        self.recipe, self.originals, self.dims = recipe, originals, dims
         self.values: dict[fx.Node, Value] = {}
         self._executor = Executor(recipe.graph, block)
 
@@ -78,8 +81,15 @@ class GraphEditor:
 
     def _take(self, node: fx.Node, args: Any, kwargs: Any) -> None:
         if (args, kwargs) != (node.args, node.kwargs):
+            self._require_own_code(node)
             node.args, node.kwargs = args, kwargs
             self.recipe.is_edited = True
+
+    def _require_own_code(self, node: fx.Node) -> None:
+        if self.recipe.is_recorded:
+            raise NotScalable(
+                f"{node.name} does not work on thin maps as it is, and its code does not trace"
+            )
 
     def _thin_shapes(self, node: fx.Node) -> str:
         """Shapes of the thin maps that a node takes: what says why it fails on them."""
@@ -105,6 +115,8 @@ class GraphEditor:
         kept = _kept_entries(tensor, beside)
         if kept is None:
             return tensor
+        if frozen_tensors([node]):
+            raise NotScalable("a block of it makes a tensor with a value for each channel")
         if not torch.equal(self.recipe.vectors.setdefault(name, kept), kept):
             raise NotScalable(f"{name} is used twice, on different channels")
         return cut_vector(tensor, tensor.numel(), kept)
@@ -125,16 +137,23 @@ class GraphEditor:
 
     def _project(self, node: fx.Node, direct: fx.Node, wanted: Value) -> None:
         """Project what ``direct`` gives to ``node`` to the channels of another value."""
+        self._require_own_code(node)
         recipe, value = self.recipe, self.values[direct]
         name = SHORTCUT if not recipe.shortcuts else f"{SHORTCUT}_{len(recipe.shortcuts)}"
-        leaving = wanted.channels()
-        recipe.shortcuts[name] = (value.channels(), leaving)
+        arriving, leaving = value.channels(), wanted.channels()
+        dim = value.channel_dim
+        if dim != FIRST and value.thin.ndim != 4:
+            raise NotScalable("a shortcut of it has another width, and is no map")
+        recipe.shortcuts[name] = Shortcut(arriving, leaving, channels_last=dim != FIRST)
         recipe.is_edited = True
         with recipe.graph.inserting_before(node):
             projected = recipe.graph.call_module(name, (direct,))
         node.replace_input_with(direct, projected)
-        shape = (value.thin.shape[0], len(leaving), *value.thin.shape[2:])
-        self.values[projected] = Value(wanted.original, value.thin.new_empty(shape), leaving)
+        shape = [*value.thin.shape]
+        shape[dim] = len(leaving)
+        self.values[projected] = Value(
+            wanted.original, value.thin.new_empty(shape), leaving, dim=value.dim
+        )
 
 
 def _kept_entries(tensor: Any, beside: Sequence[Value]) -> Tensor | None:

@@ -21,7 +21,13 @@ from ghostify.nn.carving import Cut, channels_of, cut_conv, cut_linear, cut_norm
 
 
 class NotScalable(Exception):
-    """Why a block can't be made thinner; a reason to leave its stage, never an error."""
+    """Why a block can't be made thinner; a reason to leave its stage, never an error.
+
+    Attributes:
+        within: The modules of the block, outermost first, in whose call the reason lies.
+    """
+
+    within: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ is a graph module.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,10 +14,26 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from ghostify.graph.meta_copy import deepcopy_any
 from ghostify.nn.carving import Cut, cut_vector
 from ghostify.nn.g_ghost import projection
 from ghostify.nn.start import owners_of_hooks
 from ghostify.thinning.slicers import slicer_for
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A projection that a thin block gets where its shortcut's width does not fit.
+
+    Attributes:
+        arriving: The channels that arrive, ``(in,)``.
+        leaving: The channels that leave, ``(out,)``.
+        channels_last: Whether they lie last.
+    """
+
+    arriving: Tensor
+    leaving: Tensor
+    channels_last: bool = False
 
 
 @dataclass
@@ -29,7 +44,9 @@ class ThinRecipe:
         graph: The block's graph, edited where its code must change.
         cuts: What each layer keeps, by its name in the block.
         vectors: Which entries of a parameter or buffer that the code reads itself stay.
-        shortcuts: Projections to add: name -> (channels that arrive, channels that leave).
+        shortcuts: Projections to add, by name.
+        is_recorded: Whether the graph is a recording, which stands for the block's code with
+            inputs of one size alone: it can't be edited.
         is_edited: Whether the graph differs from the block's own code.
         out_ids: Which of the original's channels come out.
     """
@@ -37,7 +54,8 @@ class ThinRecipe:
     graph: fx.Graph
     cuts: dict[str, Cut] = field(default_factory=dict)
     vectors: dict[str, Tensor] = field(default_factory=dict)
-    shortcuts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    shortcuts: dict[str, Shortcut] = field(default_factory=dict)
+    is_recorded: bool = False
     is_edited: bool = False
     out_ids: Tensor | None = None
 
@@ -52,12 +70,13 @@ def build_thin(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
     # What hooks that are methods belong to, where it is not in the block, stays what it is.
     memo: dict[int, Any] = {id(owner): owner for owner in owners_of_hooks(block)}
     memo |= {id(old): new for old, new in _thin_parts(block, recipe)}
-    thin = copy.deepcopy(block, memo)
+    thin: nn.Module = deepcopy_any(block, memo)
     if not recipe.is_edited:
         return thin
-    for name, (arriving, leaving) in recipe.shortcuts.items():
-        example = next(p for p in block.parameters() if p.dtype.is_floating_point)
-        thin.add_module(name, projection(arriving, leaving, like=example))
+    for name, cut in recipe.shortcuts.items():
+        like = next(p for p in block.parameters() if p.dtype.is_floating_point)
+        added = projection(cut.arriving, cut.leaving, like, cut.channels_last)
+        thin.add_module(name, added)
     module = fx.GraphModule(thin, recipe.graph, class_name=type(block).__name__)
     module.train(block.training)
     return module

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
+from ghostify.graph.layout import FIRST
+
 
 @dataclass
 class Value:
@@ -20,12 +22,14 @@ class Value:
         thin: In the thin block.
         ids: Which of the original's channels those of the thin value are; None where not known.
         is_direct: Whether it comes from the block's input through no layer.
+        dim: The dimension that its channels lie along; None where not known.
     """
 
     original: Any
     thin: Any
     ids: Tensor | None = None
     is_direct: bool = False
+    dim: int | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -40,25 +44,45 @@ class Value:
         pairs = enumerate(zip(self.original.shape, self.thin.shape, strict=True))
         return [dim for dim, (size, thin) in pairs if size != thin]
 
-    def channels(self, dim: int = 1) -> Tensor:
+    @property
+    def channel_dim(self) -> int:
+        """The dimension of the channels: that which is known or else changed, or the usual one."""
+        if self.dim is not None:
+            return self.dim
+        changed = self.changed_dims
+        return changed[0] if len(changed) == 1 else FIRST
+
+    def channels(self, dim: int | None = None) -> Tensor:
         """The channels along ``dim``, ``(channels,)``; the first where they are not known."""
-        count = self.thin.shape[dim]
+        count = self.thin.shape[self.channel_dim if dim is None else dim]
         known = self.ids is not None and len(self.ids) == count
         return self.ids if known and self.ids is not None else torch.arange(count)
 
 
-def ids_of_result(node: fx.Node, thin: Any, values: Mapping[fx.Node, Value]) -> Tensor | None:
+def ids_of_result(
+    node: fx.Node, original: Any, thin: Any, values: Mapping[fx.Node, Value], dim: int | None
+) -> Tensor | None:
     """The channels of what a node makes that is no layer, ``(channels,)``; None where not known.
 
     They are those of its input, or of what it concatenates.
+
+    Args:
+        node: The node.
+        original: What it gives in the block.
+        thin: What it gives in the thin one.
+        values: The values so far.
+        dim: The dimension that the channels of its result lie along; None where not known.
     """
     if not isinstance(thin, Tensor):
         return None
     if node.target in (torch.cat, torch.concat):
         return _concatenated(node, values)
+    own = Value(original, thin, dim=dim).channel_dim
     for value in (values[other] for other in node.all_input_nodes if other in values):
-        same = isinstance(value.thin, Tensor) and value.thin.shape[1:2] == thin.shape[1:2]
-        if same and value.ids is not None:
+        if value.ids is None or not isinstance(value.thin, Tensor):
+            continue
+        source = value.channel_dim
+        if value.thin.shape[source : source + 1] == thin.shape[own : own + 1]:
             return value.ids
     return None
 
@@ -71,7 +95,7 @@ def _concatenated(node: fx.Node, values: Mapping[fx.Node, Value]) -> Tensor | No
         if value is None or value.original.ndim < 2:
             return None
         found.append(value.channels() + offset)
-        offset += value.original.shape[1]
+        offset += value.original.shape[value.channel_dim]
     return torch.cat(found)
 
 

@@ -15,6 +15,7 @@ from ghostify.data.preparation import Preparation
 from ghostify.errors import GhostifyError, SettingsError, shown
 from ghostify.graph.failure import describe_error
 from ghostify.nn.modes import eval_mode, steady_train_mode
+from ghostify.numerics.nested import map_tensors
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.train.engine import combine
 from ghostify.train.measured import Measured
@@ -36,7 +37,8 @@ def to_device(batch: Any, device: torch.device) -> Any:
     def move(leaf: Any) -> Any:
         return leaf.to(device) if callable(getattr(leaf, "to", None)) else leaf
 
-    return pytree.tree_map(move, batch)
+    # Data classes are no nodes of pytree's, and what has its own ``to`` need not hold tensors.
+    return map_tensors(lambda tensor: tensor.to(device), pytree.tree_map(move, batch))
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class OwnLoss(Objective):
             raise
         except Exception as error:
             raise SettingsError(
-                f"The loss {name_of(self._function)} fails ({describe_error(error)}): give one "
+                f"The loss {label_of(self._function)} fails ({describe_error(error)}): give one "
                 "that takes the network and a batch of the data."
             ) from error
         parts = {f"own/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {
@@ -109,7 +111,7 @@ class OwnLoss(Objective):
             if not isinstance(part, Tensor) or part.numel() != 1:
                 what = f"a tensor {tuple(part.shape)}" if isinstance(part, Tensor) else shown(part)
                 raise SettingsError(
-                    f"The loss {name_of(self._function)} gives {what}: return a tensor of one "
+                    f"The loss {label_of(self._function)} gives {what}: return a tensor of one "
                     "number, or a dict of them."
                 )
         return {name: part.reshape(()) for name, part in parts.items()}
@@ -122,7 +124,7 @@ class OwnLoss(Objective):
         """
         if not any(part.requires_grad for part in made.values()):
             raise SettingsError(
-                f"The loss {name_of(self._function)} does not depend on any weight that is tuned: "
+                f"The loss {label_of(self._function)} does not depend on any weight that is tuned: "
                 "compute it of the network that it is given, with gradients."
             )
         self.losses = tuple(made)
@@ -133,7 +135,7 @@ class OwnLoss(Objective):
         """The loss, as the student computed it."""
         if made.keys() != set(self.own_losses):
             raise SettingsError(
-                f"The loss {name_of(self._function)} gives {', '.join(made) or 'nothing'}, and at "
+                f"The loss {label_of(self._function)} gives {', '.join(made) or 'nothing'}, and at "
                 f"first it gave {', '.join(self.own_losses)}: return the same names each time."
             )
         return made
@@ -197,12 +199,12 @@ class OwnMetric:
             raise
         except Exception as error:
             raise SettingsError(
-                f"The metric {name_of(self.function)} fails ({describe_error(error)}): give one "
+                f"The metric {label_of(self.function)} fails ({describe_error(error)}): give one "
                 "that takes the network and batches, and returns a number or a dict of numbers."
             ) from error
         if not figures:
             raise SettingsError(
-                f"The metric {name_of(self.function)} gives an empty dict: return a number, or a "
+                f"The metric {label_of(self.function)} gives an empty dict: return a number, or a "
                 "dict of numbers whose first one tells the best weights."
             )
         # Kernels of one GPU and another may round in other ways: all must agree on what is best.
@@ -210,6 +212,6 @@ class OwnMetric:
         return Measured(dict(zip(figures, agreed.tolist(), strict=True)))
 
 
-def name_of(function: Callable[..., Any]) -> str:
+def label_of(function: Callable[..., Any]) -> str:
     """A function's name, for messages."""
     return getattr(function, "__qualname__", type(function).__name__)

@@ -18,7 +18,7 @@ from ghostify.errors import GhostifyError
 from ghostify.graph.segments import Segment, split
 from ghostify.graph.trace import trace
 from ghostify.nn.g_ghost import GGhostStage
-from ghostify.nn.ghost import GhostConv2d, GhostLinear
+from ghostify.nn.ghost import GhostLayer
 from ghostify.nn.modes import eval_mode
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Plan
@@ -127,7 +127,7 @@ def _segment_ends(segments: Sequence[Segment], student: nn.Module, prefix: str) 
 
 
 def _is_ghost(network: nn.Module, name: str) -> bool:
-    return isinstance(_module(network, name), GhostConv2d | GhostLinear)
+    return isinstance(_module(network, name), GhostLayer)
 
 
 def _place_of(segment: Segment, student: nn.Module, prefix: str) -> tuple[str, Side] | None:

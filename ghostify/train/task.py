@@ -56,7 +56,7 @@ class Networks:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ImageOptions:
     """How image files become the network's input, as far as the caller says it.
 
     Attributes:
@@ -100,7 +100,7 @@ def classify(
     val: Data | None,
     metric: OwnMetricFunction | None,
     chosen: FinetuneSettings,
-    wanted: Wanted,
+    wanted: ImageOptions,
 ) -> Task:
     """The task of giving class scores, as a teacher and labels tell them.
 
@@ -133,7 +133,7 @@ def follow(
     loss: OwnLossFunction,
     metric: OwnMetricFunction | None,
     chosen: FinetuneSettings,
-    wanted: Wanted,
+    wanted: ImageOptions,
 ) -> Task:
     """The task that a caller's own loss states, on batches of any kind.
 
@@ -160,7 +160,7 @@ def follow(
 
 
 def _open_any(
-    data: Data, network: nn.Module, chosen: FinetuneSettings, wanted: Wanted
+    data: Data, network: nn.Module, chosen: FinetuneSettings, wanted: ImageOptions
 ) -> tuple[Pool, Ready]:
     if is_path(data):
         preparation = wanted.preparation(network)

@@ -25,7 +25,7 @@ from ghostify.train.loop import Job, Told, Training
 from ghostify.train.own import OwnLossFunction, OwnMetricFunction
 from ghostify.train.result import Finetuned
 from ghostify.train.settings import FinetuneSettings
-from ghostify.train.task import Networks, Wanted, classify, follow
+from ghostify.train.task import ImageOptions, Networks, classify, follow
 
 
 @keep_random_state()
@@ -117,7 +117,7 @@ def finetune(
     tuned = copy_network(student)
     check_tunable(tuned)
     taught = None if teacher is None else copy_network(teacher).eval()
-    networks, wanted = Networks(student, tuned, taught, fabric), Wanted(input_size, mean, std)
+    networks, wanted = Networks(student, tuned, taught, fabric), ImageOptions(input_size, mean, std)
     if loss is None:
         task = classify(networks, data, val, metric, chosen, wanted)
     else:

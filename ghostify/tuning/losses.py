@@ -8,7 +8,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils import _pytree as pytree
+
+from ghostify.numerics.nested import floats_in
 
 Reduce = Callable[[Tensor], Tensor]
 """The mean of a tensor over all processes."""
@@ -44,11 +45,7 @@ def difference(made: Any, wanted: Any, reduce: Reduce = lambda energy: energy) -
         >>> float(difference(torch.zeros(2, 3), torch.ones(2, 3)))
         1.0
     """
-    pairs = [(a.float(), b.float()) for a, b in zip(_floats(made), _floats(wanted), strict=True)]
+    both = zip(floats_in(made), floats_in(wanted), strict=True)
+    pairs = [(a.float(), b.float()) for a, b in both]
     energy = reduce(torch.stack([b.square().mean() for _, b in pairs])).clamp_min(1e-12)
     return (torch.stack([(a - b).square().mean() for a, b in pairs]) / energy).mean()
-
-
-def _floats(output: Any) -> list[Tensor]:
-    leaves = pytree.tree_leaves(output)
-    return [x for x in leaves if isinstance(x, Tensor) and x.dtype.is_floating_point]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ghostify.nn import GGhostStage, GhostConv2d
+from ghostify.nn import GGhostStage, GhostConv
 from ghostify.numerics.finite import non_finite
 from ghostify.warmstart.fit.statistics import NotFiniteError
 
@@ -56,14 +56,14 @@ class ColdStart:
         parts = key.split(".")[:-1]
         for end in range(len(parts)):
             name = ".".join(parts[: end + 1])
-            if isinstance(self.network.get_submodule(name), GhostConv2d | GGhostStage):
+            if isinstance(self.network.get_submodule(name), GhostConv | GGhostStage):
                 return name
         return ".".join(parts)
 
     def ghosts(self) -> set[str]:
         """Names of the ghost modules that kept it."""
         modules = {name: self.network.get_submodule(name) for name in self.kept}
-        return {name for name, module in modules.items() if isinstance(module, GhostConv2d)}
+        return {name for name, module in modules.items() if isinstance(module, GhostConv)}
 
     def notes(self) -> list[str]:
         """What a reader must know of it."""

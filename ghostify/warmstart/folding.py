@@ -14,10 +14,12 @@ from typing import TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.channelwise import LAYERS, is_channelwise
 from ghostify.graph.segments import Segment
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost_kinds import CONV_KINDS
 
 BY_CHANNEL = ("weight", "bias", "running_mean", "running_var")
 
@@ -27,7 +29,7 @@ class _Neighbours:
     """What a ghost module's channels go through, and the convolutions that read them."""
 
     passed: list[nn.Module] = field(default_factory=list)
-    readers: list[nn.Conv2d] = field(default_factory=list)
+    readers: list[_ConvNd] = field(default_factory=list)
 
 
 def fold_orders(segments: Iterable[Segment], network: nn.Module) -> int:
@@ -52,7 +54,7 @@ def _fold_segment(segment: Segment, once: dict[fx.Node, nn.Module]) -> int:
     count = 0
     for node in segment.nodes:
         ghost = once.get(node)
-        if isinstance(ghost, GhostConv2d) and ghost.order is not None and _is_permuted(ghost):
+        if isinstance(ghost, GhostConv) and ghost.order is not None and _is_permuted(ghost):
             found = _neighbours(node, segment, once)
             if found is not None:
                 _fold(ghost, ghost.order.argsort(), found)
@@ -78,7 +80,7 @@ def _called_once(segments: Iterable[Segment], network: nn.Module) -> dict[fx.Nod
     return {node: module for node, module in calls.items() if not is_shared(module)}
 
 
-def _is_permuted(ghost: GhostConv2d) -> bool:
+def _is_permuted(ghost: GhostConv) -> bool:
     """Whether the outputs are those of the plain order in another order."""
     assert ghost.order is not None
     places = torch.arange(ghost.out_channels, device=ghost.order.device)
@@ -99,7 +101,7 @@ def _neighbours(
             layer = once.get(user)
             if user not in inside or len(user.all_input_nodes) != 1:
                 return None
-            reader = layer.primary if isinstance(layer, GhostConv2d) else layer
+            reader = layer.primary if isinstance(layer, GhostConv) else layer
             if _is_plain_conv(reader) and reader.groups == 1:
                 found.readers.append(reader)
             elif is_channelwise(user, layer) and (layer is None or _is_open(layer)):
@@ -110,27 +112,28 @@ def _neighbours(
     return found
 
 
-def _is_plain_conv(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
-    return isinstance(layer, nn.Conv2d) and _is_open(layer)
+def _is_plain_conv(layer: nn.Module | None) -> TypeGuard[_ConvNd]:
+    return isinstance(layer, _ConvNd) and _is_open(layer)
 
 
 def _is_open(layer: nn.Module) -> bool:
     """Whether its tensors are its own, and not worked out of others."""
     is_own = all(name in BY_CHANNEL for name in layer._parameters)
-    if isinstance(layer, nn.Conv2d):
-        return type(layer) is nn.Conv2d and is_own and "weight" in layer._parameters
+    if isinstance(layer, _ConvNd):
+        return type(layer) in CONV_KINDS and is_own and "weight" in layer._parameters
     return is_own and all(isinstance(part, LAYERS) for part in layer.children())
 
 
 @torch.no_grad()
-def _fold(ghost: GhostConv2d, places: Tensor, neighbours: _Neighbours) -> None:
+def _fold(ghost: GhostConv, places: Tensor, neighbours: _Neighbours) -> None:
     """``places``: for each channel of the concat, which output it was."""
     ghost.set_order(None)
     for layer in neighbours.passed:
         for tensor in _by_channel(layer):
             tensor.copy_(tensor[places])
     for conv in neighbours.readers:
-        conv.weight.copy_(conv.weight[:, places])
+        # A transposed convolution's weight has its inputs first.
+        conv.weight.copy_(conv.weight[places] if conv.transposed else conv.weight[:, places])
 
 
 def _by_channel(layer: nn.Module) -> Iterator[Tensor]:

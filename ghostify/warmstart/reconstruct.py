@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.data.augmentation import shift_and_mirror
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Spool, common_spans, together
 from ghostify.distributed import processes
 from ghostify.graph.segments import Segment
+from ghostify.numerics.nested import floats_in
 from ghostify.tuning.descent import Budget, descend, improve
 from ghostify.tuning.losses import difference, distillation
 from ghostify.tuning.norms import norms_learn
@@ -55,12 +56,11 @@ def tune_part(
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
-        rows = _draw_rows(len(targets), size, generator)
-        return difference(run(inputs.take(rows)), targets.take(rows))
+        x, y = _draw((inputs, targets), size, generator)
+        return difference(run(x), y)
 
     def errors() -> Iterator[Tensor]:
-        batches = zip(inputs.batches(size), targets.batches(size), strict=True)
-        return (difference(run(x), y) for x, y in batches)
+        return (difference(run(x), y) for x, y in together(size, inputs, targets))
 
     return improve(modules, loss, errors, partial(descend, budget=budget, rate=BLOCK_RATE))
 
@@ -77,7 +77,7 @@ def tune_network(
 ) -> int:
     """Tune the whole network towards the original's output, and what it gives on the way.
 
-    The images are mirrored and shifted at random: the original answers for each variant itself.
+    Images are mirrored and shifted at random: the original answers for each variant itself.
     Batch norms use the statistics of the batch meanwhile, and learn them.
 
     Args:
@@ -100,16 +100,25 @@ def tune_network(
         with torch.no_grad():
             *wayside, wanted = taught(x)
         *passed, output = made(x)
-        parts = [difference(a, b) for a, b in zip(passed, wayside, strict=True)]
+        both = zip(passed, wayside, strict=False)
+        parts = [difference(a, b) for a, b in both if comparable(a, b)]
         on_the_way = sum(parts, torch.zeros(())) / max(len(parts), 1)
-        return outputs_apart(output, wanted) + ON_THE_WAY * on_the_way
+        ends = outputs_apart(output, wanted) if comparable(output, wanted) else torch.zeros(())
+        return ends + ON_THE_WAY * on_the_way
 
     def loss() -> Tensor:
         nonlocal count
         count += 1
         progress(f"reconstructing the network, step {count}")
-        rows = _draw_rows(len(images), size, generator)
-        return error(shift_and_mirror(images.take(rows), (seed, count), list(range(len(rows)))))
+        (x,) = _draw((images,), size, generator)
+        if isinstance(x, Tensor) and x.ndim == 4 and x.dtype.is_floating_point:
+            x = shift_and_mirror(x, (seed, count), list(range(len(x))))
+        return error(x)
+
+    x = next(images.batches(size))
+    with torch.no_grad():
+        if not any(map(comparable, made(x), taught(x))):
+            return 0
 
     def errors() -> Iterator[Tensor]:
         return (error(x) for x in images.batches(size))
@@ -129,6 +138,17 @@ def outputs_apart(made: Any, wanted: Any) -> Tensor:
     return ON_THE_WAY * difference(made, wanted)
 
 
+def comparable(made: Any, wanted: Any) -> bool:
+    """Whether outputs of two networks have numbers, and the same shapes: what was detected may not.
+
+    Example:
+        >>> comparable(torch.ones(2, 3), torch.ones(2, 3)), comparable(torch.ones(2), None)
+        (True, False)
+    """
+    shapes = [tuple(tensor.shape) for tensor in floats_in(made)]
+    return bool(shapes) and shapes == [tuple(tensor.shape) for tensor in floats_in(wanted)]
+
+
 def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> list[Any]:
     """The output of each of a network's segments."""
     outputs = []
@@ -138,7 +158,12 @@ def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> li
     return outputs
 
 
-def _draw_rows(count: int, size: int, generator: torch.Generator) -> list[int]:
-    """This process's part of a step's images, of those that it has."""
+def _draw(spools: Sequence[Spool], size: int, generator: torch.Generator) -> tuple[Any, ...]:
+    """This process's part of a step's samples, of those that it has."""
     own = -(-size // processes()[1])
-    return torch.randint(count, (own,), generator=generator).tolist()
+    if all(spool.is_even for spool in spools):
+        rows = torch.randint(len(spools[0]), (own,), generator=generator).tolist()
+        return tuple(spool.take(rows) for spool in spools)
+    spans = common_spans(own, *spools)
+    span = spans[int(torch.randint(len(spans), (), generator=generator))]
+    return tuple(spool.slice(span) for spool in spools)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
-from typing import Any
 
 import torch
 from torch import nn
@@ -17,10 +16,11 @@ from ghostify.data.calibration import batch_size, images_for
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.calls import names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.nn.ghost import GhostConv2d
-from ghostify.nn.modes import eval_mode
+from ghostify.nn.ghost import GhostConv
+from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving.history import INTERRUPTED, history_of
 from ghostify.settings import Calibration
@@ -42,9 +42,10 @@ from ghostify.warmstart.g_ghost.stages import (
     StagePair,
     find_stage_pairs,
     fit_stage,
-    outputs_of,
+    outputs_beside,
     tune_stage,
 )
+from ghostify.warmstart.parts import NetworkPart, are_alike, inputs_of, parts_in_order
 from ghostify.warmstart.reconstruct import (
     View,
     outputs_along,
@@ -94,8 +95,9 @@ def warm_start_(
         DataError: The images can't be read.
     """
     began = time.perf_counter()
-    teacher = copy_network(original).eval()
-    with eval_mode(converted), keep_random_state(calibration.seed):
+    teacher = to_single(copy_network(original).eval())
+    modes = eval_mode(converted), single_precision(converted)
+    with modes[0], modes[1], keep_random_state(calibration.seed):
         run = _Run(converted, teacher, calibration, progress)
         result = run.without_data() if calibration.is_data_free else run.with_images(input_size)
     return replace(result, seconds=time.perf_counter() - began)
@@ -113,8 +115,8 @@ class _Run:
             settings,
             progress,
         )
-        self.segments = split(teacher, self._is_ghost)
-        self.total = sum(isinstance(m, GhostConv2d) for m in converted.modules())
+        self.segments: list[Segment] = []
+        self.total = sum(isinstance(m, GhostConv) for m in converted.modules())
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
         self.fits: list[LayerFit] = []
@@ -125,7 +127,7 @@ class _Run:
 
     def _is_ghost(self, name: str) -> bool:
         try:
-            return isinstance(self.converted.get_submodule(name), GhostConv2d)
+            return isinstance(self.converted.get_submodule(name), GhostConv)
         except AttributeError:
             return False
 
@@ -135,6 +137,7 @@ class _Run:
             raise SettingsError(
                 "G-Ghost stages can't be fitted without data: give images, calibration=FOLDER."
             )
+        self.segments = split(self.teacher, self._is_ghost)
         for segment in self.segments:
             for subject in find_ghost_pairs(segment, self.teacher, self.converted):
                 self.progress(f"fitting {subject.name} from its weights")
@@ -150,6 +153,8 @@ class _Run:
         self.progress("reading calibration images")
         images, notes = images_for(self.teacher, self.settings, input_size)
         self.notes += notes
+        names = names_of(self.teacher, images.take([0]))
+        self.segments = split(self.teacher, self._is_ghost, names)
         try:
             if self.stages:
                 self._fit_stages(images)
@@ -166,40 +171,21 @@ class _Run:
         return self._result(_of_all(len(images)))
 
     def _fit_and_tune(self, images: Spool) -> None:
-        chosen = self.settings
-        limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
-        holders = sum(any(map(self._is_ghost, s.layers)) for s in self.segments)
-        left, before, after = limit, images, images
-        for segment in self.segments:
-            batch = batch_size(next(before.batches(1)), 128)
-            inputs = PairedInputs(before, after, batch, chosen.seed)
-            networks = SegmentPair(segment, self.teacher, self.converted, inputs)
-            subjects = self._to_fit(segment)
-            for subject in subjects[:1]:
-                self.progress(f"fitting {subject.name}")
-            for fit in fit_segment(networks, subjects, self.cold):
-                self.fits.append(fit)
-                self.progress(f"fitted {fit.name}")
-            is_last = segment is self.segments[-1]
-            tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
-            goes_on = tunes or not is_last
-            targets = _pass(segment, self.teacher, before, batch) if goes_on else before
-            if tunes:
-                # Half of the time is for the blocks, evenly; the whole network has the rest.
-                share = SHARE * limit / holders
-                self.progress(f"reconstructing the block of {subjects[-1].name}")
-                start = time.perf_counter()
-                size = min(batch, 32)
-                budget = Budget(chosen.block_steps, share)
-                self.block_steps += tune_part(
-                    [self.converted.get_submodule(name) for name in segment.layers],
-                    partial(segment.run, self.converted),
-                    after, targets, budget, size, chosen.seed,
-                )  # fmt: skip
-                left -= time.perf_counter() - start
-            with norms_take_statistics(self.converted):
-                after = _pass(segment, self.converted, after, batch, keep=not is_last)
-            before = targets
+        limit = math.inf if self.settings.minutes is None else 60 * self.settings.minutes
+        if self.segments[0].entry is None:
+            self._fit_parts(images)
+            named = self.converted.named_modules()
+            ghosts = {n: m for n, m in named if isinstance(m, GhostConv)}
+            convs = [self.teacher.get_submodule(name) for name in ghosts]
+            self._tune_network(
+                images,
+                limit,
+                lambda x: outputs_beside(self.teacher, convs, x),
+                lambda x: outputs_beside(self.converted, list(ghosts.values()), x),
+            )
+            return
+        whole = NetworkPart("", self.teacher, self.converted)
+        left = limit - self._fit_chain(whole, self.segments, images, images, limit)
         if limit:
             self._tune_network(
                 images,
@@ -208,17 +194,100 @@ class _Run:
                 lambda x: outputs_along(self.converted, self.segments, x),
             )
 
-    def _to_fit(self, segment: Segment) -> list[LayerPair]:
+    def _fit_parts(self, images: Spool) -> None:
+        """A network that does not trace: its parts that do, as chains, and the layers between."""
+        batch = batch_size(images.take([0]), 128)
+        for name in parts_in_order(self.teacher, images):
+            part = NetworkPart(
+                name, self.teacher.get_submodule(name), self.converted.get_submodule(name)
+            )
+            if not (self.fits or any(isinstance(m, GhostConv) for m in part.student.modules())):
+                continue
+            self.progress(f"looking at {name or 'the network'}")
+            before, after = (
+                inputs_of(name, network, images, batch)
+                for network in (self.teacher, self.converted)
+            )
+            segments = part.split(self._is_ghost, before)
+            if segments and are_alike(before, after):
+                self._fit_chain(part, segments, before, after)
+            else:
+                self._fit_watched(part, images, batch)
+
+    def _fit_watched(self, part: NetworkPart, images: Spool, batch: int) -> None:
+        """The layers of a part without a graph, each watched in passes of the whole network."""
+        names = [part.name_of(name) for name, _ in part.teacher.named_modules()]
+        inputs = PairedInputs(images, images, batch, self.settings.seed)
+        networks = SegmentPair(WHOLE, self.teacher, self.converted, inputs)
+        segment = replace(WHOLE, layers=tuple(names))
+        self.fits += fit_segment(networks, self._to_fit(segment), self.cold)
+        with norms_take_statistics(part.student):
+            _pass(WHOLE, self.converted, images, batch, keep=False)
+
+    def _fit_chain(
+        self,
+        part: NetworkPart,
+        segments: Sequence[Segment],
+        before: Spool,
+        after: Spool,
+        limit: float = 0,
+    ) -> float:
+        """Segment after segment; returns the seconds that the reconstruction of blocks took.
+
+        Args:
+            part: Whose segments they are.
+            segments: In order.
+            before: What the part gets in the original.
+            after: In the converted network.
+            limit: Seconds for the whole reconstruction.
+        """
+        chosen, spent = self.settings, 0.0
+        holders = sum(any(self._is_ghost(part.name_of(n)) for n in s.layers) for s in segments)
+        for segment in segments:
+            batch = batch_size(before.take([0]), 128)
+            inputs = PairedInputs(before, after, batch, chosen.seed)
+            networks = SegmentPair(segment, part.teacher, part.student, inputs)
+            subjects = self._to_fit(segment, part)
+            for subject in subjects[:1]:
+                self.progress(f"fitting {subject.name}")
+            for fit in fit_segment(networks, subjects, self.cold):
+                self.fits.append(fit)
+                self.progress(f"fitted {fit.name}")
+            is_last = segment is segments[-1]
+            tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
+            goes_on = tunes or not is_last
+            targets = _pass(segment, part.teacher, before, batch) if goes_on else before
+            if tunes:
+                # Half of the time is for the blocks, evenly; the whole network has the rest.
+                share = SHARE * limit / holders
+                self.progress(f"reconstructing the block of {subjects[-1].name}")
+                start = time.perf_counter()
+                size = min(batch, 32)
+                budget = Budget(chosen.block_steps, share)
+                self.block_steps += tune_part(
+                    [part.student.get_submodule(name) for name in segment.layers],
+                    partial(segment.run, part.student),
+                    after, targets, budget, size, chosen.seed,
+                )  # fmt: skip
+                spent += time.perf_counter() - start
+            with norms_take_statistics(part.student):
+                after = _pass(segment, part.student, after, batch, keep=not is_last)
+            before = targets
+        return spent
+
+    def _to_fit(self, segment: Segment, part: NetworkPart | None = None) -> list[LayerPair]:
         """A segment's layers; what comes before the first ghost module gets what it always got."""
-        subjects = find_layer_pairs(segment, self.teacher, self.converted)
+        part = NetworkPart("", self.teacher, self.converted) if part is None else part
+        found = find_layer_pairs(segment, part.teacher, part.student, self.converted)
+        subjects = [replace(subject, name=part.name_of(subject.name)) for subject in found]
         if self.fits:
-            return list(subjects)
+            return subjects
         return list(dropwhile(lambda subject: not isinstance(subject, GhostPair), subjects))
 
     def _fit_stages(self, images: Spool) -> None:
         """G-Ghost: stage after stage, then the whole network, with the stages' outputs."""
         chosen = self.settings
-        batch = batch_size(next(images.batches(1)), 128)
+        batch = batch_size(images.take([0]), 128)
         left = limit = math.inf if chosen.minutes is None else 60 * chosen.minutes
         subjects = list(find_stage_pairs(self.stages, self.teacher, self.converted))
         for subject in self._in_order(subjects):
@@ -242,16 +311,11 @@ class _Run:
         with norms_take_statistics(self.converted):
             _pass(WHOLE, self.converted, images, batch, keep=False)
 
-        def view(network: nn.Module, ends: list[nn.Module], x: torch.Tensor) -> list[Any]:
-            with outputs_of(ends) as seen:
-                output = network(x)
-            return [*seen, output]
-
         self._tune_network(
             images,
             left,
-            lambda x: view(self.teacher, [s.end for s in subjects], x),
-            lambda x: view(self.converted, [s.stage for s in subjects], x),
+            lambda x: outputs_beside(self.teacher, [s.end for s in subjects], x),
+            lambda x: outputs_beside(self.converted, [s.stage for s in subjects], x),
         )
 
     def _in_order(self, stages: list[StagePair]) -> list[StagePair | GhostPair]:
@@ -276,7 +340,7 @@ class _Run:
     def _tune_network(self, images: Spool, seconds: float, taught: View, made: View) -> None:
         chosen = self.settings
         if seconds > 0:
-            size = batch_size(next(images.batches(1)), 32)
+            size = batch_size(images.take([0]), 32)
             budget = Budget(chosen.network_steps, seconds)
             self.network_steps = tune_network(
                 taught, made, self.converted, images, budget, size, chosen.seed,
@@ -313,8 +377,8 @@ def _pass(
 ) -> Spool:
     """What a segment gives; nothing of it where it is not to be kept."""
     outputs = Spool()
-    for x in inputs.batches(batch):
-        output = segment.run(network, x)
+    for start, end in inputs.spans(batch):
+        output = segment.run(network, inputs.slice((start, end)))
         if keep:
-            outputs.append(output)
+            outputs.append(output, end - start)
     return outputs

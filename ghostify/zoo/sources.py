@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import torch
 from torch import nn
 
 from ghostify.errors import ModelError, WeightsError, first_line, nearest, shown
@@ -131,14 +132,24 @@ def _source_of(name: str) -> ModelSource:
     )
 
 
+def _library(name: str) -> Any:
+    """A library of models, imported as if no other default device were set.
+
+    Under ``torch.device("meta")`` what an import computes has no data: torch 2.6's compiler, which
+    torchvision imports, fails on that.
+    """
+    with torch.device("cpu"):
+        return importlib.import_module(name)
+
+
 def _torchvision_names() -> list[str]:
-    import torchvision
+    torchvision = _library("torchvision")
 
     return torchvision.models.list_models()
 
 
 def _build_torchvision(name: str, arguments: dict[str, Any]) -> nn.Module:
-    import torchvision
+    torchvision = _library("torchvision")
 
     builder = torchvision.models.get_model_builder(name)
     # Without this, segmentation and detection networks download their backbone's weights.
@@ -165,7 +176,7 @@ def _configuration(transforms: Any) -> dict[str, Any]:
 
 
 def _torchvision_weights(name: str, weights: str) -> dict[str, Any]:
-    import torchvision
+    torchvision = _library("torchvision")
 
     enum = torchvision.models.get_model_weights(name)
     wanted = weights.rpartition(".")[2]
@@ -183,7 +194,7 @@ def _torchvision_weights(name: str, weights: str) -> dict[str, Any]:
 def _timm_names() -> list[str]:
     if importlib.util.find_spec("timm") is None:
         return []
-    import timm
+    timm = _library("timm")
 
     return [f"{TIMM}{name}" for name in timm.list_models()]
 
@@ -191,7 +202,7 @@ def _timm_names() -> list[str]:
 def _build_timm(name: str, arguments: dict[str, Any]) -> nn.Module:
     if importlib.util.find_spec("timm") is None:
         raise ModelError(f"{name!r} needs timm: pip install 'ghostify[timm]'.")
-    import timm
+    timm = _library("timm")
 
     short = name.removeprefix(TIMM)
     if not timm.is_model(short):

@@ -73,9 +73,9 @@ def test_a_folder_without_images_is_refused_in_one_sentence(tmp_path: Path, kind
         gather(folder, 4, 0, PLAIN)
 
 
-def test_a_tensor_that_is_no_images_is_refused() -> None:
-    with pytest.raises(DataError, match="N, C, H, W"):
-        gather(torch.zeros(4, 10), 4, 0, None)
+def test_a_tensor_without_a_dimension_for_samples_is_refused() -> None:
+    with pytest.raises(DataError, match=r"of shape \(\) make no sense: give tensors \(N, ...\)"):
+        gather(torch.zeros(()), 4, 0, None)
 
 
 def test_images_that_lie_class_by_class_come_mixed() -> None:

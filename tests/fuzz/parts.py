@@ -226,25 +226,41 @@ class Gate(nn.Module):
 
 
 class Flat(nn.Module):
-    """A Conv1d over the pixels in a row."""
+    """Convolutions over the pixels in a row: there, and back from every second of them."""
 
     def __init__(self, c: int, part: Part) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(c, part.width, 3, padding=1)
+        groups, half = math.gcd(part.groups, c, part.width), part.kernel // 2
+        settings = {"groups": groups, "bias": part.bias}
+        self.conv = nn.Conv1d(
+            c, part.width, part.kernel, part.stride, half, padding_mode=part.padding_mode,
+            **settings,
+        )  # fmt: skip
+        self.norm = nn.BatchNorm1d(part.width)
+        groups = math.gcd(part.groups, part.width)
+        self.up = nn.ConvTranspose1d(
+            part.width, part.width, part.kernel, part.stride, half, groups=groups, bias=part.bias
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x.flatten(2)).unflatten(2, tuple(x.shape[2:]))
+        row = x.flatten(2)
+        y = self.norm(self.conv(row))
+        return self.up(y, [row.shape[2]]).unflatten(2, tuple(x.shape[2:]))
 
 
 class Volume(nn.Module):
-    """A Conv3d over a volume of one slice."""
+    """Convolutions over a volume of a few slices, and back; or of one alone."""
 
     def __init__(self, c: int, part: Part) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(c, part.width, 3, padding=1)
+        self.slices = part.repeat
+        self.conv = nn.Conv3d(c, part.width, 3, padding=1, bias=part.bias)
+        self.norm = nn.BatchNorm3d(part.width)
+        self.up = nn.ConvTranspose3d(part.width, part.width, (1, 2, 2), (1, 2, 2), bias=part.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x.unsqueeze(2)).squeeze(2)
+        volume = torch.stack([x.roll(place, 3) for place in range(self.slices)], dim=2)
+        return self.up(self.norm(self.conv(volume))).mean(2)
 
 
 class Last(nn.Module):
@@ -311,7 +327,10 @@ class ConvOf(nn.Conv2d):
 
 
 def _transposed(c: int, part: Part) -> nn.Module:
-    up = nn.ConvTranspose2d(c, part.width, 2, stride=part.stride, dilation=part.dilation)
+    groups = math.gcd(part.groups, c, part.width)
+    up = nn.ConvTranspose2d(
+        c, part.width, part.kernel, part.stride, dilation=part.dilation, groups=groups
+    )
     return nn.Sequential(up, NORMS[part.norm](part.width), ACTS[part.act](part.width))
 
 

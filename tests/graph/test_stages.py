@@ -32,7 +32,13 @@ def _stages(model, **options):
         ("densenet121", {}),
         ("timm/resnetv2_50", {f"stages.{i}.blocks": n for i, n in enumerate((3, 4, 6, 3))}),
         ("timm/repvgg_a0", {"stages.1": 4, "stages.2": 14}),
-        ("timm/cspdarknet53", {f"stages.{i}.blocks": n for i, n in ((2, 8), (3, 8), (4, 4))}),
+        (
+            "timm/cspdarknet53",  # in stages.1 a branch of two blocks, which begins with its input
+            {
+                "stages.1.blocks.0": 1,
+                **{f"stages.{i}.blocks": n for i, n in ((2, 8), (3, 8), (4, 4))},
+            },
+        ),
         ("timm/convnext_tiny", {f"stages.{i}.blocks": n for i, n in enumerate((3, 3, 9, 3))}),
         ("fcn_resnet50", {f"backbone.layer{i}": n for i, n in ((1, 3), (2, 4), (3, 6), (4, 3))}),
     ],

@@ -113,3 +113,46 @@ def test_many_places_with_one_reason_are_told_of_in_one_line() -> None:
             return x
 
     assert left(Net()) == {"dense.0.layers and 4 more": "its blocks' outputs differ in shape"}
+
+
+def test_a_network_in_which_nothing_looks_like_a_stage_gets_one_reason() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Conv2d(16, 8, 3))
+    reason = "at most 1 block of one shape in a row, fewer than 3"
+    assert left(plain) == {"the network": reason}
+    plan = ghostify.plan(plain, mode="g-ghost", **SIZE)
+    assert [(kept.name, kept.reason) for kept in plan.kept_stages] == [("the network", reason)]
+    assert left(nn.Sequential(nn.ReLU())) == {"the network": "it has no layers that mix channels"}
+
+
+def test_a_network_that_neither_traces_nor_records_is_left_with_the_place() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x) if float(x.sum()) > 0 else self.conv(-x)
+
+    (reason,) = left(Reads()).values()
+    assert reason.startswith("nothing of it traces (") and "float" in reason
+
+
+def test_blocks_of_tokens_are_said_to_give_no_maps() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.b(self.a(x).relu())
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, 4)
+            self.blocks = nn.Sequential(*(Tokens() for _ in range(3)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.blocks(self.stem(x).flatten(2).transpose(1, 2))
+
+    assert left(Net()) == {"blocks": "its blocks give no maps but tensors of 3 dimensions"}

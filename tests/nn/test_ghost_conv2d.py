@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ghostify.errors import SettingsError
+from ghostify.errors import GhostifyError, SettingsError
 from ghostify.nn import GhostConv2d, intrinsic_channels
 
 
@@ -190,10 +190,10 @@ def test_an_empty_batch_is_taken_as_a_convolution_takes_it() -> None:
     assert GhostConv2d.from_conv(conv)(torch.empty(0, 4, 9, 9)).shape == (0, 9, 4, 4)
 
 
-def test_asking_for_the_weight_says_where_it_is() -> None:
-    with pytest.raises(AttributeError, match=r"primary\.weight"):
-        _ = GhostConv2d(4, 8, 3).weight
-    assert not hasattr(GhostConv2d(4, 8, 3), "bias")
+def test_computing_with_the_weight_says_where_it_is() -> None:
+    with pytest.raises(GhostifyError, match=r"primary\.weight"):
+        F.conv2d(torch.rand(1, 4, 5, 5), GhostConv2d(4, 8, 3).weight)
+    assert GhostConv2d(4, 8, 3).bias is None  # what is added behind the concat
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

@@ -31,11 +31,11 @@ def reasons(plan: ghostify.Plan) -> dict[str, str]:
 
 # Small networks of timm, each with a trap.
 TRAPS = {
-    "resnetv2_18": "norms of its own (BatchNormAct2d)",
-    "test_nfnet": "weight-standardised, scaled convolutions",
+    "resnetv2_50": "norms of its own (BatchNormAct2d)",
+    "nf_regnet_b0": "weight-standardised, scaled convolutions",
     "resnetv2_50x1_bit": "weight-standardised convolutions",
     "tf_mobilenetv3_small_minimal_100": "convolutions padded as TensorFlow does",
-    "test_efficientnet_evos": "norms of its own",
+    "resnetv2_50d_evos": "norms of its own",
     "tresnet_m": "a space-to-depth stem",
     "levit_conv_128s": "convolutions fused with norms",
     "efficientvit_b0": "control flow on data",
@@ -65,7 +65,7 @@ def test_networks_with_traps_run_as_before_in_both_modes(name: str) -> None:
 
 
 def test_batch_norm_act_is_not_frozen_in_eval_mode() -> None:
-    converted = ghostify.convert(timm.create_model("resnetv2_18").eval())
+    converted = ghostify.convert(timm.create_model("resnetv2_50").eval())
     norm = converted.stages[0].blocks[0].norm1
     assert type(norm).__name__ == "BatchNormAct2d"
     before = norm.running_mean.clone()
@@ -96,7 +96,7 @@ def test_a_subclass_that_cannot_have_fewer_outputs_is_left_with_the_reason() -> 
             return super().forward(x)
 
     plan = ghostify.plan(nn.Sequential(Paired(3, 8, 3)))
-    assert reasons(plan) == {"0": "a Paired does not work with fewer outputs"}
+    assert reasons(plan) == {"0": "a Paired does not work with fewer outputs, or is not linear"}
 
 
 def test_a_subclass_whose_weight_is_read_as_a_list_of_others_is_left_whole() -> None:
@@ -109,7 +109,7 @@ def test_a_subclass_whose_weight_is_read_as_a_list_of_others_is_left_whole() -> 
             return self.inner(super().forward(x))
 
     plan = ghostify.plan(nn.Sequential(Holder()))
-    assert reasons(plan)["0"] == "a Holder holds modules of its own"
+    assert reasons(plan)["0"] == "a Holder holds layers of its own"
 
 
 @pytest.mark.parametrize(("name", "training_outputs"), [("googlenet", 3), ("inception_v3", 2)])

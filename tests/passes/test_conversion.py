@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
 
 import ghostify
@@ -321,9 +322,16 @@ def test_costlier_converts_also_what_saves_nothing() -> None:
     assert (ghostify.report(model, plan=plan).ratios.params or 0) < 1
 
 
-def test_other_convolutions_than_conv2d_are_named(small_net: nn.Module) -> None:
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 8, 3))
-    assert reasons(ghostify.plan(model)) == {"1": "only Conv2d is converted"}
+def test_convolutions_of_no_known_kind_are_named() -> None:
+    class Other(_ConvNd):
+        """A convolution of a kind of its own."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.conv2d(x, self.weight)
+
+    other = Other(8, 8, (3, 3), (1, 1), (0, 0), (1, 1), False, (0, 0), 1, False, "zeros")
+    reason = "a convolution of a kind that no ghost module stands for"
+    assert reasons(ghostify.plan(nn.Sequential(nn.Conv2d(3, 8, 3), other))) == {"1": reason}
 
 
 def test_a_functional_convolution_is_named() -> None:

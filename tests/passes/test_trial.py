@@ -69,7 +69,7 @@ def test_a_module_that_changes_the_outputs_shape_is_found_by_search() -> None:
 def test_several_modules_are_put_back() -> None:
     class Asks(Net):
         def forward(self, *images: Tensor) -> Tensor:
-            scale = self.convs[0].weight.shape[0] + self.convs[3].weight.shape[0]
+            scale = self.convs[0].weight.norm() + self.convs[3].weight.norm()
             return super().forward(*images) * scale
 
     model = Asks()
@@ -83,9 +83,23 @@ def test_the_search_works_where_the_pass_needs_pretended_cpu_tensors() -> None:
     class Asks(Net):
         def forward(self, *images: Tensor) -> Tensor:
             out = super().forward(*images)
-            return out + self.convs[2].weight.shape[0] * torch.arange(12.0)
+            return out + self.convs[2].weight.sum() * torch.arange(12.0)
 
     assert list(kept(Asks())) == ["convs.2"]
+
+
+def test_a_module_whose_weight_is_asked_for_its_shape_or_type_alone_is_converted() -> None:
+    class Asks(Net):
+        def forward(self, *images: Tensor) -> Tensor:
+            weight = self.convs[2].weight
+            return super().forward(*(x.to(weight.dtype) for x in images)) * weight.shape[0]
+
+    model = Asks()
+    assert kept(model) == {}
+    x = torch.randn(1, 3, 12, 12)
+    converted = ghostify.convert(model, input_size=(3, 12, 12))
+    assert isinstance(converted.convs[2], ghostify.GhostConv2d)
+    assert converted(x).shape == model(x).shape
 
 
 def test_what_works_is_not_touched_by_the_trial(small_net: nn.Module) -> None:

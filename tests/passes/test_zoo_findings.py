@@ -124,21 +124,6 @@ def test_a_grouped_transposed_convolution_leaves_its_stage() -> None:
     ]
 
 
-def test_maps_with_channels_last_are_called_so() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem = nn.Conv2d(3, 16, 1)
-            self.blocks = nn.Sequential(*(ChannelsLast(16) for _ in range(3)))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.blocks(self.stem(x).permute(0, 2, 3, 1))
-
-    plan = ghostify.plan(Net(), mode="g-ghost", **SIZE)
-    reason = "its maps have the channels last (N, H, W, C)"
-    assert [(kept.name, kept.reason) for kept in plan.kept_stages] == [("blocks", reason)]
-
-
 def test_a_reason_names_the_thin_shapes_instead_of_what_torch_said() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
@@ -175,5 +160,55 @@ def test_a_tensor_that_a_trace_would_freeze_never_breaks_a_conversion(entry: str
 
     model = net(Weighted())
     converted = ghostify.convert(model, mode="g-ghost", entry=entry, **SIZE)
+    x = torch.randn(2, 3, 14, 14)
+    assert converted(x).shape == model(x).shape
+
+
+class Narrow(nn.Module):
+    """Attention beside convolutions, and a gate of one channel from attention to places."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
+        self.attention = Attention(width)
+        self.one, self.qkv = nn.Conv2d(1, 1, 3, padding=1), nn.Linear(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attention(x + self.down(self.up(x).relu()))
+        places = self.one(x.mean(1, keepdim=True)).flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(places).unbind(-1)
+        gate = (q[:, :, None] * k[:, None]).softmax(-1) @ v[:, :, None]
+        return x * gate.transpose(1, 2).reshape(x.shape[0], 1, 14, 14)
+
+
+def test_only_the_module_whose_widths_can_not_shrink_keeps_them() -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Conv2d(16, 32, 1), nn.Conv2d(32, 16, 1)
+            self.attention = Attention(16)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.attention(x + self.down(self.up(x).relu()))
+
+    model = net(Beside())
+    plan = ghostify.plan(model, mode="g-ghost", **SIZE)
+    (stage,) = plan.stages
+    assert (stage.thin_inside, stage.wide) == (True, ("attention",))
+    assert ghostify.Plan.from_dict(plan.to_dict()) == plan
+    converted = ghostify.convert(model, plan)
+    thin = converted.get_submodule("1").thin[0]
+    assert (thin.up.out_channels, thin.attention.to_qkv.out_features) == (16, 48)
+    assert (thin.attention.to_qkv.in_features, thin.attention.merge.out_features) == (8, 8)
+    x = torch.randn(2, 3, 14, 14)
+    assert converted(x).shape == model(x).shape
+
+
+def test_a_layer_whose_channels_are_taken_apart_keeps_them() -> None:
+    model = net(Narrow(16))
+    (stage,) = ghostify.plan(model, mode="g-ghost", **SIZE).stages
+    assert not stage.thin_inside
+    converted = ghostify.convert(model, mode="g-ghost", **SIZE)
+    assert converted.get_submodule("1").thin[0].qkv.out_features == 3
     x = torch.randn(2, 3, 14, 14)
     assert converted(x).shape == model(x).shape

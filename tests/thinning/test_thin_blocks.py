@@ -8,6 +8,7 @@ from torch import Tensor, nn
 import ghostify
 from ghostify.graph.trace import BlockTracer
 from ghostify.thinning.channel_propagation import (
+    Maps,
     Wanted,
     layers_inside,
     next_group_width,
@@ -33,7 +34,7 @@ def _thin(block: nn.Module, arriving: Tensor, channels: int = 16, **options) -> 
     """How a block of this many channels gets half as wide."""
     meta = block.to("meta").eval()
     x = torch.empty(1, channels, 6, 6, device="meta")
-    return propagate_channels(meta, x, arriving, Widths(channels, channels // 2), **options)
+    return propagate_channels(meta, Maps(x, arriving), Widths(channels, channels // 2), **options)
 
 
 def test_thin_blocks_take_the_slices_of_the_channels_that_are_kept():
@@ -121,7 +122,8 @@ def test_a_parameter_with_a_value_for_each_channel_is_cut_with_them() -> None:
 def test_a_shortcut_of_another_width_gets_a_projection_from_what_arrives() -> None:
     arriving = torch.arange(16)
     recipe = _thin(KINDS["Basic"](16), arriving)
-    ((name, (taken, given)),) = recipe.shortcuts.items()
+    ((name, shortcut),) = recipe.shortcuts.items()
+    taken, given = shortcut.arriving, shortcut.leaving
     assert torch.equal(taken, arriving) and torch.equal(given, torch.arange(8))
     assert recipe.is_edited
     thin = build_thin(KINDS["Basic"](16), recipe)

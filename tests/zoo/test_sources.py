@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,7 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused(depth: int) -> None:
     [
         "resnet110-cifar", "alexnet", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf",
         "fcn_resnet50", "lraspp_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn",
-        "timm/test_resnet", "timm/ghostnet_050",
+        "timm/resnet10t", "timm/ghostnet_050",
     ],
 )  # fmt: skip
 def test_networks_are_built_by_name_without_weights(name: str) -> None:
@@ -177,3 +179,15 @@ def test_every_name_of_torchvision_is_built() -> None:
             continue  # read values when built; hundreds of millions of weights drawn for nothing
         with torch.device("meta"):
             assert isinstance(ghostify.build(name), nn.Module)
+
+
+def test_a_first_build_may_be_on_the_meta_device() -> None:
+    code = (
+        "import torch, ghostify\n"
+        "with torch.device('meta'):\n"
+        "    print(next(ghostify.build('resnet18').parameters()).device)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.returncode) == ("meta\n", 0), done.stderr

@@ -12,11 +12,13 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.cost.figures import Count
 from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
 from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.modes import to_single
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
@@ -70,7 +72,7 @@ def choose_s(
     convolutions = [
         item.name
         for item in plans[CHOICES[0]][0].replaced
-        if isinstance(network.get_submodule(item.name), nn.Conv2d)
+        if isinstance(network.get_submodule(item.name), _ConvNd)
     ]
     # What can't be reached is said before images are looked at: that may take minutes.
     unjudged = {name: dict.fromkeys(plans, 0.0) for name in convolutions}
@@ -119,7 +121,7 @@ def _losses(
     progress: Progress,
 ) -> dict[str, dict[int, float]]:
     """What ghosts of each s do to the output, for each layer that was seen at work."""
-    teacher = copy_network(network).eval()
+    teacher = to_single(copy_network(network).eval())
     progress("feeling for each layer what the output makes of its errors")
     felt = gradients(teacher, names, images, seed)
     found: dict[str, dict[int, float]] = {}

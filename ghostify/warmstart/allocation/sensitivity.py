@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
+from ghostify.graph.calls import call, names_of
 from ghostify.graph.segments import Segment, split
+from ghostify.nn.ghost import KernelSize, sizes_of
+from ghostify.numerics.nested import tensors_in
 from ghostify.warmstart.fit.sampling import MapSampler, Window, by_group, pick, rows_for
 from ghostify.warmstart.fit.statistics import WindowMoments, WindowStatistics, require_finite
 
@@ -40,7 +44,7 @@ def gradients(
 
     Args:
         network: In eval mode, and the caller's to change: its parameters are frozen. Its layers'
-            outputs are ``(N, n, H, W)``.
+            outputs are ``(N, n, ...)``.
         names: The layers; those that have no part in the output are left out.
         images: What it gets.
         seed: Of what is drawn.
@@ -48,15 +52,18 @@ def gradients(
     layers = {name: network.get_submodule(name) for name in names}
     felt = {name: torch.zeros(_channels(layers[name]), dtype=torch.float64) for name in names}
     generator = torch.Generator().manual_seed(seed)
-    size = max(1, min(64, MOST_NUMBERS // max(next(images.batches(1)).numel(), 1)))
+    numbers = sum(tensor.numel() for tensor in tensors_in(images.take([0])))
+    size = max(1, min(64, MOST_NUMBERS // max(numbers, 1)))
 
     def watch(name: str) -> Any:
         def add(gradient: Tensor) -> None:
-            felt[name] += gradient.double().square().sum((0, 2, 3)).cpu()
+            felt[name] += gradient.double().square().transpose(0, 1).flatten(1).sum(1).cpu()
 
-        def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
-            if out.requires_grad:
-                out.register_hook(add)
+        def hook(_: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
+            # Nothing before it needs a gradient: the network's parameters don't, nor its inputs.
+            out = out if out.requires_grad else out.requires_grad_().clone()
+            out.register_hook(add)
+            return out
 
         return hook
 
@@ -67,7 +74,7 @@ def gradients(
             stack.callback(layer.register_forward_hook(watch(name)).remove)
         for x in images.batches(size):
             with torch.enable_grad():
-                _question(network(x.requires_grad_()), generator).backward()
+                _question(call(network, x), generator).backward()
     count = torch.tensor(float(len(images)), dtype=torch.float64)
     sum_over_processes(count, *felt.values())
     require_finite(*felt.values())
@@ -75,13 +82,13 @@ def gradients(
 
 
 def _channels(layer: nn.Module) -> int:
-    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(layer, _ConvNd)
     return layer.out_channels
 
 
 def _question(output: Any, generator: torch.Generator) -> Tensor:
     """What the output is asked for; a sum over images."""
-    found = [x for x in pytree.tree_leaves(output) if isinstance(x, Tensor) and x.requires_grad]
+    found = [x for x in tensors_in(output) if x.requires_grad]
     if len(found) == 1 and found[0].ndim == 2 and found[0].shape[1] > 1:
         scores = found[0].float()
         drawn = torch.multinomial(scores.detach().softmax(1).cpu(), 1, generator=generator)
@@ -92,7 +99,7 @@ def _question(output: Any, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def looks_at(
-    network: nn.Module, kernels: Mapping[str, int], images: Spool, seed: int
+    network: nn.Module, kernels: Mapping[str, KernelSize], images: Spool, seed: int
 ) -> Iterator[tuple[str, WindowStatistics, int]]:
     """What windows on each layer's maps say of its maps: name, sums, and how many rows they are of.
 
@@ -104,8 +111,9 @@ def looks_at(
         images: What it gets.
         seed: Of the places that are looked at.
     """
-    batch = batch_size(next(images.batches(1)), 128)
-    segments = split(network, lambda name: name in kernels)
+    batch = batch_size(images.take([0]), 128)
+    given_names = names_of(network, images.take([0]))
+    segments = split(network, lambda name: name in kernels, given_names)
     given = images
     for segment in segments:
         outputs = Spool()
@@ -115,10 +123,10 @@ def looks_at(
             with ExitStack() as stack:
                 for watch in watches.values():
                     stack.callback(watch.layer.register_forward_hook(watch.see).remove)
-                for x in given.batches(batch):
-                    out = segment.run(network, x)
+                for start, end in given.spans(batch):
+                    out = segment.run(network, given.slice((start, end)))
                     if is_first:
-                        outputs.append(out)
+                        outputs.append(out, end - start)
             for name, watch in watches.items():
                 if watch.rows:
                     sums = watch.looks.summed()
@@ -127,7 +135,7 @@ def looks_at(
 
 
 def _some_at_a_time(
-    network: nn.Module, segment: Segment, kernels: Mapping[str, int]
+    network: nn.Module, segment: Segment, kernels: Mapping[str, KernelSize]
 ) -> Iterator[list[str]]:
     """The layers of a segment in parts whose sums fit into memory; one part at least."""
     part: list[str] = []
@@ -135,8 +143,9 @@ def _some_at_a_time(
     for name in segment.layers:
         if name in kernels:
             layer = network.get_submodule(name)
-            assert isinstance(layer, nn.Conv2d)
-            numbers = layer.out_channels**2 // layer.groups * kernels[name] ** 2
+            assert isinstance(layer, _ConvNd)
+            taps = prod(sizes_of(kernels[name], len(layer.kernel_size)))
+            numbers = layer.out_channels**2 // layer.groups * taps
             if part and used + numbers > LARGEST:
                 yield part
                 part, used = [], 0
@@ -148,20 +157,23 @@ def _some_at_a_time(
 class _Looking:
     """A layer and the sums of what is seen in its maps."""
 
-    def __init__(self, network: nn.Module, name: str, d: int, images: Spool, seed: int) -> None:
+    def __init__(
+        self, network: nn.Module, name: str, d: KernelSize, images: Spool, seed: int
+    ) -> None:
         layer = network.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d)
-        self.layer, self.groups, self.d, self.rows = layer, layer.groups, d, 0
-        maps = layer.out_channels // layer.groups
-        self.looks = WindowMoments(layer.groups, maps, d**2)
-        self.places = MapSampler(images, rows_for(layer.groups * maps**2 * d**2, 4096), seed)
+        assert isinstance(layer, _ConvNd)
+        sizes = sizes_of(d, len(layer.kernel_size))
+        self.layer, self.groups, self.window, self.rows = layer, layer.groups, Window.same(sizes), 0
+        maps, taps = layer.out_channels // layer.groups, prod(sizes)
+        self.looks = WindowMoments(layer.groups, maps, taps)
+        self.places = MapSampler(images, rows_for(layer.groups * maps**2 * taps, 4096), seed)
 
     def see(self, _: nn.Module, args: tuple[Any, ...], maps: Tensor) -> None:
-        rows, columns = self.places.sample(maps.shape)
+        places = self.places.sample(maps.shape)
         maps = maps.float()
-        seen = Window.same(self.d).patches(maps, rows, columns).unflatten(0, (self.groups, -1))
-        self.looks.add(seen.permute(0, 2, 3, 1), by_group(pick(maps, rows, columns), self.groups))
-        self.rows += len(maps) * len(rows)
+        seen = self.window.patches(maps, *places).unflatten(0, (self.groups, -1))
+        self.looks.add(seen.permute(0, 2, 3, 1), by_group(pick(maps, *places), self.groups))
+        self.rows += len(maps) * len(places[0])
 
     def total_rows(self) -> int:
         """Rows of all processes."""

@@ -19,7 +19,9 @@ from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.distributed import sum_over_processes
 from ghostify.errors import SettingsError
+from ghostify.graph.calls import call
 from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.modes import to_single
 from ghostify.numerics.ranking import exceeds
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
@@ -175,25 +177,20 @@ def _parts(images: Spool) -> tuple[Spool, Spool]:
     rows = range(0, len(images), max(1, len(images) // (2 * ENOUGH)))[: 2 * ENOUGH]
     if len(rows) < ENOUGH:
         return images, images
-    return _some(images, rows[::2]), _some(images, rows[1::2])
-
-
-def _some(images: Spool, rows: range) -> Spool:
-    some = Spool()
-    for row in rows:
-        some.append(images.take([row]))
-    return some
+    return images.part(rows[::2]), images.part(rows[1::2])
 
 
 @torch.no_grad()
 def _loss(network: nn.Module, plan: Plan, fitted: Spool, judged: Spool, seed: int) -> float:
     """How far the output of a fitted conversion is from the original's."""
-    original = copy_network(network).eval()
+    original = to_single(copy_network(network).eval())
     made = rewrite(original, plan)
     remember(made, History(plans=(plan,)))
     warm_start_(made, original, Calibration(fitted, seed=seed))
     size = batch_size(judged.take([0]), 128)
-    parts = torch.stack([outputs_apart(made(x), original(x)) for x in judged.batches(size)])
+    parts = torch.stack(
+        [outputs_apart(call(made, x), call(original, x)) for x in judged.batches(size)]
+    )
     total = torch.stack([parts.sum(), parts.new_tensor(len(parts))]).double()
     sum_over_processes(total)  # all must choose the same
     return float(total[0] / total[1])

@@ -13,6 +13,7 @@ from ghostify.data.calibration import images_for
 from ghostify.errors import SettingsError
 from ghostify.graph.inputs import image_size
 from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.modes import to_single
 from ghostify.passes.survey import Survey
 from ghostify.settings import Calibration, CGhost, GGhost, Settings
 from ghostify.warmstart.allocation.layers import choose_s
@@ -53,7 +54,7 @@ def choose_within_target(
             "convert in one mode, or leave it."
         )
     progress("reading calibration images")
-    teacher = copy_network(network).eval()
+    teacher = to_single(copy_network(network).eval())
     images, _ = images_for(teacher, calibration, image_size(survey.count.inputs))
     options: dict[str, Any] = {"seed": calibration.seed, "progress": progress}
     chosen = choose(network, settings, images, target_macs, survey, **options)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Spool, together
 from ghostify.graph.segments import Segment
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair
 from ghostify.warmstart.fit.sampling import PairedInputs, pick, rows_for
@@ -42,27 +44,36 @@ class LayerBatches:
         networks: The segment that the layer is in.
         layer: The layer.
         other: The node to whose value its (normed) output is added.
+
+    Attributes:
+        map_sizes: Of the targets of the last batch, ``(H', W')`` in two dimensions.
     """
 
     def __init__(self, networks: SegmentPair, layer: LayerPair, other: fx.Node | None) -> None:
         self.networks, self.layer, self.other = networks, layer, other
         self.inputs = networks.inputs
         self.kept: Spool | None = None
+        self.map_sizes: tuple[int, ...] = ()
         maps, taps = layer.teacher.out_channels // layer.groups, 1
         if isinstance(layer, GhostPair):
-            taps = layer.ghost.d**2
+            taps = prod(layer.sizes)
         self.window_rows = rows_for(layer.groups * maps**2 * taps, 4096)
 
     def first(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs ``(N, C, H, W)`` and whole targets ``(N, n, H', W')``."""
+        """Inputs ``(N, C, ...)`` and whole targets ``(N, n, ...)``."""
+        for x, target in self._first():
+            self.map_sizes = tuple(target.shape[2:])
+            yield x, target
+
+    def _first(self) -> Iterator[tuple[Tensor, Tensor]]:
         node, kept, sampler = self.layer.node, Spool(), self.inputs.sampler(self.window_rows)
-        for before, after in self.inputs.batches():
+        for count, before, after in self.inputs.counted():
             if node is None:
                 yield from _watched(self.networks, self.layer, before, after)
                 continue
             x, target = self._traced(node, before, after)
             if isinstance(self.layer, GhostPair):
-                kept.append(pick(target, *sampler.sample(target.shape)).flatten(1))
+                kept.append(pick(target, *sampler.sample(target.shape)).flatten(1), count)
             yield x, target
         self.kept = kept if node is not None else None
 
@@ -74,13 +85,12 @@ class LayerBatches:
             for x, target in self.first():
                 yield x, pick(target, *sampler.sample(target.shape))
             return
-        both = self.inputs.student.batches(batch), self.kept.batches(batch)
-        for after, wanted in zip(*both, strict=True):
+        for after, wanted in together(batch, self.inputs.student, self.kept):
             entry = _entry(node)
             x = networks.segment.values(networks.student, after, (entry,))[entry]
             yield x.float(), wanted.unflatten(1, (-1, self.layer.teacher.out_channels))
 
-    def _traced(self, node: fx.Node, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    def _traced(self, node: fx.Node, before: Any, after: Any) -> tuple[Tensor, Tensor]:
         networks, other, entry = self.networks, self.other, _entry(node)
         path = () if other is None else (other,)
         taught = networks.segment.values(networks.teacher, before, (node, *path))
@@ -99,7 +109,7 @@ def _entry(node: fx.Node) -> fx.Node:
 
 
 def _watched(
-    networks: SegmentPair, layer: LayerPair, before: Tensor, after: Tensor
+    networks: SegmentPair, layer: LayerPair, before: Any, after: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Inputs and targets, by hooks, of a layer that no node calls, or more than one."""
     with _watch(layer.teacher) as taught, _watch(layer.student) as learned:
@@ -117,7 +127,7 @@ def _unscaled(gap: Tensor, norm: _BatchNorm | None) -> Tensor:
     if norm.weight is not None:
         scale = scale * norm.weight
     usable = scale.abs() > 1e-3 * scale.abs().max()
-    return gap * torch.where(usable, 1 / scale, 0.0).view(-1, 1, 1)
+    return gap * torch.where(usable, 1 / scale, 0.0).view(-1, *[1] * (gap.ndim - 2))
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ghostify.nn.filters import filters_of
 from ghostify.warmstart.c_ghost.layers import GhostPair
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
@@ -26,13 +29,16 @@ def fit_without_data(layer: GhostPair) -> LayerFit:
     cheap = ghost.cheap
     assert cheap is not None
     m, copies = layer.intrinsic, layer.copies
-    filters = conv.weight.detach().double().cpu().unflatten(0, (groups, -1))
+    filters = filters_of(conv).detach().double().cpu()
+    if conv.transposed:  # a pixel is written where an ordinary filter would read it, so turned
+        filters = filters.flip(tuple(range(2, filters.ndim)))
+    filters = filters.unflatten(0, (groups, -1))
     means = _means(layer).view(groups, -1)
     require_finite(filters, means)
     pairings, kernels, offsets = [], [], []
     left, total = 0.0, torch.zeros(()).double()
     for g in range(groups):
-        shifts, targets = shifted(filters[g], ghost.d, conv.dilation)
+        shifts, targets = shifted(filters[g], layer.sizes, conv.dilation)
         gram = shifts @ shifts.transpose(1, 2)
         cross = shifts @ targets.T
         energy = targets.square().sum(1)
@@ -52,34 +58,37 @@ def fit_without_data(layer: GhostPair) -> LayerFit:
     return LayerFit(layer.name, float(left / total.clamp_min(1e-30)), refitted=False)
 
 
-def shifted(filters: Tensor, d: int, dilation: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Filters at all shifts of a d x d kernel, and themselves, in a frame that holds all of them.
+def shifted(
+    filters: Tensor, sizes: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Filters at all shifts of a cheap kernel, and themselves, in a frame that holds all of them.
 
     Args:
-        filters: ``(n, c, kh, kw)``.
-        d: Size of the cheap kernel.
+        filters: ``(n, c, *kernel)``.
+        sizes: Of the cheap kernel.
         dilation: Of the filters; the frame counts in pixels of the convolution's output, which for
-            a stride over 1 the shifts overlap less in (taken as stride 1 here).
+            a stride over 1 the shifts overlap less in (taken as stride 1 here). Of a transposed
+            convolution it is its output that the taps lie in: there a stride changes nothing.
 
     Returns:
-        ``(n, d * d, frame)`` and ``(n, frame)``.
+        ``(n, taps, frame)`` and ``(n, frame)``.
     """
     spread = _dilate(filters, dilation)
-    padded = F.pad(spread, (d // 2,) * 4)
+    padded = F.pad(spread, [size // 2 for size in reversed(sizes) for _ in range(2)])
+    dims = tuple(range(2, padded.ndim))
     frame = [
-        torch.roll(padded, (a - d // 2, b - d // 2), (2, 3)).flatten(1)
-        for a in range(d)
-        for b in range(d)
+        torch.roll(padded, tuple(a - d // 2 for a, d in zip(tap, sizes, strict=True)), dims)
+        for tap in product(*map(range, sizes))
     ]
-    return torch.stack(frame, dim=1), padded.flatten(1)
+    return torch.stack([some.flatten(1) for some in frame], dim=1), padded.flatten(1)
 
 
 def _dilate(filters: Tensor, dilation: tuple[int, ...]) -> Tensor:
-    height, width = filters.shape[-2:]
-    gaps = dilation[0], dilation[1]
-    shape = (*filters.shape[:2], (height - 1) * gaps[0] + 1, (width - 1) * gaps[1] + 1)
-    spread = filters.new_zeros(shape)
-    spread[:, :, :: gaps[0], :: gaps[1]] = filters
+    kernel = filters.shape[2:]
+    sizes = [(size - 1) * gap + 1 for size, gap in zip(kernel, dilation, strict=True)]
+    spread = filters.new_zeros((*filters.shape[:2], *sizes))
+    taps = (slice(None, None, gap) for gap in (1, 1, *dilation))
+    spread[tuple(taps)] = filters
     return spread
 
 

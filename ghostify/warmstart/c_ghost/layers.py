@@ -9,13 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.segments import Segment
 from ghostify.graph.trace import trace
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv, sizes_of
+from ghostify.nn.ghost_kinds import CONV_KINDS, GHOST_KINDS
 from ghostify.nn.start import carve
 from ghostify.warmstart.c_ghost.pairing import Pairing
 from ghostify.warmstart.fit.neighbours import norm_after
+
+_FITTED = frozenset((*CONV_KINDS, *GHOST_KINDS.values()))
+"""Classes of the layers that are fitted: not GhostModule, which has norms inside it."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class LayerPair:
     """
 
     name: str
-    teacher: nn.Conv2d
+    teacher: _ConvNd
     student: nn.Module
     norm: _BatchNorm | None = None
     node: fx.Node | None = None
@@ -45,8 +50,8 @@ class LayerPair:
 
     @property
     def linear(self) -> bool:
-        """Whether the layer's weight is its filter, as it is not in subclasses of Conv2d."""
-        return type(self.teacher) is nn.Conv2d
+        """Whether the layer's weight is its filter, as it is not in subclasses of PyTorch's."""
+        return type(self.teacher) in CONV_KINDS
 
     @property
     def has_offsets(self) -> bool:
@@ -71,7 +76,7 @@ class PlainPair(LayerPair):
     def take(self, weight: Tensor, offsets: Tensor) -> None:
         """Put in fitted filters, shaped as they are, and the offset of each."""
         student = self.student
-        assert isinstance(student, nn.Conv2d)
+        assert isinstance(student, _ConvNd)
         student.weight.copy_(weight)
         if student.bias is not None:
             student.bias.copy_(offsets)
@@ -83,10 +88,15 @@ class GhostPair(LayerPair):
     """A ghost module in the place of a convolution; each group is paired for itself."""
 
     @property
-    def ghost(self) -> GhostConv2d:
+    def ghost(self) -> GhostConv:
         """The ghost module."""
-        assert isinstance(self.student, GhostConv2d)
+        assert isinstance(self.student, GhostConv)
         return self.student
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Sizes of the cheap kernel along each dimension."""
+        return sizes_of(self.ghost.d, len(self.teacher.kernel_size))
 
     @property
     def copies(self) -> int:
@@ -147,13 +157,19 @@ def find_ghost_pairs(
 
 
 def find_layer_pairs(
-    segment: Segment, original: nn.Module, converted: nn.Module
+    segment: Segment, original: nn.Module, converted: nn.Module, whole: nn.Module
 ) -> Iterator[LayerPair]:
     """The layers that a segment calls and that can be fitted, in its order.
 
     A convolution that was left is one of them where it is called once and alone has its weight.
+
+    Args:
+        segment: Of both networks, or of a part of both.
+        original: The original network, or its part.
+        converted: The converted network, or its part.
+        whole: The converted network.
     """
-    shared = _shared(converted)
+    shared = _shared(whole)
     for layer in _find(segment, original, converted):
         weight = layer.student._parameters.get("weight")
         is_alone = weight is not None and id(weight) not in shared
@@ -169,8 +185,8 @@ def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterat
             made, conv = converted.get_submodule(name), original.get_submodule(name)
         except AttributeError:
             continue
-        kind = GhostPair if isinstance(made, GhostConv2d) else PlainPair
-        if not isinstance(conv, nn.Conv2d) or type(made) not in (GhostConv2d, nn.Conv2d):
+        kind = GhostPair if isinstance(made, GhostConv) else PlainPair
+        if not isinstance(conv, CONV_KINDS) or type(made) not in _FITTED:
             continue
         nodes = calls.get(name, [])
         node = nodes[0] if len(nodes) == 1 else None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from ghostify.graph.segments import Segment
+from ghostify.nn.filters import filters_of, weight_of
 from ghostify.nn.start import carve
 from ghostify.warmstart.c_ghost.batches import LayerBatches, SegmentPair
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair, PlainPair
@@ -52,7 +54,7 @@ def fit_segment(
             elif isinstance(layer, PlainPair):
                 filters = _fit_filters(batches)
                 if filters.refitted:
-                    layer.take(filters.weight, filters.offsets)
+                    layer.take(weight_of(layer.teacher, filters.filters), filters.offsets)
         if fit is not None:
             yield fit
 
@@ -76,7 +78,7 @@ def _other_path(segment: Segment, layer: LayerPair, pending: list[LayerPair]) ->
 def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     """Two passes over the images: for all filters, then for what each map says of the others."""
     linear = _fit_filters(batches)
-    windows = _window_statistics(batches, layer, linear.weight)
+    windows = _window_statistics(batches, layer, linear.filters)
     pairings, kernels, errors = [], [], []
     for g in range(layer.groups):
         costs = map_costs(windows.gram[g], windows.cross[g], windows.energy[g], CHEAP_RIDGE)
@@ -98,22 +100,23 @@ class _Filters:
     """The filters of all maps: refitted, or the original's.
 
     Attributes:
-        weight: As the convolution's.
+        filters: One for each map, ``(n, c / groups, *kernel)``.
         offsets: Of each map, ``(n,)``.
         refitted: Whether they are fitted.
     """
 
-    weight: Tensor
+    filters: Tensor
     offsets: Tensor
     refitted: bool
 
 
 def _fit_filters(batches: LayerBatches) -> _Filters:
     layer, conv = batches.layer, batches.layer.teacher
-    groups, inputs = layer.groups, conv.weight[0].numel()
+    groups, filters = layer.groups, filters_of(conv)
+    inputs = filters[0].numel()
     has_room = layer.has_offsets or conv.bias is None
     if not (layer.linear and inputs <= WIDEST and has_room):
-        return _Filters(conv.weight, conv.weight.new_zeros(conv.out_channels), refitted=False)
+        return _Filters(filters, filters.new_zeros(conv.out_channels), refitted=False)
     window = Window.of(conv)
     outputs = conv.out_channels // groups
     sampler = batches.inputs.sampler(rows_for(groups * inputs * (inputs + outputs), 4 * inputs))
@@ -126,26 +129,28 @@ def _fit_filters(batches: LayerBatches) -> _Filters:
 
     moments = RegressionMoments.of(groups, inputs, outputs, rows())
     # The windows are (pixel, channel), filters are (channel, pixel).
-    prior = conv.weight.detach().double().cpu().flatten(2).transpose(1, 2)
+    prior = filters.detach().double().cpu().flatten(2).transpose(1, 2)
     prior = prior.flatten(1).unflatten(0, (groups, -1))
     found = solve(moments, RIDGE, prior, layer.has_offsets)
-    weight = found.weight.flatten(0, 1).unflatten(1, (-1, conv.weight.shape[1])).transpose(1, 2)
-    weight = weight.reshape(conv.weight.shape).to(conv.weight)
-    return _Filters(weight, found.intercept.flatten().to(weight), refitted=True)
+    fitted = found.weight.flatten(0, 1).unflatten(1, (-1, filters.shape[1])).transpose(1, 2)
+    fitted = fitted.reshape(filters.shape).to(filters)
+    return _Filters(fitted, found.intercept.flatten().to(fitted), refitted=True)
 
 
-def _window_statistics(batches: LayerBatches, layer: GhostPair, weight: Tensor) -> WindowStatistics:
+def _window_statistics(
+    batches: LayerBatches, layer: GhostPair, filters: Tensor
+) -> WindowStatistics:
     """Moments of the windows of each map that the filters make and of all targets."""
-    conv = layer.teacher
-    filters = carve(conv, torch.arange(conv.out_channels)).float()
-    filters.weight.copy_(weight)
-    if filters.bias is not None and layer.owns_offsets:
-        filters.bias.zero_()
-    windows = WindowMoments(layer.groups, conv.out_channels // layer.groups, layer.ghost.d**2)
-    own = Window.same(layer.ghost.d)
+    conv = carve(layer.teacher, torch.arange(layer.teacher.out_channels)).float()
+    conv.weight.copy_(weight_of(conv, filters))
+    if conv.bias is not None and layer.owns_offsets:
+        conv.bias.zero_()
+    maps, taps = conv.out_channels // layer.groups, prod(layer.sizes)
+    windows, own = WindowMoments(layer.groups, maps, taps), Window.same(layer.sizes)
     sampler = batches.inputs.sampler(batches.window_rows)
     for x, wanted in batches.second():
-        made = filters(x)
+        # A transposed convolution may have been asked for one of the sizes that it can make.
+        made = conv(x, list(batches.map_sizes)) if conv.transposed else conv(x)
         seen = own.patches(made, *sampler.sample(made.shape)).unflatten(0, (layer.groups, -1))
         windows.add(seen.permute(0, 2, 3, 1), by_group(wanted, layer.groups))
     return windows.summed()
@@ -164,11 +169,11 @@ def _write(
     maps = layer.teacher.out_channels // layer.groups
     if linear.refitted:
         chosen = torch.cat([p.intrinsic + g * maps for g, p in enumerate(pairings)])
-        primary.weight.copy_(linear.weight[chosen])
+        primary.weight.copy_(weight_of(primary, linear.filters[chosen]))
     cheap.weight.copy_(torch.cat(kernels).reshape(cheap.weight.shape).to(cheap.weight))
     if not layer.has_offsets:
         return
-    middle = layer.ghost.d**2 // 2
+    middle = prod(layer.sizes) // 2
     gaps, offsets = [], []
     for g, (pairing, kernel) in enumerate(zip(pairings, kernels, strict=True)):
         look, mean = windows.look[g, pairing.intrinsic], windows.mean[g]

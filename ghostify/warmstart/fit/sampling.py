@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Spool, common_spans
 from ghostify.distributed import processes
 
 AFFORDABLE = 25_000_000_000
@@ -20,13 +23,16 @@ MOST_ROWS = 262_144
 WIDEST = 8192
 """Regressors beyond which a layer is not fitted."""
 
+Places = tuple[Tensor, ...]
+"""Places in maps: along each dimension an index for each, ``(P,)``."""
+
 
 @dataclass(frozen=True)
 class PairedInputs:
     """Inputs of one part of the network, in the teacher and in the student.
 
     Attributes:
-        teacher: In the original network, ``(N, c, H, W)``.
+        teacher: In the original network, ``(N, c, H, W)``; of a whole network anything.
         student: In the converted network.
         batch: Images at a time.
         seed: Of the sampled places.
@@ -37,10 +43,14 @@ class PairedInputs:
     batch: int
     seed: int
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> Iterator[tuple[Any, Any]]:
         """Inputs of the teacher and of the student, batch by batch."""
-        both = self.teacher.batches(self.batch), self.student.batches(self.batch)
-        return zip(*both, strict=True)
+        return ((taught, learned) for _, taught, learned in self.counted())
+
+    def counted(self) -> Iterator[tuple[int, Any, Any]]:
+        """The same, with how many samples they are of."""
+        for span in common_spans(self.batch, self.teacher, self.student):
+            yield span[1] - span[0], self.teacher.slice(span), self.student.slice(span)
 
     def sampler(self, rows: int) -> MapSampler:
         """Sample about so many places of all images together."""
@@ -60,9 +70,9 @@ class MapSampler:
         self.each = max(1, rows // max(len(images) * processes()[1], 1))
         self.generator = torch.Generator().manual_seed(seed)
 
-    def sample(self, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Rows and columns in the next batch's maps, of shape ``(..., H, W)``."""
-        return sample_places(shape[-2], shape[-1], self.each, self.generator)
+    def sample(self, shape: Sequence[int]) -> Places:
+        """Places in the next batch's maps, of shape ``(N, C, ...)``."""
+        return sample_places(shape[2:], self.each, self.generator)
 
 
 def rows_for(cost: int, least: int) -> int:
@@ -77,76 +87,124 @@ def rows_for(cost: int, least: int) -> int:
 
 @dataclass(frozen=True)
 class Window:
-    """A sliding window of a convolution or of the cheap operation.
+    """A sliding window of a convolution or of the cheap operation, on maps of any dimensions.
 
     Attributes:
-        kernel: Its height and width.
-        stride: Its steps.
+        kernel: Its size along each dimension.
+        stride: Its steps; of a transposed convolution those of its output.
         dilation: Gaps between what it looks at.
-        padding: Left, right, top, bottom.
+        padding: Before and after, the last dimension first, as `torch.nn.functional.pad` takes it;
+            of a transposed convolution what its output lacks.
         mode: How the padding is filled, as in `torch.nn.Conv2d`.
+        transposed: Whether it is that of a transposed convolution.
     """
 
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    dilation: tuple[int, int] = (1, 1)
-    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
     mode: str = "zeros"
+    transposed: bool = False
 
     @classmethod
-    def of(cls, conv: nn.Conv2d) -> Window:
-        """That of a convolution."""
-        left, right, top, bottom = conv._reversed_padding_repeated_twice
+    def of(cls, conv: _ConvNd) -> Window:
+        """That of a convolution as it is now: some networks change theirs after they made them."""
+        dimensions = conv.weight.dim() - 2
         return cls(
-            (conv.kernel_size[0], conv.kernel_size[1]),
-            (conv.stride[0], conv.stride[1]),
-            (conv.dilation[0], conv.dilation[1]),
-            (left, right, top, bottom),
+            _each(conv.kernel_size, dimensions),
+            _each(conv.stride, dimensions),
+            _each(conv.dilation, dimensions),
+            _padding(conv, dimensions),
             conv.padding_mode,
+            conv.transposed,
         )
 
     @classmethod
-    def same(cls, d: int) -> Window:
-        """That of a d x d cheap operation."""
-        return cls((d, d), padding=(d // 2,) * 4)
+    def same(cls, sizes: tuple[int, ...]) -> Window:
+        """That of a cheap operation with a kernel of so many taps along each dimension."""
+        around = tuple(size // 2 for size in reversed(sizes) for _ in range(2))
+        return cls(sizes, (1,) * len(sizes), (1,) * len(sizes), around)
 
-    def patches(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def patches(self, x: Tensor, *places: Tensor) -> Tensor:
         """Cut out the inputs of some places of its output.
 
         Args:
-            x: ``(N, C, H, W)``.
-            rows: Row of each place in the output, ``(P,)``.
-            columns: Column of each, ``(P,)``.
+            x: ``(N, C, ...)``.
+            places: Where each place is in the output, along each dimension, ``(P,)``.
 
         Returns:
             ``(C, N * P, kernel)``; the channels lie side by side in memory.
         """
-        mode = "constant" if self.mode == "zeros" else self.mode
-        x = F.pad(x, self.padding, mode=mode) if any(self.padding) else x
-        height, width = (torch.arange(k) for k in self.kernel)
-        row = rows[:, None, None] * self.stride[0] + height[:, None] * self.dilation[0]
-        column = columns[:, None, None] * self.stride[1] + width * self.dilation[1]
+        x = x if self.transposed else self._padded(x)
+        index, inside = torch.zeros(len(places[0]), dtype=torch.long), None
+        for dim, (place, size) in enumerate(zip(places, x.shape[2:], strict=True)):
+            pixels, exist = self._pixels(dim, place, size)
+            shape = (len(place), *[1] * dim, -1)
+            index = index.unsqueeze(-1) * size + pixels.view(shape)
+            if exist is not None:
+                inside = exist if inside is None else inside.unsqueeze(-1) & exist.view(shape)
         # Pixels are picked as whole rows of channels: one by one they would be far apart in memory.
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        picked = pixels.index_select(1, (row * x.shape[3] + column).flatten().to(x.device))
-        taps = self.kernel[0] * self.kernel[1]
-        return picked.view(-1, taps, x.shape[1]).permute(2, 0, 1)
+        rows = x.movedim(1, -1).flatten(1, -2)
+        picked = rows.index_select(1, index.flatten().to(x.device))
+        if inside is not None:
+            picked = picked * inside.flatten()[:, None].to(picked)
+        return picked.view(-1, prod(self.kernel), x.shape[1]).permute(2, 0, 1)
 
-    def regressors(self, x: Tensor, places: tuple[Tensor, Tensor], groups: int = 1) -> Tensor:
+    def _padded(self, x: Tensor) -> Tensor:
+        mode = "constant" if self.mode == "zeros" else self.mode
+        return F.pad(x, self.padding, mode=mode) if any(self.padding) else x
+
+    def _pixels(self, dim: int, place: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+        """Pixels that each tap sees along a dimension, ``(P, taps)``, and which of them exist."""
+        taps = torch.arange(self.kernel[dim]) * self.dilation[dim]
+        if not self.transposed:
+            return place[:, None] * self.stride[dim] + taps, None
+        # Pixel i reaches the places stride * i + tap - padding.
+        reached = place[:, None] + self.padding[-2 - 2 * dim] - taps
+        pixels = reached.div(self.stride[dim], rounding_mode="floor")
+        exist = (reached % self.stride[dim] == 0) & (pixels >= 0) & (pixels < size)
+        return pixels.clamp(0, size - 1), exist
+
+    def regressors(self, x: Tensor, places: Places, groups: int = 1) -> Tensor:
         """The patches as rows in the order of a filter's weights, ``(groups, N * P, inputs)``."""
         patches = self.patches(x.float(), *places)
         return patches.unflatten(0, (groups, -1)).transpose(1, 2).flatten(2)
 
 
-def sample_places(
-    height: int, width: int, most: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Rows and columns of at most ``most`` places of a map, drawn without repetition."""
-    if height * width <= most:
-        chosen = torch.arange(height * width)
+def _each(sizes: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
+    """One number for each dimension; a single one holds for all."""
+    numbers = (sizes,) if isinstance(sizes, int) else tuple(int(size) for size in sizes)
+    return numbers * dimensions if len(numbers) == 1 else numbers
+
+
+def _padding(conv: _ConvNd, dimensions: int) -> tuple[int, ...]:
+    """What a convolution's forward pads with.
+
+    Returns:
+        Before and after each dimension, the last one first.
+    """
+    if conv.padding_mode != "zeros":
+        # It pads by what was worked out when it was made.
+        return tuple(int(size) for size in conv._reversed_padding_repeated_twice)
+    padding: Any = conv.padding
+    if padding == "valid":
+        return (0,) * (2 * dimensions)
+    if padding == "same":
+        sizes = (_each(own, dimensions) for own in (conv.dilation, conv.kernel_size))
+        gaps = zip(*sizes, strict=True)
+        both = [gap * (size - 1) for gap, size in gaps]
+        return tuple(part for whole in reversed(both) for part in (whole // 2, whole - whole // 2))
+    return tuple(int(size) for size in reversed(_each(padding, dimensions)) for _ in range(2))
+
+
+def sample_places(sizes: Sequence[int], most: int, generator: torch.Generator) -> Places:
+    """At most ``most`` places of a map of some sizes, drawn without repetition."""
+    count = prod(sizes)
+    if count <= most:
+        chosen = torch.arange(count)
     else:
-        chosen = torch.randperm(height * width, generator=generator)[:most]
-    return chosen // width, chosen % width
+        chosen = torch.randperm(count, generator=generator)[:most]
+    return torch.unravel_index(chosen, tuple(sizes))
 
 
 def by_group(picked: Tensor, groups: int) -> Tensor:
@@ -154,7 +212,7 @@ def by_group(picked: Tensor, groups: int) -> Tensor:
     return picked.flatten(0, 1).unflatten(1, (groups, -1)).transpose(0, 1)
 
 
-def pick(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def pick(maps: Tensor, *places: Tensor) -> Tensor:
     """Values at some places, ``(N, P, C)``."""
-    values = Window((1, 1)).patches(maps, rows, columns)[..., 0].T
+    values = Window.same((1,) * len(places)).patches(maps, *places)[..., 0].T
     return values.unflatten(0, (len(maps), -1))

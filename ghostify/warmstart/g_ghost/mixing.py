@@ -12,7 +12,7 @@ from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
 from ghostify.numerics.ranking import first_smallest
 from ghostify.warmstart.fit.ridge import Solution, solve
-from ghostify.warmstart.fit.sampling import WIDEST, MapSampler, Window, pick
+from ghostify.warmstart.fit.sampling import WIDEST, MapSampler, Places, Window, pick
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
@@ -34,9 +34,9 @@ class StageBatches:
     """Data for fitting the ghosts of a stage, of all images.
 
     Attributes:
-        y1: Output of the student's first block, ``(N, c, H, W)``.
+        y1: Output of the student's first block, ``(N, c, H, W)`` or ``(N, H, W, c)``.
         features: The mix's inputs, pooled: ``(N, C_i)`` each.
-        target: The teacher's values where the student has its concat, ``(N, c, H, W)``.
+        target: The teacher's values where the student has its concat, of the same shape.
         batch: Images at a time.
         seed: Of the places that are looked at.
     """
@@ -65,7 +65,8 @@ def fit_ghosts(stage: GGhostStage, data: StageBatches) -> float:
     fitted, held_out = (RegressionMoments(1, parts.inputs, parts.outputs) for _ in range(2))
     ghosts = stage.chosen()[stage.complicated :]
     sampler = MapSampler(data.y1, ROWS, data.seed)
-    for y1, features, target in data.batches():
+    for y1, features, values in data.batches():
+        target = stage.as_maps(values)
         places = sampler.sample(target.shape)
         wanted = target[:, ghosts][:, :, places[0], places[1]].transpose(1, 2)
         if stage.cheap is None:
@@ -109,7 +110,7 @@ class _Parts:
         self.features = 0 if self.mix is None else self.mix.in_channels
         self.inputs, self.outputs = self.taps + self.features, stage.channels - stage.complicated
 
-    def regressors(self, y1: Tensor, features: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+    def regressors(self, y1: Tensor, features: Tensor, places: Places) -> Tensor:
         """``(N, P, inputs)``."""
         found = []
         if self.conv is not None:

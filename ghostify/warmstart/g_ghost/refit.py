@@ -15,9 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.graph.execution import Executor
 from ghostify.nn.carving import Cut
+from ghostify.nn.g_ghost import ChannelsLast
 from ghostify.warmstart.fit.neighbours import ADDITIONS, norm_after
 from ghostify.warmstart.fit.ridge import solve
-from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, rows_for
+from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Places, Window, rows_for
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
@@ -170,6 +171,8 @@ def _terms(pair: BlockPair) -> Iterator[ConvTerm]:
         if node.op != "call_module" or calls.count(name) > 1 or len(node.all_input_nodes) != 1:
             continue
         module, source = pair.student.get_submodule(name), node.all_input_nodes[0].name
+        if isinstance(module, ChannelsLast):
+            continue
         if name in pair.shortcuts and isinstance(module, nn.Sequential):
             conv, norm = module[0], module[1]
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
@@ -237,7 +240,7 @@ def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> 
     return {node.name: value for node, value in values.items()}
 
 
-def _at(maps: Tensor, places: tuple[Tensor, Tensor], groups: int) -> Tensor:
+def _at(maps: Tensor, places: Places, groups: int) -> Tensor:
     """Values at some places, ``(groups, N * P, C / groups)``; each channel lies together."""
     rows = maps[:, :, places[0], places[1]].transpose(0, 1).flatten(1)
     return rows.unflatten(0, (groups, -1)).transpose(1, 2).float()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.data.spool import Spool
+from ghostify.graph.calls import call
 from ghostify.graph.meta_copy import meta_copy
 from ghostify.graph.trace import BlockTracer
 from ghostify.nn.g_ghost import GGhostStage
@@ -148,29 +149,30 @@ class _StageFit:
 
     def __init__(self, pair: StagePair, inputs: PairedInputs) -> None:
         self.pair, self.inputs, self.stage = pair, inputs, pair.stage
-        self.thin_blocks = list(middle(pair.blocks, pair.settings))
+        self.thin_blocks = list(middle(pair.blocks, pair.item, pair.settings))
 
     def run(self) -> LayerFit:
         """Fit it from front to end."""
         stage, blocks = self.stage, self.pair.blocks
-        refit(_whole(blocks[0], stage.first), self.inputs)
+        _refit_whole(blocks[0], stage.first, self.inputs)
         inputs = self._through(self.inputs, blocks[0], stage.first)
         y1 = inputs.student
         recipes = self._choose(inputs)
-        features = [_pooled(y1, inputs.batch)] if stage.mix_from == "all" else []
+        features = [self._pooled(y1, inputs.batch)] if stage.mix_from == "all" else []
         inputs = replace(inputs, student=_each(stage.entering, y1, inputs.batch))
         choice = Choice(stage.chosen()[: stage.complicated])
         for index, (block, made) in enumerate(zip(self.thin_blocks, stage.thin, strict=True)):
             choice, recipes = self._choose_inside(index, inputs, choice, recipes)
             recipe = recipes[index]
-            refit(_thin(block, made, recipe), inputs)
+            if not recipe.is_recorded:
+                refit(_thin(block, made, recipe), inputs)
             inputs = self._through(inputs, block, made)
-            features.append(_pooled(inputs.student, inputs.batch))
+            features.append(self._pooled(inputs.student, inputs.batch))
         batches = StageBatches(y1, tuple(features), inputs.teacher, inputs.batch, inputs.seed)
         error = fit_ghosts(stage, batches)
         if stage.last is not None:
             concat = self._concat(inputs.student, batches)
-            refit(_whole(blocks[-1], stage.last), replace(inputs, student=concat))
+            _refit_whole(blocks[-1], stage.last, replace(inputs, student=concat))
         return LayerFit(self.pair.name, error, refitted=True)
 
     def _recipes(self, choice: Choice | None) -> list[ThinRecipe]:
@@ -186,10 +188,11 @@ class _StageFit:
         sampler = inputs.sampler(ROWS)
 
         def rows() -> Iterator[tuple[Tensor, Tensor]]:
-            for x, y1 in inputs.batches():
-                wanted = x
+            for x, given in inputs.batches():
+                wanted, y1 = x, stage.as_maps(given)
                 for block in self.thin_blocks:
                     wanted = block(wanted)
+                wanted = stage.as_maps(wanted)
                 places = sampler.sample(wanted.shape)
                 target = wanted if conv is not None else wanted - y1
                 seen = y1.new_zeros(1, len(y1) * len(places[0]), 0)
@@ -236,6 +239,8 @@ class _StageFit:
     ) -> tuple[Choice, list[ThinRecipe]]:
         """Choose what a thin block keeps inside, and cut it anew."""
         block, recipe = self.thin_blocks[index], recipes[index]
+        if recipe.is_recorded:  # its code is one for inputs of one size: nothing is run of it
+            return replace(choice, inside=(*choice.inside, {})), recipes
         graph = BlockTracer().trace(block)
         names = {str(node.target) for node in layers_inside(graph, block)} & set(recipe.cuts)
         inside = {name: block.get_submodule(name) for name in sorted(names)}
@@ -267,22 +272,29 @@ class _StageFit:
         spools = (complicated, batches.y1, *batches.features)
         result = Spool()
         for out, y1, *features in zip(*(s.batches(batches.batch) for s in spools), strict=True):
-            result.append(self.stage.join(out, y1, [f[:, :, None, None] for f in features]))
+            pooled = [self.stage.in_layout(f[:, :, None, None]) for f in features]
+            result.append(self.stage.join(out, y1, pooled))
         return result
+
+    def _pooled(self, values: Spool, batch: int) -> Spool:
+        return _each(lambda x: self.stage.as_maps(x).mean(dim=(2, 3)), values, batch)
 
 
 def _gives(recipe: ThinRecipe, channels: Tensor) -> bool:
     return recipe.out_ids is not None and torch.equal(recipe.out_ids, channels)
 
 
-def _whole(block: nn.Module, made: nn.Module) -> BlockPair:
-    """A block that is as wide as the original."""
-    graph = BlockTracer().trace(block)
-    return BlockPair(block, graph, made, graph, {}, {})
+def _refit_whole(block: nn.Module, made: nn.Module, inputs: PairedInputs) -> None:
+    """Refit a block that is as wide as the original, where it traces."""
+    try:
+        graph = BlockTracer().trace(block)
+    except Exception:
+        return
+    refit(BlockPair(block, graph, made, graph, {}, {}), inputs)
 
 
 def _thin(block: nn.Module, made: nn.Module, recipe: ThinRecipe) -> BlockPair:
-    shortcuts = {name: leaving for name, (_, leaving) in recipe.shortcuts.items()}
+    shortcuts = {name: cut.leaving for name, cut in recipe.shortcuts.items()}
     graph = BlockTracer().trace(block)
     return BlockPair(block, graph, made, recipe.graph, recipe.cuts, shortcuts)
 
@@ -292,10 +304,6 @@ def _each(module: Any, inputs: Spool, batch: int) -> Spool:
     for x in inputs.batches(batch):
         outputs.append(module(x))
     return outputs
-
-
-def _pooled(maps: Spool, batch: int) -> Spool:
-    return _each(lambda x: x.mean(dim=(2, 3)), maps, batch)
 
 
 class _Reached(Exception):
@@ -314,12 +322,19 @@ def _inputs_of(module: nn.Module, network: nn.Module, images: Spool, batch: int)
     try:
         for x in images.batches(batch):
             try:
-                network(x)
+                call(network, x)
             except _Reached:
                 continue
     finally:
         handle.remove()
     return inputs
+
+
+def outputs_beside(network: nn.Module, modules: Sequence[nn.Module], x: Any) -> list[Any]:
+    """What some modules of a network give, in the order of their calls, and then the network."""
+    with outputs_of(modules) as seen:
+        output = call(network, x)
+    return [*seen, output]
 
 
 @contextmanager

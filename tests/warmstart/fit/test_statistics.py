@@ -98,14 +98,14 @@ def test_patches_times_filters_is_the_convolution(
     )
     x = rand(2, 3, 11, 12)
     out = conv(x)
-    rows, columns = sample_places(*out.shape[2:], most=10_000, generator=torch.Generator())
+    rows, columns = sample_places(out.shape[2:], most=10_000, generator=torch.Generator())
     patches = Window.of(conv).patches(x, rows, columns)
     made = torch.einsum("crk,ock->or", patches, conv.weight.flatten(2))
     torch.testing.assert_close(made, out.transpose(0, 1).flatten(1), rtol=1e-3, atol=1e-4)
 
 
 def test_places_are_drawn_without_repetition() -> None:
-    rows, columns = sample_places(6, 7, 20, torch.Generator().manual_seed(0))
+    rows, columns = sample_places((6, 7), 20, torch.Generator().manual_seed(0))
     assert len(set(zip(rows.tolist(), columns.tolist(), strict=True))) == 20
     assert int(rows.max()) < 6
     assert int(columns.max()) < 7

@@ -1,0 +1,107 @@
+"""The parts of a network that does not trace as a whole, in the order of their calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ghostify.data.spool import Spool
+from ghostify.graph.calls import Arguments, call, names_of
+from ghostify.graph.segments import Segment, split
+from ghostify.graph.trace import LAYERS, trace
+
+
+@dataclass(frozen=True)
+class NetworkPart:
+    """A module of both networks.
+
+    Attributes:
+        name: Of it; empty for the whole network.
+        teacher: In the original.
+        student: In the converted network.
+    """
+
+    name: str
+    teacher: nn.Module
+    student: nn.Module
+
+    def name_of(self, inside: str) -> str:
+        """Name in the whole network of a module inside."""
+        return ".".join(filter(None, (self.name, inside)))
+
+    def split(self, wanted: Callable[[str], bool], inputs: Spool) -> list[Segment]:
+        """The chain of its segments; none where it has no graph.
+
+        Args:
+            wanted: Whether a module (by its name in the whole network) is one that they are for.
+            inputs: What it gets.
+        """
+        if isinstance(self.teacher, LAYERS) or not len(inputs):
+            return []
+        names = names_of(self.teacher, inputs.take([0]))
+        found = split(self.teacher, lambda name: wanted(self.name_of(name)), names)
+        return [] if found[0].entry is None else found
+
+
+@torch.no_grad()
+def parts_in_order(network: nn.Module, images: Spool) -> list[str]:
+    """Names of the largest modules that trace, and of the layers outside them, as they are called.
+
+    Args:
+        network: In eval mode.
+        images: What it gets; it is run on one sample.
+    """
+    regions = [region.name for region in trace(network).regions]
+    inside = {f"{name}." if name else "" for name in regions}
+    single = [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, LAYERS) and not any(name.startswith(start) for start in inside)
+    ]
+    called: dict[nn.Module, str] = {}
+
+    def note(name: str, module: nn.Module, args: Any) -> None:
+        called.setdefault(module, name)
+
+    with ExitStack() as stack:
+        for name in (*regions, *single):
+            hook = partial(note, name)
+            stack.callback(network.get_submodule(name).register_forward_pre_hook(hook).remove)
+        call(network, images.take([0]))
+    return list(called.values())
+
+
+@torch.no_grad()
+def inputs_of(name: str, network: nn.Module, images: Spool, batch: int) -> Spool:
+    """What a module of a network gets, in all its calls.
+
+    Args:
+        name: Of the module.
+        network: In eval mode.
+        images: What it gets.
+        batch: Images at a time.
+    """
+    inputs = Spool()
+
+    def take(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        is_one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
+        inputs.append(args[0] if is_one else Arguments(args, dict(kwargs)))
+
+    handle = network.get_submodule(name).register_forward_pre_hook(take, with_kwargs=True)
+    try:
+        for x in images.batches(batch):
+            call(network, x)
+    finally:
+        handle.remove()
+    return inputs
+
+
+def are_alike(one: Spool, other: Spool) -> bool:
+    """Whether two spools hold samples of the same calls."""
+    return len(one) == len(other) and bool(len(one)) and one.spans(1) == other.spans(1)
