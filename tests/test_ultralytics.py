@@ -1,7 +1,8 @@
-"""Ultralytics' networks: converted, saved and loaded, tuned by their own losses."""
+"""Ultralytics' networks are converted; what its `YOLO` does with a network, it does as before."""
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import ghostify
+from ghostify.nn import GhostLayer
 
 for name, value in {
     "YOLO_CONFIG_DIR": tempfile.gettempdir(), "YOLO_AUTOINSTALL": "false",
@@ -34,7 +36,7 @@ NETWORKS = (
 
 
 def ghosts_of(network: nn.Module) -> list[str]:
-    return [n for n, m in network.named_modules() if isinstance(m, ghostify.GhostConv2d)]
+    return [n for n, m in network.named_modules() if isinstance(m, GhostLayer)]
 
 
 def settled(network: nn.Module) -> nn.Module:
@@ -128,6 +130,70 @@ def test_ghostify_saves_and_loads_it(yolo, name, tmp_path):
     ghostify.save(model, tmp_path / "saved")
     loaded = ghostify.load(tmp_path / "saved", YOLO(name).model)
     assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def output(network: nn.Module, image: Tensor) -> Tensor:
+    """The first tensor that a network gives."""
+    with torch.no_grad():
+        leaves = torch.utils._pytree.tree_leaves(network.eval()(image))
+    return next(leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_fused_it_gives_the_same(yolo, name):
+    model, image = yolo(name).model, torch.rand(2, 3, SIZE, SIZE)
+    wanted, count = output(model, image), len(ghosts_of(model))
+    fused = copy.deepcopy(model).fuse(verbose=False)
+    assert fused.is_fused() and len(ghosts_of(fused)) == count
+    torch.testing.assert_close(output(fused, image), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_yolo_predicts_and_validates_with_it(yolo, generated, name, tmp_path):
+    model = yolo(name)
+    image = np.full((SIZE, SIZE, 3), 99, dtype=np.uint8)
+    (found,) = model.predict(image, imgsz=SIZE, verbose=False, save=False)
+    assert found.orig_shape == (SIZE, SIZE)
+    metrics = model.val(
+        data=str(generated[model.task]), imgsz=SIZE, batch=4, workers=0, plots=False,
+        verbose=False, project=str(tmp_path),
+    )  # fmt: skip
+    assert np.isfinite(metrics.fitness)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_yolo_trains_it_for_an_epoch(yolo, generated, name, tmp_path):
+    model = yolo(name)
+    converted, before = model.model, copy.deepcopy(model.model.state_dict())
+
+    class Kept(model.task_map[model.task]["trainer"]):
+        """Trains the network that there is, and builds none."""
+
+        def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> Any:
+            return converted
+
+    model.train(
+        trainer=Kept, data=str(generated[model.task]), imgsz=SIZE, epochs=1, batch=4, workers=0,
+        plots=False, verbose=False, device="cpu", amp=False, project=str(tmp_path),
+    )  # fmt: skip
+    assert ghosts_of(model.model) == ghosts_of(converted)
+    first = f"{ghosts_of(converted)[1]}.cheap.weight"
+    assert not torch.equal(converted.state_dict()[first], before[first])
+    assert ghosts_of(YOLO(model.trainer.best).model) == ghosts_of(converted)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_yolo_exports_it_to_onnx(yolo, name, tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    model = yolo(name)
+    model.save("converted.pt")
+    file = YOLO("converted.pt").export(format="onnx", imgsz=SIZE, verbose=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    image = torch.rand(1, 3, SIZE, SIZE)
+    made = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
+    wanted = output(YOLO("converted.pt").model.float(), image)
+    torch.testing.assert_close(torch.from_numpy(made), wanted, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name, losses", [
