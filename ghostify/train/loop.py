@@ -320,8 +320,7 @@ class Training:
 
     def _validate(self) -> Validated:
         assert self.job.validation is not None
-        size = max(1, self.size // self.fabric.world_size)
-        found = self.validation = self.job.validation.measure(self.fabric, self.network, size)
+        found = self.validation = self.job.validation.measure(self.fabric, self.network, self.size)
         if self.best is not None:
             assert isinstance(found, Measured)
             self.best.offer(self.step, found, self.network)

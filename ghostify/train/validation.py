@@ -30,7 +30,7 @@ class Validation(Protocol):
         """Whether the run ends with its best weights."""
 
     def measure(self, fabric: Fabric, network: nn.Module, size: int) -> Validated:
-        """The figures of a network, in batches of a size."""
+        """The figures of a network, in batches of a size (of all processes together)."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,9 @@ class Accuracy:
     def measure(self, fabric: Fabric, network: nn.Module, size: int) -> Validated:
         """Top-1, top-5 and mean loss."""
         chosen = self.settings
+        share = max(1, size // fabric.world_size)
         return measure(
-            fabric, network, self.pool, self.preparation, size, chosen.val_samples, chosen.seed
+            fabric, network, self.pool, self.preparation, share, chosen.val_samples, chosen.seed
         )
 
 
