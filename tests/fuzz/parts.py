@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -326,6 +326,90 @@ class ConvOf(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
+class LastBlock(nn.Module):
+    """A block on maps with the channels last, a convolution between permutations."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.mixer = nn.Conv2d(c, c, 3, padding=1, groups=c)
+        self.norm, self.up, self.down = nn.LayerNorm(c), nn.Linear(c, 2 * c), nn.Linear(2 * c, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mixer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + self.down(self.up(self.norm(x)).relu())
+
+
+class LastStage(nn.Module):
+    """A stage of such blocks."""
+
+    def __init__(self, c: int, part: Part) -> None:
+        super().__init__()
+        self.enter = conv(c, part.width, part)
+        self.blocks = nn.Sequential(*(LastBlock(part.width) for _ in range(part.repeat)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(self.enter(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class WindowBlock(nn.Module):
+    """Convolutions, then attention in windows that its input is padded to; its heads are fixed."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Conv2d(c, 2 * c, 1), nn.Conv2d(2 * c, c, 1)
+        self.attention = WindowAttention(c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x + self.narrow(self.wide(x).relu()))
+
+
+class WindowAttention(nn.Module):
+    """Attention of two heads of three channels in windows of 4 x 4."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.qkv, self.merge = nn.Linear(c, 18), nn.Linear(6, c)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        down, right = -h % 4, -w % 4
+        padded = x
+        if down or right:
+            padded = F.pad(x, (0, right, 0, down))
+        rows, columns = (h + down) // 4, (w + right) // 4
+        windows = padded.view(n, c, rows, 4, columns, 4).permute(0, 2, 4, 3, 5, 1)
+        tokens = self.qkv(windows.reshape(-1, 16, c)).reshape(-1, 16, 3, 2, 3)
+        q, k, v = tokens.permute(2, 0, 3, 1, 4).unbind(0)
+        seen = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+        out = self.merge(seen.transpose(1, 2).reshape(-1, 16, 6))
+        out = out.view(n, rows, columns, 4, 4, c).permute(0, 5, 1, 3, 2, 4)
+        return x + out.reshape(n, c, h + down, w + right)[:, :, :h, :w]
+
+
+def _window_stage(c: int, part: Part) -> nn.Module:
+    blocks = (WindowBlock(part.width) for _ in range(part.repeat))
+    return nn.Sequential(conv(c, part.width, part), nn.Sequential(*blocks))
+
+
+class InnerStage(nn.Module):
+    """A run of bottlenecks whose every output goes into a concat too (YOLO's C2f)."""
+
+    def __init__(self, c: int, part: Part) -> None:
+        super().__init__()
+        width = max(2, part.width)
+        self.enter = nn.Conv2d(c, 2 * width, 1)
+        self.inner = nn.ModuleList(
+            Residual(width, replace(part, width=width), stride=1) for _ in range(part.repeat)
+        )
+        self.leave = nn.Conv2d((2 + part.repeat) * width, part.width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = list(self.enter(x).chunk(2, dim=1))
+        for block in self.inner:
+            maps.append(block(maps[-1]))
+        return self.leave(torch.cat(maps, dim=1))
+
+
 def _transposed(c: int, part: Part) -> nn.Module:
     groups = math.gcd(part.groups, c, part.width)
     up = nn.ConvTranspose2d(
@@ -396,6 +480,9 @@ PARTS: dict[str, Callable[[int, Part], nn.Module]] = {
     "residual stage": _residual_stage,
     "stage": _stage,
     "shared stage": _shared_stage,
+    "channels-last stage": LastStage,
+    "window stage": _window_stage,
+    "inner stage": InnerStage,
     "dense": Dense,
     "inception": Inception,
     "separable": _separable,
