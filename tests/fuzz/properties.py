@@ -16,8 +16,9 @@ from torch.utils import _pytree as pytree
 from torch.utils.flop_counter import FlopCounterMode
 
 import ghostify
-from ghostify import GhostConv2d, GhostifyError, GhostLinear
+from ghostify import GhostifyError
 from ghostify.api import preview
+from ghostify.nn import GhostLayer
 from ghostify.saving.history import history_of
 from tests.fuzz.networks import Description, build, evaluating, example_of, run
 from tests.fuzz.state import NOTES, form_of, look_at, random_state, same_bits
@@ -165,7 +166,7 @@ def _check_alike(case: Case, network: nn.Module) -> None:
 
 
 def _is_ghost(module: nn.Module) -> bool:
-    return isinstance(module, GhostConv2d | GhostLinear)
+    return isinstance(module, GhostLayer)
 
 
 def _in_ghost(name: str, ghosts: set[str]) -> bool:
