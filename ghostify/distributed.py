@@ -26,6 +26,13 @@ def sum_over_processes(*tensors: Tensor) -> None:
             dist.all_reduce(tensor)
 
 
+def count_of_all(count: int) -> int:
+    """A count of this process, added up over all."""
+    total = torch.tensor(count)
+    sum_over_processes(total)
+    return int(total)
+
+
 def average_gradients(parameters: list[nn.Parameter]) -> None:
     """Replace each gradient by its mean over all processes; None counts as zero."""
     count = processes()[1]

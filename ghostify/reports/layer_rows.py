@@ -28,6 +28,8 @@ class LayerRow(Changed):
         reason: Why the layer was left; None where it was replaced.
         error: How far the warm start's ghosts are from the original, as a part of its variance;
             None where there was none.
+        held_out: The same for images that it was not fitted to; None where there were none.
+        dead: Whether its maps are constant, so that there is nothing to explain.
     """
 
     name: str
@@ -42,6 +44,8 @@ class LayerRow(Changed):
     approximation: float | None = None
     reason: str | None = None
     error: float | None = None
+    held_out: float | None = None
+    dead: bool = False
 
     @property
     def cost(self) -> Cost:
@@ -72,12 +76,18 @@ LAYER_COLUMNS = (
     Column("approx.", lambda row: times(row.approximation), tiny=False),
 )
 
-ERROR_COLUMN = Column("error", lambda row: times(row.error))
+ERROR_COLUMN = Column("error", lambda row: "dead" if row.dead else times(row.error))
 """How far a layer's ghosts are from the original after a warm start."""
+
+HELD_OUT_COLUMN = Column("held out", lambda row: times(row.held_out))
+"""The same for images that were not fitted to."""
 
 
 def layer_table(rows: Sequence[LayerRow], longest: int | None) -> Table:
     """The replaced layers."""
-    fitted = any(row.error is not None for row in rows)
-    columns = (*LAYER_COLUMNS, ERROR_COLUMN) if fitted else LAYER_COLUMNS
+    columns = list(LAYER_COLUMNS)
+    if any(row.error is not None or row.dead for row in rows):
+        columns.append(ERROR_COLUMN)
+    if any(row.held_out is not None for row in rows):
+        columns.append(HELD_OUT_COLUMN)
     return change_table(columns, rows, "layers", longest)

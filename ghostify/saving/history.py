@@ -36,12 +36,15 @@ class Start:
     """Result of a warm start, as it is kept with the network.
 
     Attributes:
-        errors: What the ghosts of each layer leave unexplained, as a part of the variance.
+        errors: What the ghosts of each layer leave unexplained, as a part of the variance; None
+            where there is none, since its maps are constant.
         notes: What was done, in sentences.
+        held_out: The same for images that were not fitted to.
     """
 
-    errors: Mapping[str, float]
+    errors: Mapping[str, float | None]
     notes: tuple[str, ...]
+    held_out: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def interrupted(self) -> str | None:
@@ -50,7 +53,15 @@ class Start:
 
     def annotate(self, report: Report) -> Report:
         """The report with each layer's error, and what was done in its notes."""
-        rows = tuple(replace(row, error=self.errors.get(row.name)) for row in report.rows)
+        rows = tuple(
+            replace(
+                row,
+                error=self.errors.get(row.name),
+                held_out=self.held_out.get(row.name),
+                dead=row.name in self.errors and self.errors[row.name] is None,
+            )
+            for row in report.rows
+        )
         return replace(report, rows=rows, notes=(*report.notes, *self.notes))
 
 

@@ -92,8 +92,12 @@ def describe_network(model: nn.Module, history: History) -> dict[str, Any]:
     if report is not None and report.form is not None:
         recipe["input_form"] = report.form
     if history.start is not None:
-        errors = {name: round(error, 6) for name, error in history.start.errors.items()}
-        recipe["warm_start"] = {"errors": errors, "notes": list(history.start.notes)}
+        start = history.start
+        recipe["warm_start"] = {
+            "errors": {name: e if e is None else round(e, 6) for name, e in start.errors.items()},
+            "held_out": {name: round(error, 6) for name, error in start.held_out.items()},
+            "notes": list(start.notes),
+        }
     # Through JSON: whatever is no plain data (in model_args, say) must not reach the file.
     plain: dict[str, Any] = json.loads(json.dumps(recipe))
     check_extent(plain)
@@ -214,9 +218,18 @@ def _parse_start(start: Any) -> Start | None:
         return None
     found = _mapping("warm_start", start)
     errors = _mapping("errors", found["errors"])
+    dead = {name: None for name, error in errors.items() if error is None}
+    numbers = _errors("errors", {k: v for k, v in errors.items() if v is not None})
+    held_out = _errors("held_out", found.get("held_out", {}))  # older ones have none
+    known = numbers | dead
+    return Start({k: known[k] for k in errors}, _texts("notes", found["notes"]), held_out)
+
+
+def _errors(what: str, given: Any) -> dict[str, float]:
+    errors = _mapping(what, given)
     if not all(is_number(error) and math.isfinite(error) for error in errors.values()):
-        raise TypeError(f"errors is {shown(errors)}, and no mapping of names to numbers")
-    return Start({k: float(v) for k, v in errors.items()}, _texts("notes", found["notes"]))
+        raise TypeError(f"{what} is {shown(errors)}, and no mapping of names to numbers")
+    return {name: float(error) for name, error in errors.items()}
 
 
 def _is_readable(inputs: str) -> bool:

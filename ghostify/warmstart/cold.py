@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ghostify.graph.meta_copy import copy_network
 from ghostify.nn import GGhostStage, GhostConv
+from ghostify.nn.order import make_room_for_order
 from ghostify.numerics.finite import non_finite
 from ghostify.warmstart.fit.statistics import NotFiniteError
 
@@ -44,6 +46,16 @@ class ColdStart:
         self.network.get_submodule(name).load_state_dict(own)
         self.kept.append(name)
 
+    def restore_all(self) -> None:
+        """Make the whole network what it was."""
+        _load(self.network, self.state)
+
+    def as_it_was(self) -> nn.Module:
+        """A copy of the network as it was."""
+        copied = copy_network(self.network).eval()
+        _load(copied, self.state)
+        return copied
+
     def mend(self) -> None:
         """Give every module in which a fit left a value that is not finite its cold start again."""
         bad = non_finite(self.network.state_dict().items())
@@ -75,3 +87,8 @@ class ColdStart:
             f"not fitted, and as the conversion left them, because their fit gives values that are "
             f"not finite: {shown} ({len(names)} in all)"
         ]
+
+
+def _load(network: nn.Module, state: dict[str, Tensor]) -> None:
+    make_room_for_order(network, state)
+    network.load_state_dict(state, strict=False)  # lazy layers without a shape have no state

@@ -17,6 +17,7 @@ from ghostify.numerics.nested import floats_in
 from ghostify.tuning.descent import Budget, descend, improve
 from ghostify.tuning.losses import difference, distillation
 from ghostify.tuning.norms import norms_learn
+from ghostify.warmstart.fit.held_out import split_spans
 
 BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2
 """Of Adam for blocks, of SGD for the whole network, where it comes further in as many steps."""
@@ -38,6 +39,7 @@ def tune_part(
     budget: Budget,
     size: int,
     seed: int,
+    held_out: int = 0,
 ) -> int:
     """Tune a part of a network so that, on what it now gets, it gives what the original's gave.
 
@@ -49,6 +51,7 @@ def tune_part(
         budget: Steps and seconds.
         size: Images of a step.
         seed: Of their choice.
+        held_out: How many images, the last ones, no step sees.
 
     Returns:
         Number of steps.
@@ -56,7 +59,7 @@ def tune_part(
     generator = torch.Generator().manual_seed(seed)
 
     def loss() -> Tensor:
-        x, y = _draw((inputs, targets), size, generator)
+        x, y = _draw((inputs, targets), size, generator, held_out)
         return difference(run(x), y)
 
     def errors() -> Iterator[Tensor]:
@@ -73,6 +76,7 @@ def tune_network(
     budget: Budget,
     size: int,
     seed: int,
+    held_out: int = 0,
     progress: Progress = lambda _: None,
 ) -> int:
     """Tune the whole network towards the original's output, and what it gives on the way.
@@ -88,6 +92,7 @@ def tune_network(
         budget: Steps and seconds.
         size: Images of a step.
         seed: Of their choice and variation.
+        held_out: How many images, the last ones, no step sees.
         progress: Told the step.
 
     Returns:
@@ -110,7 +115,7 @@ def tune_network(
         nonlocal count
         count += 1
         progress(f"reconstructing the network, step {count}")
-        (x,) = _draw((images,), size, generator)
+        (x,) = _draw((images,), size, generator, held_out)
         if isinstance(x, Tensor) and x.ndim == 4 and x.dtype.is_floating_point:
             x = shift_and_mirror(x, (seed, count), list(range(len(x))))
         return error(x)
@@ -158,12 +163,14 @@ def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> li
     return outputs
 
 
-def _draw(spools: Sequence[Spool], size: int, generator: torch.Generator) -> tuple[Any, ...]:
+def _draw(
+    spools: Sequence[Spool], size: int, generator: torch.Generator, held_out: int
+) -> tuple[Any, ...]:
     """This process's part of a step's samples, of those that it has."""
     own = -(-size // processes()[1])
     if all(spool.is_even for spool in spools):
-        rows = torch.randint(len(spools[0]), (own,), generator=generator).tolist()
+        rows = torch.randint(len(spools[0]) - held_out, (own,), generator=generator).tolist()
         return tuple(spool.take(rows) for spool in spools)
-    spans = common_spans(own, *spools)
+    spans, _ = split_spans(common_spans(own, *spools), len(spools[0]) - held_out, False)
     span = spans[int(torch.randint(len(spans), (), generator=generator))]
     return tuple(spool.slice(span) for spool in spools)

@@ -10,6 +10,9 @@ from ghostify.saving.history import Start
 POOR = 0.5
 """Relative error from which a layer's ghosts are said not to explain the original."""
 
+GAP = 0.1
+"""How much more of the variance may be unexplained of held-out images, on average."""
+
 
 @dataclass(frozen=True)
 class LayerFit:
@@ -19,13 +22,21 @@ class LayerFit:
         name: Qualified name of the layer.
         error: Energy of the difference to the original's output, as a part of the output's variance
             (0: the same, 1: no better than its mean), for the inputs that the converted network
-            gives. Without data: for white inputs, from the weights.
+            gives. Without data: for white inputs, from the weights. None of a dead layer, whose
+            maps are constant.
         refitted: Whether the primary convolution was fitted to the data too.
+        held_out: The same for images that it was not fitted to; None without such images.
     """
 
     name: str
-    error: float
+    error: float | None
     refitted: bool
+    held_out: float | None = None
+
+    @property
+    def judged(self) -> float:
+        """Its error for images that were not fitted to, if known; 0 of a dead layer."""
+        return (self.error if self.held_out is None else self.held_out) or 0.0
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,15 @@ class WarmStart:
     @property
     def poor(self) -> tuple[LayerFit, ...]:
         """The layers that their ghosts don't explain, worst first: candidates for ``keep``."""
-        found = [fit for fit in self.layers if fit.error > POOR]
-        return tuple(ranked(found, lambda fit: fit.error))
+        found = [fit for fit in self.layers if fit.judged > POOR]
+        return tuple(ranked(found, lambda fit: fit.judged))
+
+    @property
+    def overfitted(self) -> bool:
+        """Whether held-out images are much worse explained than those that were fitted to."""
+        both = [(f.error, f.held_out) for f in self.layers if f.error is not None and f.held_out]
+        fitted, held_out = (sum(errors) for errors in zip(*both, strict=True)) if both else (0, 0)
+        return held_out - fitted > GAP * len(both)
 
     @property
     def fitted(self) -> str:
@@ -72,12 +90,18 @@ class WarmStart:
                 f"{self.network_steps} on the whole network; the errors are those before it"
             )
         for stage in self.stages:
+            held_out = "" if stage.held_out is None else f" ({stage.held_out:.2f} held out)"
             lines.append(
-                f"{stage.name}: the ghosts leave {stage.error:.2f} of the variance of their "
-                "channels unexplained"
+                f"{stage.name}: the ghosts leave {stage.judged:.2f}{held_out} of the variance of "
+                "their channels unexplained"
+            )
+        if self.overfitted:
+            lines.append(
+                f"{self.samples} images are few: those that were not fitted to are explained much "
+                "worse (held out) than the others (error); give more calibration images"
             )
         if self.poor:
-            names = ", ".join(f"{fit.name} ({fit.error:.2f})" for fit in self.poor[:5])
+            names = ", ".join(f"{fit.name} ({fit.judged:.2f})" for fit in self.poor[:5])
             more = ", ..." if len(self.poor) > 5 else ""
             lines.append(
                 f"ghosts explain less than half of {len(self.poor)} layers: {names}{more}; "
@@ -87,4 +111,8 @@ class WarmStart:
 
     def summary(self) -> Start:
         """What is kept of it with the network."""
-        return Start({fit.name: fit.error for fit in self.layers}, self.describe())
+        return Start(
+            {fit.name: fit.error for fit in self.layers},
+            self.describe(),
+            {fit.name: fit.held_out for fit in self.layers if fit.held_out is not None},
+        )

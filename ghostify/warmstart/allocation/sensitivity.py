@@ -166,7 +166,7 @@ class _Looking:
         self.layer, self.groups, self.window, self.rows = layer, layer.groups, Window.same(sizes), 0
         maps, taps = layer.out_channels // layer.groups, prod(sizes)
         self.looks = WindowMoments(layer.groups, maps, taps)
-        self.places = MapSampler(images, rows_for(layer.groups * maps**2 * taps, 4096), seed)
+        self.places = MapSampler(len(images), rows_for(layer.groups * maps**2 * taps, 4096), seed)
 
     def see(self, _: nn.Module, args: tuple[Any, ...], maps: Tensor) -> None:
         places = self.places.sample(maps.shape)

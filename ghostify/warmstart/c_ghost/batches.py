@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghostify.data.spool import Spool, together
+from ghostify.data.spool import Spool
 from ghostify.graph.segments import Segment
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair
 from ghostify.warmstart.fit.sampling import PairedInputs, pick, rows_for
@@ -60,32 +60,38 @@ class LayerBatches:
         self.window_rows = rows_for(layer.groups * maps**2 * taps, 4096)
 
     def first(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs ``(N, C, ...)`` and whole targets ``(N, n, ...)``."""
-        for x, target in self._first():
-            self.map_sizes = tuple(target.shape[2:])
-            yield x, target
-
-    def _first(self) -> Iterator[tuple[Tensor, Tensor]]:
-        node, kept, sampler = self.layer.node, Spool(), self.inputs.sampler(self.window_rows)
-        for count, before, after in self.inputs.counted():
-            if node is None:
-                yield from _watched(self.networks, self.layer, before, after)
-                continue
-            x, target = self._traced(node, before, after)
-            if isinstance(self.layer, GhostPair):
+        """Inputs ``(N, C, ...)`` and whole targets ``(N, n, ...)``, of what is fitted to."""
+        kept, sampler = Spool(), self.inputs.sampler(self.window_rows)
+        for count, x, target in self._whole():
+            if isinstance(self.layer, GhostPair) and self.layer.node is not None:
                 kept.append(pick(target, *sampler.sample(target.shape)).flatten(1), count)
             yield x, target
-        self.kept = kept if node is not None else None
+        self.kept = kept if self.layer.node is not None else None
+
+    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The same of what is held out."""
+        return ((x, target) for _, x, target in self._whole(held_out=True))
+
+    def _whole(self, held_out: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
+        for count, before, after in self.inputs.counted(held_out):
+            if self.layer.node is None:
+                found = _watched(self.networks, self.layer, before, after)
+            else:
+                found = iter([self._traced(self.layer.node, before, after)])
+            for x, target in found:
+                self.map_sizes = tuple(target.shape[2:])
+                yield count, x, target
 
     def second(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs, and the targets at the places where windows are sampled, ``(N, P, n)``."""
-        node, networks, batch = self.layer.node, self.networks, self.inputs.batch
+        node, networks = self.layer.node, self.networks
         if node is None or self.kept is None:
             sampler = self.inputs.sampler(self.window_rows)
             for x, target in self.first():
                 yield x, pick(target, *sampler.sample(target.shape))
             return
-        for after, wanted in together(batch, self.inputs.student, self.kept):
+        for span in self.inputs.spans():
+            after, wanted = self.inputs.student.slice(span), self.kept.slice(span)
             entry = _entry(node)
             x = networks.segment.values(networks.student, after, (entry,))[entry]
             yield x.float(), wanted.unflatten(1, (-1, self.layer.teacher.out_channels))

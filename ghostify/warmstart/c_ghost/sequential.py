@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from ghostify.distributed import sum_over_processes
 from ghostify.graph.segments import Segment
 from ghostify.nn.filters import filters_of, weight_of
 from ghostify.nn.start import carve
@@ -17,18 +19,29 @@ from ghostify.warmstart.c_ghost.batches import LayerBatches, SegmentPair
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair, PlainPair
 from ghostify.warmstart.c_ghost.pairing import Pairing, pair
 from ghostify.warmstart.cold import ColdStart
+from ghostify.warmstart.fit.held_out import PRIOR
 from ghostify.warmstart.fit.neighbours import ADDITIONS
-from ghostify.warmstart.fit.ridge import ghost_kernels, map_costs, solve
+from ghostify.warmstart.fit.ridge import ghost_kernels, map_costs
 from ghostify.warmstart.fit.sampling import WIDEST, Window, by_group, pick, rows_for
 from ghostify.warmstart.fit.statistics import (
     RegressionMoments,
     WindowMoments,
     WindowStatistics,
+    require_finite,
 )
 from ghostify.warmstart.result import LayerFit
 
-RIDGE = 1e-2
+RIDGES = (1e-2, 1e-1, 1.0, 10.0, PRIOR)
 CHEAP_RIDGE = 1e-4
+CHEAP_RIDGES = (CHEAP_RIDGE, 1e-2, 1.0)
+UNTRIED = 1
+"""Which of these it is without held-out samples."""
+
+DEAD = 1e-6
+"""Part of the maps' energy below which what varies in them is rounding: they are constant."""
+
+CLOSE = 1.1
+"""Held-out samples may be so much worse explained than the others: a ridge would not help."""
 
 
 @torch.no_grad()
@@ -75,24 +88,77 @@ def _other_path(segment: Segment, layer: LayerPair, pending: list[LayerPair]) ->
     return _LATER if waiting & segment.behind([other]) else other
 
 
+@dataclass(frozen=True)
+class _Ghosts:
+    """Which maps are intrinsic, and the kernels of the ghosts, of each group.
+
+    Attributes:
+        pairings: The choice.
+        kernels: ``(m, copies, K)`` each.
+        left: Energy that they leave of the targets, around their means.
+    """
+
+    pairings: list[Pairing]
+    kernels: list[Tensor]
+    left: float
+
+
 def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     """Two passes over the images: for all filters, then for what each map says of the others."""
     linear = _fit_filters(batches)
     windows = _window_statistics(batches, layer, linear.filters)
-    pairings, kernels, errors = [], [], []
+    energy = float(windows.energy.sum())
+    judged: dict[int, float] = {}
+
+    def left(ghosts: _Ghosts) -> float:
+        _write(layer, linear, ghosts)
+        part = judged[id(ghosts)] = unexplained_part(layer, batches)
+        return 0.0 if part * energy <= CLOSE * ghosts.left else part
+
+    attempts = [partial(_pair_up, layer, windows, ridge) for ridge in CHEAP_RIDGES]
+    inputs, cheap = batches.inputs, layer.ghost.cheap
+    assert cheap is not None
+    ghosts = inputs.ridges.choose(cheap, attempts, left if inputs.held_out else None, UNTRIED)
+    _write(layer, linear, ghosts)
+    _write_offsets(layer, windows, ghosts)
+    if energy <= DEAD * windows.level:
+        return LayerFit(layer.name, None, linear.refitted)
+    return LayerFit(layer.name, ghosts.left / energy, linear.refitted, judged.get(id(ghosts)))
+
+
+def _pair_up(layer: GhostPair, windows: WindowStatistics, ridge: float) -> _Ghosts:
+    """Pair maps, and fit the kernel of each ghost, by least squares."""
+    pairings, kernels, left = [], [], 0.0
     for g in range(layer.groups):
-        costs = map_costs(windows.gram[g], windows.cross[g], windows.energy[g], CHEAP_RIDGE)
+        costs = map_costs(windows.gram[g], windows.cross[g], windows.energy[g], ridge)
         # What an intrinsic map leaves unexplained is not the ghosts' fault.
         own = costs.diagonal().clone()
         pairing = pair((costs - own).clamp_min(0), layer.intrinsic, layer.copies)
         pairings.append(pairing)
         sums, chosen = (windows.gram[g], windows.cross[g]), (pairing.intrinsic, pairing.ghosts)
-        kernels.append(ghost_kernels(*sums, *chosen, CHEAP_RIDGE))
-        errors.append(own.sum() + pairing.cost)
-    layer.arrange(pairings)
-    _write(layer, linear, windows, pairings, kernels)
-    error = torch.stack(errors).sum() / windows.energy.sum().clamp_min(1e-30)
-    return LayerFit(layer.name, float(error), linear.refitted)
+        kernels.append(ghost_kernels(*sums, *chosen, ridge))
+        left += float(own.sum()) + pairing.cost
+    return _Ghosts(pairings, kernels, left)
+
+
+def unexplained_part(layer: GhostPair, batches: LayerBatches) -> float:
+    """What a ghost module leaves unexplained of held-out samples, as a part of the variance."""
+    shape = (4, layer.teacher.out_channels)
+    sums, rows = torch.zeros(shape, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for x, target in batches.held_out():
+        made = layer.ghost(x, list(batches.map_sizes)) if layer.teacher.transposed else (
+            layer.ghost(x)
+        )  # fmt: skip
+        over = [0, *range(2, target.dim())]
+        gap = target - made.float()
+        parts = (gap, gap.square(), target, target.square())
+        sums += torch.stack([part.double().sum(over) for part in parts]).cpu()
+        rows += target.numel() // target.shape[1]
+    sum_over_processes(sums, rows)
+    require_finite(sums)
+    gaps, energy, means, level = sums
+    varies = (level - means.square() / rows.clamp_min(1)).sum().clamp_min(1e-30)
+    return float((energy - gaps.square() / rows.clamp_min(1)).sum().clamp_min(0) / varies)
 
 
 @dataclass(frozen=True)
@@ -119,22 +185,28 @@ def _fit_filters(batches: LayerBatches) -> _Filters:
         return _Filters(filters, filters.new_zeros(conv.out_channels), refitted=False)
     window = Window.of(conv)
     outputs = conv.out_channels // groups
-    sampler = batches.inputs.sampler(rows_for(groups * inputs * (inputs + outputs), 4 * inputs))
+    wanted = rows_for(groups * inputs * (inputs + outputs), 4 * inputs)
 
-    def rows() -> Iterator[tuple[Tensor, Tensor]]:
-        for x, target in batches.first():
+    def rows(maps: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        sampler = batches.inputs.sampler(wanted)
+        for x, target in maps:
             places = sampler.sample(target.shape)
             seen = _by_group(window.patches(x, *places), groups)
             yield seen, by_group(pick(target, *places), groups)
 
-    moments = RegressionMoments.of(groups, inputs, outputs, rows())
+    fitted, held_out = (
+        RegressionMoments.of(groups, inputs, outputs, rows(maps))
+        for maps in (batches.first(), batches.held_out())
+    )
     # The windows are (pixel, channel), filters are (channel, pixel).
     prior = filters.detach().double().cpu().flatten(2).transpose(1, 2)
     prior = prior.flatten(1).unflatten(0, (groups, -1))
-    found = solve(moments, RIDGE, prior, layer.has_offsets)
-    fitted = found.weight.flatten(0, 1).unflatten(1, (-1, filters.shape[1])).transpose(1, 2)
-    fitted = fitted.reshape(filters.shape).to(filters)
-    return _Filters(fitted, found.intercept.flatten().to(fitted), refitted=True)
+    ridges = batches.inputs.ridges
+    found = ridges.solve(layer.student, fitted, held_out, RIDGES, prior, layer.has_offsets)
+    weight = found.weight.flatten(0, 1).unflatten(1, (-1, filters.shape[1]))
+    weight = weight.transpose(1, 2).reshape(filters.shape).to(filters)
+    offsets = found.intercept.flatten().to(weight)
+    return _Filters(weight, offsets, refitted=True)
 
 
 def _window_statistics(
@@ -156,26 +228,25 @@ def _window_statistics(
     return windows.summed()
 
 
-def _write(
-    layer: GhostPair,
-    linear: _Filters,
-    windows: WindowStatistics,
-    pairings: list[Pairing],
-    kernels: list[Tensor],
-) -> None:
-    """Put filters, kernels and offsets into the ghost module, which has its pairings."""
+def _write(layer: GhostPair, linear: _Filters, ghosts: _Ghosts) -> None:
+    """Put filters and kernels into the ghost module, in the order of its pairings."""
+    layer.arrange(ghosts.pairings)
     primary, cheap = layer.ghost.primary, layer.ghost.cheap
     assert cheap is not None
     maps = layer.teacher.out_channels // layer.groups
     if linear.refitted:
-        chosen = torch.cat([p.intrinsic + g * maps for g, p in enumerate(pairings)])
+        chosen = torch.cat([p.intrinsic + g * maps for g, p in enumerate(ghosts.pairings)])
         primary.weight.copy_(weight_of(primary, linear.filters[chosen]))
-    cheap.weight.copy_(torch.cat(kernels).reshape(cheap.weight.shape).to(cheap.weight))
+    cheap.weight.copy_(torch.cat(ghosts.kernels).reshape(cheap.weight.shape).to(cheap.weight))
+
+
+def _write_offsets(layer: GhostPair, windows: WindowStatistics, ghosts: _Ghosts) -> None:
+    """Make the means of all maps right, once the filters are there."""
     if not layer.has_offsets:
         return
     middle = prod(layer.sizes) // 2
     gaps, offsets = [], []
-    for g, (pairing, kernel) in enumerate(zip(pairings, kernels, strict=True)):
+    for g, (pairing, kernel) in enumerate(zip(ghosts.pairings, ghosts.kernels, strict=True)):
         look, mean = windows.look[g, pairing.intrinsic], windows.mean[g]
         gap = mean[pairing.intrinsic] - look[:, middle]
         offset = mean[pairing.ghosts.clamp_min(0)] - torch.einsum("mk,mck->mc", look, kernel)
@@ -184,7 +255,7 @@ def _write(
             offset = offset - gap[:, None] * kernel.sum(2)
         gaps.append(gap)
         offsets.append(offset)
-    layer.set_offsets(torch.stack(gaps), torch.stack(offsets), pairings)
+    layer.set_offsets(torch.stack(gaps), torch.stack(offsets), ghosts.pairings)
 
 
 def _by_group(patches: Tensor, groups: int) -> Tensor:

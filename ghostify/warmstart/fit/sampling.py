@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.data.spool import Spool, common_spans
+from ghostify.data.spool import Span, Spool, common_spans
 from ghostify.distributed import processes
+from ghostify.warmstart.fit.held_out import RidgeChoices, split_spans
 
 AFFORDABLE = 25_000_000_000
 """Multiply-accumulates that the sums of one fit may take: well under a second of one core."""
@@ -36,38 +37,51 @@ class PairedInputs:
         student: In the converted network.
         batch: Images at a time.
         seed: Of the sampled places.
+        held_out: How many samples, the last ones, are not fitted to.
+        ridges: Chosen on these.
     """
 
     teacher: Spool
     student: Spool
     batch: int
     seed: int
+    held_out: int = 0
+    ridges: RidgeChoices = field(default_factory=RidgeChoices)
 
-    def batches(self) -> Iterator[tuple[Any, Any]]:
-        """Inputs of the teacher and of the student, batch by batch."""
-        return ((taught, learned) for _, taught, learned in self.counted())
+    def batches(self, held_out: bool = False) -> Iterator[tuple[Any, Any]]:
+        """Inputs of the teacher and of the student, batch by batch: those to fit, or the others."""
+        return ((taught, learned) for _, taught, learned in self.counted(held_out))
 
-    def counted(self) -> Iterator[tuple[int, Any, Any]]:
+    def counted(self, held_out: bool = False) -> Iterator[tuple[int, Any, Any]]:
         """The same, with how many samples they are of."""
-        for span in common_spans(self.batch, self.teacher, self.student):
+        for span in self.spans(held_out):
             yield span[1] - span[0], self.teacher.slice(span), self.student.slice(span)
 
+    def spans(self, held_out: bool = False) -> list[Span]:
+        """The samples of each batch."""
+        spans = common_spans(self.batch, self.teacher, self.student)
+        return split_spans(spans, len(self.student) - self.held_out, self._is_even)[held_out]
+
+    @property
+    def _is_even(self) -> bool:
+        return self.teacher.is_even and self.student.is_even
+
     def sampler(self, rows: int) -> MapSampler:
-        """Sample about so many places of all images together."""
-        return MapSampler(self.student, rows, self.seed)
+        """Sample about so many places of all images that are fitted to together."""
+        return MapSampler(len(self.student) - self.held_out, rows, self.seed)
 
 
 class MapSampler:
     """Repeatable places in each batch's maps.
 
     Args:
-        images: All images of this process.
+        images: How many images this process has.
         rows: Places of the images of all processes together.
         seed: Of their choice.
     """
 
-    def __init__(self, images: Spool, rows: int, seed: int) -> None:
-        self.each = max(1, rows // max(len(images) * processes()[1], 1))
+    def __init__(self, images: int, rows: int, seed: int) -> None:
+        self.each = max(1, rows // max(images * processes()[1], 1))
         self.generator = torch.Generator().manual_seed(seed)
 
     def sample(self, shape: Sequence[int]) -> Places:

@@ -193,6 +193,7 @@ class WindowMoments:
             self._energy - self._total * mean,
             around / count,
             mean,
+            float(self._energy.sum()),
         )
 
 
@@ -206,6 +207,7 @@ class WindowStatistics:
         energy: Energy of each map around its mean, ``(groups, maps)``.
         look: Mean window, ``(groups, maps, taps)``.
         mean: Mean of each map, ``(groups, maps)``.
+        level: Energy of all maps around zero.
     """
 
     gram: Tensor
@@ -213,6 +215,7 @@ class WindowStatistics:
     energy: Tensor
     look: Tensor
     mean: Tensor
+    level: float
 
 
 class _Waiting:

@@ -10,17 +10,14 @@ from torch import Tensor, nn
 
 from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
-from ghostify.numerics.ranking import first_smallest
-from ghostify.warmstart.fit.ridge import Solution, solve
-from ghostify.warmstart.fit.sampling import WIDEST, MapSampler, Places, Window, pick
+from ghostify.warmstart.fit.held_out import unexplained_by
+from ghostify.warmstart.fit.ridge import Solution
+from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Places, Window, pick
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGE = 1e-3
-MIX_RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Tried on held-out images: pooled features are as few as there are images."""
-
-HELD_OUT = 4
-"""Every such image tells how well a ridge does on images that the fit did not see."""
+MIX_RIDGES = (RIDGE, 1e-2, 1e-1, 1.0, 10.0)
+"""Of the mix, if there is one: pooled features are as few as there are images."""
 
 ROWS = 131_072
 """Places of all images together that a fit looks at."""
@@ -37,62 +34,59 @@ class StageBatches:
         y1: Output of the student's first block, ``(N, c, H, W)`` or ``(N, H, W, c)``.
         features: The mix's inputs, pooled: ``(N, C_i)`` each.
         target: The teacher's values where the student has its concat, of the same shape.
-        batch: Images at a time.
-        seed: Of the places that are looked at.
+        inputs: Of the thin blocks: which images are held out, and the ridges that they choose.
     """
 
     y1: Spool
     features: tuple[Spool, ...]
     target: Spool
-    batch: int
-    seed: int
+    inputs: PairedInputs
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """``(y1, features, target)`` of some images."""
+    def batches(self, held_out: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """``(y1, features, target)`` of some images: those to fit, or the others."""
         spools = (self.y1, *self.features, self.target)
-        for y1, *features, target in zip(*(s.batches(self.batch) for s in spools), strict=True):
+        for span in self.inputs.spans(held_out):
+            y1, *features, target = (spool.slice(span) for spool in spools)
             yield y1, torch.cat([y1.new_zeros(len(y1), 0), *features], 1), target
 
 
 @torch.no_grad()
-def fit_ghosts(stage: GGhostStage, data: StageBatches) -> float:
+def fit_ghosts(stage: GGhostStage, data: StageBatches) -> tuple[float, float | None]:
     """Fit cheap operation and mix at once, by least squares, to the original's ghost channels.
 
     Returns:
-        What the ghosts leave unexplained of the variance of their channels.
+        What the ghosts leave unexplained of the variance of their channels, and the same for
+        images that are held out, if there are any.
     """
     parts = _Parts(stage)
-    fitted, held_out = (RegressionMoments(1, parts.inputs, parts.outputs) for _ in range(2))
+    fitted, held_out = (
+        RegressionMoments.of(1, parts.inputs, parts.outputs, _rows(stage, parts, data, is_held_out))
+        for is_held_out in (False, True)
+    )
+    ridges = [parts.ridges(ridge) for ridge in MIX_RIDGES]
+    found = data.inputs.ridges.solve(stage, fitted, held_out, ridges, parts.prior())
+    parts.write(found.weight[0], found.intercept[0], fitted)
+    return _part_left(fitted, found), _part_left(held_out, found) if held_out.count else None
+
+
+def _rows(
+    stage: GGhostStage, parts: _Parts, data: StageBatches, held_out: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
     ghosts = stage.chosen()[stage.complicated :]
-    sampler = MapSampler(data.y1, ROWS, data.seed)
-    for y1, features, values in data.batches():
+    sampler = data.inputs.sampler(ROWS)
+    for y1, features, values in data.batches(held_out):
         target = stage.as_maps(values)
         places = sampler.sample(target.shape)
         wanted = target[:, ghosts][:, :, places[0], places[1]].transpose(1, 2)
         if stage.cheap is None:
             wanted = wanted - pick(stage.cheapened(y1), *places)
         seen = parts.regressors(y1, features, places)
-        out = torch.arange(len(y1)) % HELD_OUT == 0
-        for moments, chosen in ((held_out, out), (fitted, ~out)):
-            moments.add(seen[chosen].flatten(0, 1)[None], wanted[chosen].flatten(0, 1)[None])
-    for moments in (fitted, held_out):
-        moments.share()
-    prior = parts.prior()
-    ridges = MIX_RIDGES if parts.features and fitted.count else MIX_RIDGES[:1]
-    errors = [_error(held_out, solve(fitted, parts.ridges(r), prior)) for r in ridges]
-    ridge = ridges[int(first_smallest(torch.tensor(errors, dtype=torch.float64)))]
-    held_out.include(fitted)
-    found = solve(held_out, parts.ridges(ridge), prior)
-    parts.write(found.weight[0], found.intercept[0], held_out)
-    return _error(held_out, found) / max(float(held_out.variance().sum()), 1e-30)
+        yield seen.flatten(0, 1)[None], wanted.flatten(0, 1)[None]
 
 
-def _error(moments: RegressionMoments, found: Solution) -> float:
-    """Sum of squares that a linear map leaves."""
-    full = torch.cat([found.weight[0], found.intercept[0][:, None]], 1)
-    gram, cross = moments.gram[0], moments.cross[0]
-    left = moments.energy.sum() - 2 * (cross.T * full).sum() + ((full @ gram) * full).sum()
-    return max(float(left), 0.0)
+def _part_left(moments: RegressionMoments, found: Solution) -> float:
+    left = float(unexplained_by(moments, found).sum())
+    return left / max(float(moments.variance().sum()), 1e-30)
 
 
 class _Parts:
@@ -121,8 +115,9 @@ class _Parts:
         return torch.cat([y1.new_zeros(len(y1), len(places[0]), 0), *found], dim=2)
 
     def ridges(self, ridge: float) -> Tensor:
-        """Relative ridge of each regressor, that of the features given."""
-        return torch.tensor([RIDGE] * self.taps + [ridge] * self.features, dtype=torch.float64)
+        """Relative ridge of each regressor: the one given, of the features if there are any."""
+        of_taps = RIDGE if self.features else ridge
+        return torch.tensor([of_taps] * self.taps + [ridge] * self.features, dtype=torch.float64)
 
     def prior(self) -> Tensor:
         """The cheap operation as it is, no mix: ``(1, outputs, inputs)``."""

@@ -16,12 +16,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ghostify.graph.execution import Executor
 from ghostify.nn.carving import Cut
 from ghostify.nn.g_ghost import ChannelsLast
+from ghostify.warmstart.fit.held_out import PRIOR
 from ghostify.warmstart.fit.neighbours import ADDITIONS, norm_after
-from ghostify.warmstart.fit.ridge import solve
 from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Places, Window, rows_for
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
-RIDGE = 1e-3
+RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, PRIOR)
 LEAST_SCALE = 1e-3
 """Part of a norm's largest scale below which a channel counts as switched off."""
 
@@ -192,15 +192,19 @@ def _fit(pair: BlockPair, inputs: PairedInputs, item: ConvSum) -> bool:
     groups = item.terms[0].conv.groups
     sizes = [term.inputs for term in item.terms]
     outputs = item.terms[0].conv.out_channels // groups
-    moments = RegressionMoments.of(groups, sum(sizes), outputs, _rows(pair, inputs, item))
-    if not moments.count:
+    fitted, held_out = (
+        RegressionMoments.of(groups, sum(sizes), outputs, _rows(pair, inputs, item, is_held_out))
+        for is_held_out in (False, True)
+    )
+    if not fitted.count:
         return False
     prior = torch.cat(
         [t.scale()[:, None] * t.conv.weight.double().flatten(1) for t in item.terms], 1
     )
     holder = next((term for term in item.terms if term.has_offset), None)
     prior = prior.unflatten(0, (groups, -1)).cpu()
-    found = solve(moments, RIDGE, prior, holder is not None)
+    layer, has_offset = item.terms[0].conv, holder is not None
+    found = inputs.ridges.solve(layer, fitted, held_out, RIDGES, prior, has_offset)
     weights = found.weight.flatten(0, 1).split(sizes, dim=1)
     for term, weight in zip(item.terms, weights, strict=True):
         term.write(weight)
@@ -210,14 +214,16 @@ def _fit(pair: BlockPair, inputs: PairedInputs, item: ConvSum) -> bool:
     return True
 
 
-def _rows(pair: BlockPair, inputs: PairedInputs, item: ConvSum) -> Iterator[tuple[Tensor, Tensor]]:
+def _rows(
+    pair: BlockPair, inputs: PairedInputs, item: ConvSum, held_out: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Regressors and targets of a sum; none where what else is added has another shape."""
     first, groups = item.terms[0], item.terms[0].conv.groups
     width = sum(term.inputs for term in item.terms)
     cost = groups * width * (width + first.conv.out_channels // groups)
     sampler = inputs.sampler(rows_for(cost, 4 * width))
     needed = {*item.others, *(term.source for term in item.terms)}
-    for before, after in inputs.batches():
+    for before, after in inputs.batches(held_out):
         taught = values_of(pair.teacher_graph, pair.teacher, before, {item.node})
         values = values_of(pair.student_graph, pair.student, after, needed)
         target = taught[item.node][:, first.outputs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -93,7 +93,7 @@ def fit_stage(
     converted: nn.Module,
     images: Spool,
     batch: int,
-    seed: int,
+    pairing: Callable[[Spool, Spool, int], PairedInputs],
 ) -> LayerFit:
     """Fit a stage: choose its channels, then refit it from front to end.
 
@@ -106,7 +106,7 @@ def fit_stage(
         _inputs_of(pair.start, original, images, batch),
         _inputs_of(pair.stage, converted, images, batch),
     )
-    return _StageFit(pair, PairedInputs(*both, batch, seed)).run()
+    return _StageFit(pair, pairing(*both, batch)).run()
 
 
 def tune_stage(
@@ -118,6 +118,7 @@ def tune_stage(
     budget: Budget,
     size: int,
     seed: int,
+    held_out: int = 0,
 ) -> int:
     """Tune a stage so that, on what it now gets, it gives what the original's gave.
 
@@ -130,6 +131,7 @@ def tune_stage(
         budget: Steps and seconds.
         size: Images of a step.
         seed: Of their choice.
+        held_out: How many images, the last ones, no step sees.
 
     Returns:
         Number of steps.
@@ -141,7 +143,7 @@ def tune_stage(
         for block in pair.blocks:
             targets = _each(block, targets, batch)
     left = replace(budget, seconds=budget.seconds - (time.perf_counter() - start))
-    return tune_part([pair.stage], pair.stage, given, targets, left, size, seed)
+    return tune_part([pair.stage], pair.stage, given, targets, left, size, seed, held_out)
 
 
 class _StageFit:
@@ -168,12 +170,12 @@ class _StageFit:
                 refit(_thin(block, made, recipe), inputs)
             inputs = self._through(inputs, block, made)
             features.append(self._pooled(inputs.student, inputs.batch))
-        batches = StageBatches(y1, tuple(features), inputs.teacher, inputs.batch, inputs.seed)
-        error = fit_ghosts(stage, batches)
+        batches = StageBatches(y1, tuple(features), inputs.teacher, inputs)
+        error, held_out = fit_ghosts(stage, batches)
         if stage.last is not None:
-            concat = self._concat(inputs.student, batches)
+            concat = self._concat(inputs, batches)
             _refit_whole(blocks[-1], stage.last, replace(inputs, student=concat))
-        return LayerFit(self.pair.name, error, refitted=True)
+        return LayerFit(self.pair.name, error, refitted=True, held_out=held_out)
 
     def _recipes(self, choice: Choice | None) -> list[ThinRecipe]:
         pair = self.pair
@@ -267,11 +269,11 @@ class _StageFit:
         )
         return replace(inputs, teacher=teacher, student=student)
 
-    def _concat(self, complicated: Spool, batches: StageBatches) -> Spool:
+    def _concat(self, inputs: PairedInputs, batches: StageBatches) -> Spool:
         """What the last block gets."""
-        spools = (complicated, batches.y1, *batches.features)
+        spools = (inputs.student, batches.y1, *batches.features)
         result = Spool()
-        for out, y1, *features in zip(*(s.batches(batches.batch) for s in spools), strict=True):
+        for out, y1, *features in zip(*(s.batches(inputs.batch) for s in spools), strict=True):
             pooled = [self.stage.in_layout(f[:, :, None, None]) for f in features]
             result.append(self.stage.join(out, y1, pooled))
         return result

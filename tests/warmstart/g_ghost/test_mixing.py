@@ -43,11 +43,12 @@ def test_ghosts_that_are_linear_in_windows_and_means_are_fitted(kind: str, kerne
     pooled = torch.cat([y1.mean((2, 3)), thin.mean((2, 3))], 1)
     conv = nn.Conv2d(6, 6, kernel, padding=kernel // 2)
     target = (conv(y1) + (pooled @ noise(8, 6, seed=4))[:, :, None, None]).detach()
+    inputs = PairedInputs(spool(y1), spool(y1), 20, 0, 24)
     views = StageBatches(
-        spool(y1), (spool(y1.mean((2, 3))), spool(thin.mean((2, 3)))), spool(target), 20, 0
+        spool(y1), (spool(y1.mean((2, 3))), spool(thin.mean((2, 3)))), spool(target), inputs
     )
-    error = fit_ghosts(made, views)
-    assert error < 1e-3
+    error, held_out = fit_ghosts(made, views)
+    assert error < 1e-3 and held_out < 1e-3
     with torch.no_grad():
         out = made.join(thin, y1, [y1, thin])
     ghosts = made.chosen()[2:]
@@ -71,7 +72,8 @@ def test_features_that_say_nothing_are_not_fitted_to_few_images() -> None:
     made, images = stage("fc", 1), 24
     y1, features = noise(images, 6, 4, 4), noise(images, 8, seed=1)
     target = noise(images, 6, 1, 1, seed=2).expand(-1, -1, 4, 4).contiguous()
-    fit_ghosts(made, StageBatches(spool(y1), (spool(features),), spool(target), 8, 0))
+    inputs = PairedInputs(spool(y1), spool(y1), 8, 0, 6)
+    fit_ghosts(made, StageBatches(spool(y1), (spool(features),), spool(target), inputs))
     assert float(made.mix.fc.weight.abs().max()) < 0.3
 
 
