@@ -10,9 +10,6 @@ from ghostify.saving.history import Start
 POOR = 0.5
 """Relative error from which a layer's ghosts are said not to explain the original."""
 
-GAP = 0.1
-"""How much more of the variance may be unexplained of held-out images, on average."""
-
 
 @dataclass(frozen=True)
 class LayerFit:
@@ -68,13 +65,6 @@ class WarmStart:
         return tuple(ranked(found, lambda fit: fit.judged))
 
     @property
-    def overfitted(self) -> bool:
-        """Whether held-out images are much worse explained than those that were fitted to."""
-        both = [(f.error, f.held_out) for f in self.layers if f.error is not None and f.held_out]
-        fitted, held_out = (sum(errors) for errors in zip(*both, strict=True)) if both else (0, 0)
-        return held_out - fitted > GAP * len(both)
-
-    @property
     def fitted(self) -> str:
         """How much was fitted, in words."""
         counts = {"layers": len(self.layers), "stages": len(self.stages)}
@@ -94,11 +84,6 @@ class WarmStart:
             lines.append(
                 f"{stage.name}: the ghosts leave {stage.judged:.2f}{held_out} of the variance of "
                 "their channels unexplained"
-            )
-        if self.overfitted:
-            lines.append(
-                f"{self.samples} images are few: those that were not fitted to are explained much "
-                "worse (held out) than the others (error); give more calibration images"
             )
         if self.poor:
             names = ", ".join(f"{fit.name} ({fit.judged:.2f})" for fit in self.poor[:5])

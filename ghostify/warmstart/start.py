@@ -67,6 +67,14 @@ def warm_start_(
     return replace(result, seconds=time.perf_counter() - began)
 
 
+ROUNDING = 1e-6
+"""Part of the output's energy by which a fit may be worse."""
+
+
+OVERFITTED = 1.5
+"""Held-out images may differ by so many times what the others do: from then on they are few."""
+
+
 class _Run:
     """One warm start: the two networks, and what came of it so far."""
 
@@ -130,9 +138,16 @@ class _Run:
         """
         minutes = math.inf if self.settings.minutes is None else self.settings.minutes
         held_out = count_held_out(len(images))
-        is_few = bool(held_out) and count_of_all(len(images)) < FEW
+        if not held_out:
+            self.is_taken_back = True
+            self.notes.append(
+                "one image can't tell whether a fit is any good: the network is as the conversion "
+                "left it; give more calibration images"
+            )
+            return
+        is_few = count_of_all(len(images)) < FEW
         self._fit(segments, images, held_out, 0 if is_few else 60 * minutes)
-        self.is_taken_back = bool(held_out) and self._is_worse_than_cold(images, held_out)
+        self.is_taken_back = self._is_worse_than_cold(images, held_out)
         if self.is_taken_back or is_few:
             self.cold.restore_all()
         if is_few and not self.is_taken_back:
@@ -150,9 +165,9 @@ class _Run:
     def _is_worse_than_cold(self, images: Spool, held_out: int) -> bool:
         self.progress("looking at held-out images")
         size = batch_size(images.take([0]), 32)
-        spans = split_spans(images.spans(size), len(images) - held_out, images.is_even)[1]
+        spans = split_spans(images.spans(size), len(images) - held_out, images.is_even)
         networks = (self.converted, self.cold.as_it_was())
-        found = distances(networks, self.teacher, (images.slice(span) for span in spans))
+        found = distances(networks, self.teacher, map(images.slice, spans[1]))
         if found is None:
             return False
         warm, cold = found
@@ -160,9 +175,15 @@ class _Run:
             f"on {count_of_all(held_out)} images that were held out the output differs by "
             f"{warm:.2g} of its energy, as the conversion left it by {cold:.2g}"
         )
-        is_worse = not warm <= cold
-        self.notes.append(f"the fit is taken back, {what}: give more images" if is_worse else what)
-        return is_worse
+        if not warm <= cold + ROUNDING:
+            self.notes.append(f"the fit is taken back, {what}: give more calibration images")
+            return True
+        some = map(images.slice, spans[0][: len(spans[1])])
+        (fitted,) = distances(networks[:1], self.teacher, some) or (warm,)
+        is_few = warm > OVERFITTED * fitted + ROUNDING
+        more = f", of those that were fitted to by {fitted:.2g}: give more calibration images"
+        self.notes.append(what + (more if is_few else ""))
+        return False
 
     def _with_held_out(self, fits: list[LayerFit]) -> list[LayerFit]:
         """Fits of the last pass with the errors of images that the first one held out."""

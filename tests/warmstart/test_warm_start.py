@@ -197,7 +197,7 @@ def test_a_state_dict_brings_its_order_along(network: Net) -> None:
 
 def test_the_report_shows_each_layers_error_and_warns(network: Net) -> None:
     report = ghostify.report(
-        ghostify.convert(network, s=4, input_size=(3, 12, 12), calibration=IMAGES)
+        ghostify.convert(network, s=2, input_size=(3, 12, 12), calibration=IMAGES)
     )
     errors = [row.error for row in report.replaced]
     assert all(error is not None and 0 <= error < 1.5 for error in errors)

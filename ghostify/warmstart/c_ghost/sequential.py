@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ghostify.distributed import sum_over_processes
+from ghostify.distributed import count_of_all, sum_over_processes
 from ghostify.graph.segments import Segment
 from ghostify.nn.filters import filters_of, weight_of
 from ghostify.nn.start import carve
@@ -34,9 +34,6 @@ from ghostify.warmstart.result import LayerFit
 RIDGES = (1e-2, 1e-1, 1.0, 10.0, PRIOR)
 CHEAP_RIDGE = 1e-4
 CHEAP_RIDGES = (CHEAP_RIDGE, 1e-2, 1.0)
-UNTRIED = 1
-"""Which of these it is without held-out samples."""
-
 DEAD = 1e-6
 """Part of the maps' energy below which what varies in them is rounding: they are constant."""
 
@@ -113,15 +110,19 @@ def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     def left(ghosts: _Ghosts) -> float:
         _write(layer, linear, ghosts)
         part = judged[id(ghosts)] = unexplained_part(layer, batches)
-        return 0.0 if part * energy <= CLOSE * ghosts.left else part
+        is_close = len(judged) == 1 and part * energy <= CLOSE * ghosts.left
+        return 0.0 if is_close else part
 
     attempts = [partial(_pair_up, layer, windows, ridge) for ridge in CHEAP_RIDGES]
     inputs, cheap = batches.inputs, layer.ghost.cheap
     assert cheap is not None
-    ghosts = inputs.ridges.choose(cheap, attempts, left if inputs.held_out else None, UNTRIED)
+    ghosts = inputs.ridges.choose(cheap, attempts, left if count_of_all(inputs.held_out) else None)
+    is_dead = energy <= DEAD * windows.level
+    if is_dead:  # what its kernels would be fitted to is rounding
+        ghosts = replace(ghosts, kernels=[torch.zeros_like(kernel) for kernel in ghosts.kernels])
     _write(layer, linear, ghosts)
     _write_offsets(layer, windows, ghosts)
-    if energy <= DEAD * windows.level:
+    if is_dead:
         return LayerFit(layer.name, None, linear.refitted)
     return LayerFit(layer.name, ghosts.left / energy, linear.refitted, judged.get(id(ghosts)))
 
@@ -137,8 +138,19 @@ def _pair_up(layer: GhostPair, windows: WindowStatistics, ridge: float) -> _Ghos
         pairings.append(pairing)
         sums, chosen = (windows.gram[g], windows.cross[g]), (pairing.intrinsic, pairing.ghosts)
         kernels.append(ghost_kernels(*sums, *chosen, ridge))
-        left += float(own.sum()) + pairing.cost
+        left += float(_left_by(windows, g, pairing, kernels[-1]))
     return _Ghosts(pairings, kernels, left)
+
+
+def _left_by(windows: WindowStatistics, g: int, pairing: Pairing, kernels: Tensor) -> Tensor:
+    """Energy that the intrinsic maps of a group, as they are, and their ghosts leave."""
+    i, ghosts = pairing.intrinsic, pairing.ghosts
+    gram, cross, energy = windows.gram[g], windows.cross[g], windows.energy[g]
+    middle = gram.shape[-1] // 2
+    own = energy[i] - 2 * cross[i, middle, i] + gram[i, middle, middle]
+    wanted = cross[i[:, None], :, ghosts.clamp_min(0)]
+    left = energy[ghosts.clamp_min(0)] + ((kernels @ gram[i] - 2 * wanted) * kernels).sum(-1)
+    return own.sum() + (left * (ghosts >= 0)).sum()
 
 
 def unexplained_part(layer: GhostPair, batches: LayerBatches) -> float:

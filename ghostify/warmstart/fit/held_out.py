@@ -45,7 +45,6 @@ class RidgeChoices:
         layer: nn.Module,
         attempts: Sequence[Callable[[], FitT]],
         left: Callable[[FitT], float] | None,
-        default: int = -1,
     ) -> FitT:
         """Fit with stronger and stronger ridges, as long as held-out samples are better explained.
 
@@ -55,11 +54,11 @@ class RidgeChoices:
             layer: What is fitted.
             attempts: Make the fit, the weakest ridge first.
             left: What a fit leaves of the held-out samples, 0 or less where that is as good as
-                can be; None where there are none.
-            default: Which attempt it is where there never were any.
+                can be; None where there are none: then it is the attempt that was chosen earlier, or
+                the first.
         """
         if left is None:
-            return attempts[self._chosen.get(layer, default)]()
+            return attempts[self._chosen.get(layer, 0)]()
         fits: list[FitT] = []
         errors: list[float] = []
         for attempt in attempts:
@@ -111,8 +110,8 @@ def count_held_out(count: int) -> int:
     if total < 2 * world:
         return 0
     held_out = min(total // (PART_OF_FEW if total < FEW else PART), MOST)
-    fitted = total - max(held_out, 1)
-    return count - min(max(-(-(fitted - rank) // world), 1), count)
+    fitted = total - max(held_out, world)  # each process has some: all must do the same
+    return count + (fitted - rank) // -world
 
 
 def split_spans(spans: Sequence[Span], fitted: int, is_even: bool) -> tuple[list[Span], list[Span]]:
