@@ -120,7 +120,8 @@ def _shapes(program: Program) -> Any:
     """Which dimensions may differ: the first of each tensor, if any."""
     if not program.any_batch:
         return None
-    batch = torch.export.Dim("batch", min=1)
+    # Without a limit PyTorch 2.6 asks whether it is infinite, and refuses.
+    batch = torch.export.Dim("batch", min=1, max=2**24)
     return pytree.tree_map(
         lambda leaf: {0: batch} if isinstance(leaf, Tensor) and leaf.dim() else None, program.args
     )
@@ -128,14 +129,15 @@ def _shapes(program: Program) -> Any:
 
 def exported(program: Program) -> torch.export.ExportedProgram:
     """The program of `torch.export`."""
-    return torch.export.export(program.network, program.args, dynamic_shapes=_shapes(program))
+    shapes = _shapes(program)
+    return torch.export.export(program.network, program.args, dynamic_shapes=shapes, strict=False)
 
 
 def _write_onnx(program: Program, path: Path) -> None:
+    # Exported here: left to itself, PyTorch's exporter of 2.6 makes any batch the one it was given.
     written = torch.onnx.export(
-        program.network, program.args, dynamic_shapes=_shapes(program), dynamo=True, verbose=False,
-        external_data=False,
-    )  # fmt: skip
+        exported(program), (), dynamo=True, optimize=True, verbose=False, external_data=False
+    )
     assert written is not None
     written.model.metadata_props.update(program.facts)
     written.save(path)
