@@ -113,7 +113,8 @@ def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
         is_close = len(judged) == 1 and part * energy <= CLOSE * ghosts.left
         return 0.0 if is_close else part
 
-    attempts = [partial(_pair_up, layer, windows, ridge) for ridge in CHEAP_RIDGES]
+    pairings = _pair_up(layer, windows)
+    attempts = [partial(_with_kernels, pairings, windows, ridge) for ridge in CHEAP_RIDGES]
     inputs, cheap = batches.inputs, layer.ghost.cheap
     assert cheap is not None
     ghosts = inputs.ridges.choose(cheap, attempts, left if count_of_all(inputs.held_out) else None)
@@ -127,18 +128,25 @@ def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     return LayerFit(layer.name, ghosts.left / energy, linear.refitted, judged.get(id(ghosts)))
 
 
-def _pair_up(layer: GhostPair, windows: WindowStatistics, ridge: float) -> _Ghosts:
-    """Pair maps, and fit the kernel of each ghost, by least squares."""
-    pairings, kernels, left = [], [], 0.0
-    for g in range(layer.groups):
-        costs = map_costs(windows.gram[g], windows.cross[g], windows.energy[g], ridge)
+def _pair_up(layer: GhostPair, windows: WindowStatistics) -> list[Pairing]:
+    """Choose the intrinsic maps of each group, and the one that each ghost comes from."""
+    pairings = []
+    for gram, cross, energy in zip(windows.gram, windows.cross, windows.energy, strict=True):
+        costs = map_costs(gram, cross, energy, CHEAP_RIDGE)
         # What an intrinsic map leaves unexplained is not the ghosts' fault.
-        own = costs.diagonal().clone()
-        pairing = pair((costs - own).clamp_min(0), layer.intrinsic, layer.copies)
-        pairings.append(pairing)
-        sums, chosen = (windows.gram[g], windows.cross[g]), (pairing.intrinsic, pairing.ghosts)
-        kernels.append(ghost_kernels(*sums, *chosen, ridge))
-        left += float(_left_by(windows, g, pairing, kernels[-1]))
+        costs = (costs - costs.diagonal().clone()).clamp_min(0)
+        pairings.append(pair(costs, layer.intrinsic, layer.copies))
+    return pairings
+
+
+def _with_kernels(pairings: list[Pairing], windows: WindowStatistics, ridge: float) -> _Ghosts:
+    """Fit the kernel of each ghost by least squares."""
+    kernels = [
+        ghost_kernels(windows.gram[g], windows.cross[g], p.intrinsic, p.ghosts, ridge)
+        for g, p in enumerate(pairings)
+    ]
+    parts = zip(pairings, kernels, strict=True)
+    left = sum(float(_left_by(windows, g, *part)) for g, part in enumerate(parts))
     return _Ghosts(pairings, kernels, left)
 
 
