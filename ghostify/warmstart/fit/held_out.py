@@ -54,8 +54,7 @@ class RidgeChoices:
             layer: What is fitted.
             attempts: Make the fit, the weakest ridge first.
             left: What a fit leaves of the held-out samples, 0 or less where that is as good as
-                can be; None where there are none: then it is the attempt that was chosen earlier, or
-                the first.
+                can be; None where there are none: it is the attempt chosen earlier, or the first.
         """
         if left is None:
             return attempts[self._chosen.get(layer, 0)]()
