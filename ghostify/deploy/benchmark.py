@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ghostify.deploy.timing import (
     timed_by_events,
     timed_on_mps,
 )
-from ghostify.errors import ModelError, SettingsError, first_line
+from ghostify.errors import GhostifyError, ModelError, SettingsError, first_line
 from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
@@ -96,11 +97,13 @@ def benchmark(
     batches, numbers = _several(batch), _several(threads)
     _check_threads(numbers)
     networks = _contestants(models)
-    first = next(iter(networks.values()))
-    if layers and not any(history_of(network).plans for network in networks.values()):
-        raise SettingsError("layers=True, and no network is a conversion: give one.")
+    first, *others = networks.values()
+    if layers and not any(history_of(network).plans for network in others):
+        raise SettingsError(
+            "layers=True needs an original and its conversion: give both, or a saved folder alone."
+        )
     args = example_arguments(first, example_inputs, input_size)
-    sized = {size: with_batch(args, size) for size in batches}
+    sized = {size: _sized(args, size) for size in batches}
     _check_batches(networks, sized)
     is_cpu = set(numbers) == {1} and place.type == "cpu"
     rows: list[NetworkTime] = []
@@ -120,7 +123,7 @@ def benchmark(
                 rows += found
                 if layers:
                     form = {row.network: row.form for row in found}
-                    for name, network in networks.items():
+                    for name, network in list(networks.items())[1:]:
                         plans = history_of(network).plans
                         found_parts, left = contest.measure_parts(programs, name, plans, form)
                         parts += found_parts
@@ -148,7 +151,8 @@ class _Contest:
             works: dict[str, Work] = {}
             ways: dict[str, Way] = {}
             for index, (name, program) in enumerate(programs.items()):
-                works[name], ways[name] = self._fastest(program, _inside(folder, index))
+                with _explained(self.runtime, name):
+                    works[name], ways[name] = self._fastest(program, _inside(folder, index))
             timings = self._alternate(works)
             peaks = {n: peak_memory(self.runtime, programs[n], ways[n], works[n]) for n in works}
         return [self._row(n, ways[n].form, timings[n], peaks[n]) for n in works]
@@ -191,6 +195,7 @@ class _Contest:
         ways = {form: Way(self.threads, form, folder) for form in self.runtime.forms}
         works = {form: self.runtime.prepare(program, way) for form, way in ways.items()}
         form = next(iter(works))
+        works[form]()
         if len(works) > 1:
             timings = alternate(works, seconds=0, precision=1, timer=self.timer)
             form = min(works, key=lambda form: timings[form].typical)
@@ -208,6 +213,27 @@ class _Contest:
             part, name, self.runtime.name, self.batch, self.threads, before.typical * 1e3,
             after.typical * 1e3, after.ratio, after.low, after.high,
         )  # fmt: skip
+
+
+@contextmanager
+def _explained(runtime: Runtime, name: str) -> Iterator[None]:
+    """Whatever a runtime raises becomes one sentence."""
+    try:
+        yield
+    except GhostifyError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error).rstrip('.')}"
+        raise ModelError(
+            f"{runtime.name} can't run {name} ({reason}): choose another runtime or batch."
+        ) from error
+
+
+def _sized(args: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
+    try:
+        return with_batch(args, batch)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        raise SettingsError(f"batch={batch} does not fit into memory: give fewer.") from error
 
 
 def _inside(folder: str, index: int) -> Path:

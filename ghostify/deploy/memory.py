@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
@@ -52,11 +55,25 @@ def _on_gpu(work: Work) -> int:
 
 def _allocated(work: Work) -> int:
     """The peak of what is allocated and not yet freed, by the profiler's record of each."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with _quiet_errors(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         work()
     events = [e for e in found.profiler.kineto_results.events() if e.name() == "[memory]"]
     changes = (event.nbytes() for event in sorted(events, key=lambda e: e.start_ns()))
     return max(accumulate(changes), default=0)
+
+
+@contextmanager
+def _quiet_errors() -> Iterator[None]:
+    """Without what libraries write to standard error past Python, as some profilers do."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _growth(kind: str, program: Program, way: Way) -> int | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ghostify.documents import Column, Document, Table, Writable, amount, plain_columns
+from ghostify.documents import Column, Document, Table, Writable, amount
 
 SCHEMA = "ghostify.benchmark/2"
 
@@ -110,9 +109,6 @@ class Benchmark(Writable):
 
     def document(self) -> Document:
         """What it prints."""
-        titles = ("network", "runtime", "batch", "threads", "time", "spread", "ratio", "interval",
-                  "memory")  # fmt: skip
-        rows = [_cells(row) for row in self.rows]
         notes = (
             f"Input {self.inputs}, {self.dtype}. {self.clock} of a run, median of the rounds, in "
             "alternation; the ratio is to the first network, its interval holds 95 times of 100.",
@@ -122,7 +118,7 @@ class Benchmark(Writable):
         )
         return Document(
             title="Measured time",
-            tables=(Table(plain_columns(*titles), rows), *self._part_tables()),
+            tables=(Table(NETWORK_COLUMNS, self.rows), *self._part_tables()),
             footnotes=notes,
         )
 
@@ -153,15 +149,18 @@ def _title(network: str, runtime: str, batch: int, threads: int) -> str:
     return f"{network}: {runtime}, batch {batch}, threads {threads}"
 
 
-def _cells(row: NetworkTime) -> Sequence[str]:
-    return [
-        f"{row.network} ({row.form})" if row.form else row.network,
-        row.runtime,
-        str(row.batch),
-        str(row.threads),
-        f"{row.milliseconds:.1f} ms",
-        f"{row.spread:.0%}",
-        f"{row.ratio:.2f}",
-        f"{row.low:.2f} to {row.high:.2f}",
-        "?" if row.peak_bytes is None else f"{amount(row.peak_bytes)}B",
-    ]
+NETWORK_COLUMNS = (
+    Column("network", lambda row: f"{row.network} ({row.form})" if row.form else row.network),
+    Column("runtime", lambda row: row.runtime),
+    Column("batch", lambda row: str(row.batch), tiny=False),
+    Column("threads", lambda row: str(row.threads), narrow=False),
+    Column("time", lambda row: f"{row.milliseconds:.1f} ms"),
+    Column("spread", lambda row: f"{row.spread:.0%}", narrow=False),
+    Column("ratio", lambda row: f"{row.ratio:.2f}"),
+    Column("interval", lambda row: f"{row.low:.2f} to {row.high:.2f}", tiny=False),
+    Column("memory", lambda row: _memory(row.peak_bytes), narrow=False),
+)
+
+
+def _memory(size: int | None) -> str:
+    return "?" if size is None else f"{amount(size)}B"
