@@ -30,7 +30,8 @@ Runtimes = Annotated[
     typer.Option(
         "--runtime",
         metavar="R",
-        help="eager, compile, onnxruntime, openvino, aoti, executorch or litert; repeatable.",
+        help="eager, compile, cudagraph, onnxruntime, openvino, aoti, executorch or litert; "
+        "repeatable.",
     ),
 ]
 Numbers = list[int] | None
@@ -43,6 +44,12 @@ def bench(
     threads: Annotated[Numbers, typer.Option(metavar="N", help="Threads (1); repeatable.")] = None,
     input_size: given.InputSize = None,
     device: Annotated[str, typer.Option(help="Where PyTorch runs: cpu, cuda, mps.")] = "cpu",
+    dtype: Annotated[
+        str | None, typer.Option(metavar="T", help="float32, bfloat16, float16 (eager, compile).")
+    ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Each converted layer and stage too, slowest first.")
+    ] = False,
     seconds: Annotated[
         float, typer.Option(min=0, help="Most seconds for each runtime, batch and threads.")
     ] = 30.0,
@@ -73,7 +80,7 @@ def bench(
         networks = [given.open_model(model, model_args, None, trust, size) for model in models]
         found = deploy.benchmark(
             *networks, runtime=runtimes, batch=batches, threads=numbers, input_size=size,
-            device=device, seconds=seconds, progress=step,
+            device=device, dtype=dtype, layers=layers, seconds=seconds, progress=step,
         )  # fmt: skip
     write_report(found, json_file, markdown_file)
     if not quiet and "-" not in (json_file, markdown_file):

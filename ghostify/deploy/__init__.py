@@ -1,10 +1,11 @@
 """From a network to what runs: its inference form, files for runtimes, measured time."""
 
-from ghostify.deploy.benchmark import Benchmark, NetworkTime, benchmark
+from ghostify.deploy.benchmark import benchmark
 from ghostify.deploy.exporting import Exported, export
 from ghostify.deploy.formats import FORMATS
 from ghostify.deploy.fusing import fuse, fuse_
 from ghostify.deploy.runtimes import RUNTIMES
+from ghostify.deploy.times import Benchmark, NetworkTime, PartTime
 
 __all__ = [
     "FORMATS",
@@ -12,6 +13,7 @@ __all__ = [
     "Benchmark",
     "Exported",
     "NetworkTime",
+    "PartTime",
     "benchmark",
     "export",
     "fuse",

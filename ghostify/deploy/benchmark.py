@@ -2,96 +2,42 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from ghostify.deploy.formats import named
+from ghostify.deploy.memory import peak_memory
+from ghostify.deploy.parts import parts_of, programs_of
 from ghostify.deploy.program import Program, example_arguments, with_batch
-from ghostify.deploy.runtimes import RUNTIMES, Prepared, Runtime
-from ghostify.deploy.timing import Timing, alternate
-from ghostify.documents import Document, Table, Writable, plain_columns
-from ghostify.errors import ModelError, SettingsError
-from ghostify.graph.inputs import ExampleInputs
+from ghostify.deploy.runtimes import RUNTIMES, Runtime, Way, dtype_name
+from ghostify.deploy.times import Benchmark, NetworkTime, PartTime
+from ghostify.deploy.timing import (
+    Timer,
+    Timing,
+    Work,
+    alternate,
+    timed_by,
+    timed_by_events,
+    timed_on_mps,
+)
+from ghostify.errors import GhostifyError, ModelError, SettingsError, first_line
+from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.saving import build, network_of
 from ghostify.saving.history import history_of, name_of
 
-SCHEMA = "ghostify.benchmark/1"
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class NetworkTime:
-    """A network's time in one runtime.
-
-    Attributes:
-        network: Its name.
-        runtime: The runtime's.
-        batch: Number of images.
-        threads: Number of threads.
-        form: The memory format in which it was fastest; empty where there is one alone.
-        milliseconds: Median time of a run.
-        spread: Half of the middle half's width, as a part of the median.
-        ratio: Of the time to the first network's, median of the rounds.
-        low: Lower end of the ratio's 95 % confidence interval.
-        high: Upper end.
-        rounds: Runs that were timed.
-    """
-
-    network: str
-    runtime: str
-    batch: int
-    threads: int
-    form: str
-    milliseconds: float
-    spread: float
-    ratio: float
-    low: float
-    high: float
-    rounds: int
-
-
-@dataclass(frozen=True)
-class Benchmark(Writable):
-    """Networks' times beside each other, each in its inference form (see `fuse`).
-
-    Attributes:
-        rows: A row for each network, runtime, batch and number of threads.
-        inputs: Shapes of the inputs, for one image.
-        clock: ``"CPU time"`` or ``"wall time"``.
-    """
-
-    rows: tuple[NetworkTime, ...]
-    inputs: str
-    clock: str
-
-    def document(self) -> Document:
-        """What it prints."""
-        titles = ("network", "runtime", "batch", "threads", "time", "spread", "ratio", "interval")
-        rows = [_cells(row) for row in self.rows]
-        notes = (
-            f"Input {self.inputs}. {self.clock} of a run, median of the rounds, in alternation; "
-            "the ratio is to the first network, its interval holds 95 times of 100.",
-            *(("Memory formats: each network in its faster one.",) if self._has_forms else ()),
-        )
-        return Document(
-            title="NetworkTime time", tables=(Table(plain_columns(*titles), rows),), footnotes=notes
-        )
-
-    @property
-    def _has_forms(self) -> bool:
-        return any(row.form for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
-        rows = [asdict(row) for row in self.rows]
-        return {"schema": SCHEMA, "inputs": self.inputs, "clock": self.clock, "rows": rows}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @keep_random_state()
@@ -103,6 +49,8 @@ def benchmark(
     example_inputs: ExampleInputs | None = None,
     input_size: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    layers: bool = False,
     seconds: float = 30.0,
     precision: float = 0.02,
     progress: Progress = lambda _: None,
@@ -114,19 +62,25 @@ def benchmark(
     Args:
         *models: Networks, or names of some; the first is what the others are compared with.
         runtime: ``"eager"``, ``"compile"``, ``"onnxruntime"``, ``"openvino"``, ``"aoti"``,
-            ``"executorch"``, ``"litert"``; one or several.
+            ``"executorch"``, ``"litert"``, ``"cudagraph"`` (eager PyTorch, its kernels captured
+            once and started together); one or several.
         batch: Number of images, or several.
         threads: Number of threads, or several. With one, CPU time is measured: the wall time
             without what other processes take.
         example_inputs: What the networks take; worked out from the first if not given.
         input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
-        device: Where PyTorch runs them.
-        seconds: Most time for the rounds of one runtime, batch and number of threads.
+        device: Where PyTorch runs them. On a GPU the time is that between two events.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``, for PyTorch and its compiler; the
+            networks' own if not given.
+        layers: Whether each converted layer and stage is measured too: alone, in its inference
+            form, beside the original's, which must be the first network.
+        seconds: Most time for the rounds of one runtime, batch and number of threads; as much again
+            for all layers.
         precision: The rounds end earlier where each ratio is known so well, as a part of itself.
         progress: Told what is done now.
 
     Raises:
-        SettingsError: There is no such runtime, or it is not installed.
+        SettingsError: There is no such runtime, or it is not installed; a value makes no sense.
         ModelError: A network can't be run, or the runtime can't hold it.
 
     Example:
@@ -136,68 +90,207 @@ def benchmark(
         >>> [row.batch for row in found.rows]
         [1, 1]
     """
+    place, number = _device(device), _dtype(dtype)
     runtimes = [named("runtime", name, RUNTIMES) for name in _several(runtime)]
     for chosen in runtimes:
-        chosen.require()
+        chosen.require(place, number)
     batches, numbers = _several(batch), _several(threads)
     _check_threads(numbers)
     networks = _contestants(models)
-    networks = {name: network.to(device) for name, network in networks.items()}
-    args = example_arguments(next(iter(networks.values())), example_inputs, input_size)
+    first, *others = networks.values()
+    if layers and not any(history_of(network).plans for network in others):
+        raise SettingsError(
+            "layers=True needs an original and its conversion: give both, or a saved folder alone."
+        )
+    args = example_arguments(first, example_inputs, input_size)
+    sized = {size: _sized(args, size) for size in batches}
+    _check_batches(networks, sized)
+    is_cpu = set(numbers) == {1} and place.type == "cpu"
     rows: list[NetworkTime] = []
+    parts: list[PartTime] = []
+    notes: dict[str, None] = {}
     for chosen in runtimes:
+        form_of = {name: chosen.inference_form(n) for name, n in networks.items()}
         for count in numbers:
             for size in batches:
-                programs = {
-                    name: Program(network, with_batch(args, size))
-                    for name, network in networks.items()
-                }
+                contest = _Contest(chosen, size, count, seconds, precision, _timer(place, count))
                 progress(f"{chosen.name}, batch {size}, {count} threads")
-                rows += _measure(programs, chosen, count, size, seconds, precision)
-    is_cpu = set(numbers) == {1} and torch.device(device).type == "cpu"
+                programs = {
+                    name: _moved(Program(fused, sized[size]), place, number)
+                    for name, fused in form_of.items()
+                }
+                found = contest.measure(programs)
+                rows += found
+                if layers:
+                    form = {row.network: row.form for row in found}
+                    for name, network in list(networks.items())[1:]:
+                        plans = history_of(network).plans
+                        found_parts, left = contest.measure_parts(programs, name, plans, form)
+                        parts += found_parts
+                        notes.update(dict.fromkeys(left))
     shapes = ", ".join("x".join(map(str, t.shape[1:])) for t in Program(nn.Module(), args).tensors)
-    return Benchmark(tuple(rows), shapes, "CPU time" if is_cpu else "Wall time")
+    clock = "GPU time" if place.type == "cuda" else "CPU time" if is_cpu else "Wall time"
+    kind = dtype_name(number or dtype_of(first))
+    return Benchmark(tuple(rows), shapes, clock, kind, tuple(parts), tuple(notes))
 
 
-def _measure(
-    programs: Mapping[str, Program],
-    runtime: Runtime,
-    threads: int,
-    batch: int,
-    seconds: float,
-    precision: float,
-) -> list[NetworkTime]:
-    is_cpu = threads == 1 and all(t.device.type == "cpu" for p in programs.values()
-                                  for t in p.tensors)  # fmt: skip
-    clock = time.process_time if is_cpu else time.perf_counter
-    chosen = {
-        name: _fastest(runtime.prepare(program, threads), clock)
-        for name, program in programs.items()
-    }
-    works = {name: prepared.run for name, prepared in chosen.items()}
-    timings = alternate(works, seconds=seconds, precision=precision, clock=clock)
-    return [
-        _measured(name, runtime.name, batch, threads, chosen[name].form, timing)
-        for name, timing in timings.items()
-    ]
+@dataclass(frozen=True)
+class _Contest:
+    """What holds for contestants in one runtime."""
+
+    runtime: Runtime
+    batch: int
+    threads: int
+    seconds: float
+    precision: float
+    timer: Timer
+
+    def measure(self, programs: Mapping[str, Program]) -> list[NetworkTime]:
+        """Whole networks beside the first one."""
+        with tempfile.TemporaryDirectory() as folder:
+            works: dict[str, Work] = {}
+            ways: dict[str, Way] = {}
+            for index, (name, program) in enumerate(programs.items()):
+                with _explained(self.runtime, name):
+                    works[name], ways[name] = self._fastest(program, _inside(folder, index))
+            timings = self._alternate(works)
+            peaks = {n: peak_memory(self.runtime, programs[n], ways[n], works[n]) for n in works}
+        return [self._row(n, ways[n].form, timings[n], peaks[n]) for n in works]
+
+    def measure_parts(
+        self, programs: Mapping[str, Program], name: str, plans: Any, form: Mapping[str, str]
+    ) -> tuple[list[PartTime], list[str]]:
+        """Each converted part of one network beside the first network's, slowest first."""
+        original = next(iter(programs))
+        found, left = parts_of(plans)
+        before, after = (
+            programs_of(programs[who].network, programs[who].args,
+                        {part: own[side] for part, own in found.items()})
+            for who, side in ((original, "before"), (name, "after"))
+        )  # fmt: skip
+        both = [part for part in after if part in before]
+        left += [part for part in found if part not in both]
+        each = replace(self, seconds=self.seconds / max(len(both), 1))
+        rows = []
+        for part in both:
+            with tempfile.TemporaryDirectory() as folder:
+                works = {
+                    side: self.runtime.prepare(
+                        program, Way(self.threads, form[who], _inside(folder, index))
+                    )
+                    for index, (side, who, program) in enumerate(
+                        (("before", original, before[part]), ("after", name, after[part]))
+                    )
+                }
+                timings = each._alternate(works)
+            rows.append(self._part_row(part, name, timings))
+        rows.sort(key=lambda row: -row.after)
+        return rows, [f"{part} of {name} could not be measured alone." for part in left]
+
+    def _alternate(self, works: Mapping[str, Work]) -> dict[str, Timing]:
+        return alternate(works, seconds=self.seconds, precision=self.precision, timer=self.timer)
+
+    def _fastest(self, program: Program, folder: Path) -> tuple[Work, Way]:
+        """A program in the fastest of the runtime's forms."""
+        ways = {form: Way(self.threads, form, folder) for form in self.runtime.forms}
+        works = {form: self.runtime.prepare(program, way) for form, way in ways.items()}
+        form = next(iter(works))
+        works[form]()
+        if len(works) > 1:
+            timings = alternate(works, seconds=0, precision=1, timer=self.timer)
+            form = min(works, key=lambda form: timings[form].typical)
+        return works[form], ways[form]
+
+    def _row(self, name: str, form: str, timing: Timing, peak: int | None) -> NetworkTime:
+        return NetworkTime(
+            name, self.runtime.name, self.batch, self.threads, form, timing.typical * 1e3,
+            timing.spread, timing.ratio, timing.low, timing.high, len(timing.seconds), peak,
+        )  # fmt: skip
+
+    def _part_row(self, part: str, name: str, timings: Mapping[str, Timing]) -> PartTime:
+        before, after = timings["before"], timings["after"]
+        return PartTime(
+            part, name, self.runtime.name, self.batch, self.threads, before.typical * 1e3,
+            after.typical * 1e3, after.ratio, after.low, after.high,
+        )  # fmt: skip
 
 
-def _measured(
-    name: str, runtime: str, batch: int, threads: int, form: str, timing: Timing
-) -> NetworkTime:
-    return NetworkTime(
-        name, runtime, batch, threads, form, timing.typical * 1e3, timing.spread,
-        timing.ratio, timing.low, timing.high, len(timing.seconds),
-    )  # fmt: skip
+@contextmanager
+def _explained(runtime: Runtime, name: str) -> Iterator[None]:
+    """Whatever a runtime raises becomes one sentence."""
+    try:
+        yield
+    except GhostifyError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error).rstrip('.')}"
+        raise ModelError(
+            f"{runtime.name} can't run {name} ({reason}): choose another runtime or batch."
+        ) from error
 
 
-def _fastest(ways: list[Prepared], clock: Callable[[], float]) -> Prepared:
-    """The fastest of several ways to run a network."""
-    if len(ways) == 1:
-        return ways[0]
-    works = {prepared.form: prepared.run for prepared in ways}
-    timings = alternate(works, seconds=0, precision=1, clock=clock)
-    return min(ways, key=lambda prepared: timings[prepared.form].typical)
+def _sized(args: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
+    try:
+        return with_batch(args, batch)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        raise SettingsError(f"batch={batch} does not fit into memory: give fewer.") from error
+
+
+def _inside(folder: str, index: int) -> Path:
+    path = Path(folder) / str(index)
+    path.mkdir()
+    return path
+
+
+def _timer(device: torch.device, threads: int) -> Timer:
+    if device.type != "cpu":
+        return timed_by_events if device.type == "cuda" else timed_on_mps
+    return timed_by(time.process_time if threads == 1 else time.perf_counter)
+
+
+def _moved(program: Program, device: torch.device, dtype: torch.dtype | None) -> Program:
+    """A copy of a program on a device, its floating-point numbers of a type."""
+
+    def move(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        return leaf.to(device, dtype if leaf.dtype.is_floating_point else None)
+
+    network = copy_network(program.network).to(device=device, dtype=dtype)
+    return replace(program, network=network, args=pytree.tree_map(move, program.args))
+
+
+def _check_batches(networks: Mapping[str, nn.Module], sized: Mapping[int, tuple[Any, ...]]) -> None:
+    """Raise `ModelError` unless every network takes every batch."""
+    for args in sized.values():
+        for name, network in networks.items():
+            try:
+                Program(network, args).run()
+            except Exception as error:
+                shapes = ", ".join(str(tuple(t.shape)) for t in Program(network, args).tensors)
+                raise ModelError(
+                    f"{name} can't be run on {shapes} ({type(error).__name__}: "
+                    f"{first_line(error).rstrip('.')}): choose another batch or input size."
+                ) from error
+
+
+def _device(name: torch.device | str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SettingsError(
+            f"device={str(name)!r} is not to be had here ({first_line(error).rstrip('.')}): "
+            "choose cpu, or another."
+        ) from error
+    return device
+
+
+def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:
+    if given is None or given in DTYPES.values():
+        return given  # type: ignore[return-value]
+    name = dtype_name(given) if isinstance(given, torch.dtype) else str(given)
+    return named("dtype", name, DTYPES)
 
 
 def _contestants(models: Sequence[nn.Module | str]) -> dict[str, nn.Module]:
@@ -229,16 +322,3 @@ def _check_threads(numbers: Sequence[Any]) -> None:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 1024:
             raise SettingsError(f"threads={number!r} makes no sense: give a number from 1.")
-
-
-def _cells(row: NetworkTime) -> list[str]:
-    return [
-        f"{row.network} ({row.form})" if row.form else row.network,
-        row.runtime,
-        str(row.batch),
-        str(row.threads),
-        f"{row.milliseconds:.1f} ms",
-        f"{row.spread:.0%}",
-        f"{row.ratio:.2f}",
-        f"{row.low:.2f} to {row.high:.2f}",
-    ]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,21 +15,25 @@ from torch.utils import _pytree as pytree
 from ghostify.deploy.formats import FORMATS, Format, torch_threads, write
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.program import Program
+from ghostify.deploy.timing import Work
+from ghostify.errors import SettingsError
 
-Work = Callable[[], Any]
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """One way to run a network in a runtime.
+class Way:
+    """How a program is run.
 
     Attributes:
-        form: What it is, in a word: the memory format, where there are several.
-        run: Runs it once, to its end.
+        threads: Number of threads.
+        form: One of the runtime's forms.
+        folder: Where files may be written; it lasts as long as the program is run.
     """
 
+    threads: int
     form: str
-    run: Work
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -39,53 +42,84 @@ class Runtime:
 
     Attributes:
         name: Its name.
-        prepare: The ways to run a program in it, for a number of threads; the fastest counts.
+        prepare: Makes of a program, in its inference form, what runs it once.
+        forms: The memory formats that it is tried in; one empty name where there is no choice.
         format: The file format that it runs, if it runs files.
+        devices: Kinds of device that it runs on here.
     """
 
     name: str
-    prepare: Callable[[Program, int], list[Prepared]]
+    prepare: Callable[[Program, Way], Work]
+    forms: tuple[str, ...] = ("",)
     format: Format | None = None
+    devices: tuple[str, ...] = ("cpu",)
 
-    def require(self) -> None:
-        """Raise `SettingsError` where it is not installed."""
+    def require(self, device: torch.device, dtype: torch.dtype | None) -> None:
+        """Raise `SettingsError` where it is not installed, or runs no such device or dtype."""
         if self.format is not None:
             self.format.require()
+        if device.type not in self.devices:
+            known = " or ".join(self.devices)
+            raise SettingsError(
+                f"{self.name} runs on {known} here, not on {device}: choose another runtime "
+                "or device."
+            )
+        if self.format is not None and dtype not in (None, torch.float32):
+            raise SettingsError(
+                f"{self.name} is measured in float32 alone, not in {dtype_name(dtype)}: "
+                "leave dtype out, or choose eager or compile."
+            )
+
+    def inference_form(self, network: ModuleT) -> ModuleT:
+        """The copy of a network that it runs fastest; see `fuse`."""
+        folds = self.format is None or self.format.folds_ghost_norms
+        return fuse(network, fold_ghost_norms=folds)
 
 
-def _eager(program: Program, threads: int) -> list[Prepared]:
-    fused = fuse(program.network)
-    return [
-        Prepared(form, _in_torch(*_laid_out(fused, program, memory_format), threads))
-        for form, memory_format in _MEMORY_FORMATS.items()
-    ]
+def dtype_name(dtype: torch.dtype | None) -> str:
+    """``float32`` for `torch.float32`."""
+    return str(dtype).removeprefix("torch.")
 
 
-def _compiled(program: Program, threads: int) -> list[Prepared]:
-    fused = fuse(program.network)
-    found = []
-    for form, memory_format in _MEMORY_FORMATS.items():
-        network, args = _laid_out(fused, program, memory_format)
-        found.append(Prepared(form, _in_torch(torch.compile(network), args, threads)))
-    return found
-
-
-_MEMORY_FORMATS = {
+MEMORY_FORMATS = {
     "channels_last": torch.channels_last,
     "contiguous": torch.contiguous_format,
 }
 
 
-def _laid_out(
-    network: nn.Module, program: Program, memory_format: torch.memory_format
-) -> tuple[nn.Module, tuple[Any, ...]]:
+def _eager(program: Program, way: Way) -> Work:
+    return _in_torch(*_laid_out(program, way), way.threads)
+
+
+def _compiled(program: Program, way: Way) -> Work:
+    network, args = _laid_out(program, way)
+    return _in_torch(torch.compile(network), args, way.threads)
+
+
+def _captured(program: Program, way: Way) -> Work:
+    """The kernels of a run, recorded once and started together."""
+    work = _eager(program, way)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what is set up at first must not be captured
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def _laid_out(program: Program, way: Way) -> tuple[nn.Module, tuple[Any, ...]]:
     """A copy of a network and its arguments with images in a memory format."""
+    memory_format = MEMORY_FORMATS[way.form]
 
     def lay(leaf: Any) -> Any:
         is_image = isinstance(leaf, Tensor) and leaf.dim() == 4
         return leaf.contiguous(memory_format=memory_format) if is_image else leaf
 
-    laid = copy.deepcopy(network)
+    laid = copy.deepcopy(program.network)
     with torch.no_grad():
         for parameter in laid.parameters():
             parameter.data = lay(parameter.data)
@@ -93,36 +127,37 @@ def _laid_out(
 
 
 def _in_torch(network: Callable[..., Any], args: tuple[Any, ...], threads: int) -> Work:
-    is_on_gpu = any(isinstance(a, Tensor) and a.is_cuda for a in pytree.tree_leaves(args))
-
     def run() -> None:
         with torch.inference_mode(), torch_threads(threads):
             network(*args)
-            if is_on_gpu:
-                torch.cuda.synchronize()
 
     return run
 
 
-def _of_file(kind: Format) -> Callable[[Program, int], list[Prepared]]:
-    def prepare(program: Program, threads: int) -> list[Prepared]:
-        fused = fuse(program.network, fold_ghost_norms=kind.folds_ghost_norms)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"network{kind.suffix}"
-            write(kind, replace(program, network=fused), path)
-            session = kind.open(path, threads)
+def file_of(kind: Format, folder: Path) -> Path:
+    """Where the file of a program that is measured lies."""
+    return folder / f"network{kind.suffix}"
+
+
+def _of_file(kind: Format) -> Callable[[Program, Way], Work]:
+    def prepare(program: Program, way: Way) -> Work:
+        path = file_of(kind, way.folder)
+        write(kind, program, path)
+        session = kind.open(path, way.threads)
         tensors = program.tensors
-        return [Prepared("", lambda: session(tensors))]
+        return lambda: session(tensors)
 
     return prepare
 
 
+_IN_TORCH = ("cpu", "cuda", "mps")
 RUNTIMES: dict[str, Runtime] = {
-    "eager": Runtime("eager", _eager),
-    "compile": Runtime("compile", _compiled),
-    "onnxruntime": Runtime("onnxruntime", _of_file(FORMATS["onnx"]), FORMATS["onnx"]),
+    "eager": Runtime("eager", _eager, tuple(MEMORY_FORMATS), devices=_IN_TORCH),
+    "compile": Runtime("compile", _compiled, tuple(MEMORY_FORMATS), devices=_IN_TORCH),
+    "cudagraph": Runtime("cudagraph", _captured, tuple(MEMORY_FORMATS), devices=("cuda",)),
+    "onnxruntime": Runtime("onnxruntime", _of_file(FORMATS["onnx"]), format=FORMATS["onnx"]),
     **{
-        name: Runtime(name, _of_file(FORMATS[name]), FORMATS[name])
+        name: Runtime(name, _of_file(FORMATS[name]), format=FORMATS[name])
         for name in ("openvino", "aoti", "executorch", "litert")
     },
 }

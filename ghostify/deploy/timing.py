@@ -9,6 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import torch
+
+Work = Callable[[], object]
+"""Something that runs once, to its end or (on a GPU) until it is queued."""
+Timer = Callable[[Work], float]
+"""Runs work and tells its seconds."""
+
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 8
 
@@ -42,12 +49,43 @@ class Timing:
         return (ordered[-1 - quarter] - ordered[quarter]) / 2 / self.typical
 
 
+def timed_by(clock: Callable[[], float]) -> Timer:
+    """A timer that reads a clock before and after."""
+
+    def timer(work: Work) -> float:
+        start = clock()
+        work()
+        return max(clock() - start, 1e-9)
+
+    return timer
+
+
+def timed_by_events(work: Work) -> float:
+    """The time between two events on the GPU's queue, before and after the work."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return max(float(start.elapsed_time(end)) / 1e3, 1e-9)
+
+
+def timed_on_mps(work: Work) -> float:
+    """The wall time until an Apple GPU is done."""
+
+    def to_its_end() -> None:
+        work()
+        torch.mps.synchronize()
+
+    return timed_by(time.perf_counter)(to_its_end)
+
+
 def alternate(
-    works: Mapping[str, Callable[[], object]],
+    works: Mapping[str, Work],
     *,
     seconds: float,
     precision: float,
-    clock: Callable[[], float] = time.perf_counter,
+    timer: Timer | None = None,
 ) -> dict[str, Timing]:
     """Time contestants in turn, so that all meet the same machine.
 
@@ -58,8 +96,9 @@ def alternate(
         works: The contestants; the first is what the others are compared with.
         seconds: The most time to take.
         precision: Half width of the ratios' intervals that is enough, as a part of the ratio.
-        clock: What tells the time.
+        timer: What tells the time of a run; the wall clock if not given.
     """
+    timer = timed_by(time.perf_counter) if timer is None else timer
     for work in works.values():
         work()
         work()
@@ -69,7 +108,7 @@ def alternate(
     gc.disable()  # its pauses would fall on whoever is running
     try:
         while True:
-            rounds.append([_timed(work, clock) for work in works.values()])
+            rounds.append([timer(work) for work in works.values()])
             is_enough = len(rounds) >= LEAST_ROUNDS
             if is_enough and (time.perf_counter() > end or _are_narrow(rounds, precision)):
                 break
@@ -100,12 +139,6 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
         cut += 1
         below += math.comb(n, cut) / 2**n
     return ordered[cut], ordered[n - 1 - cut]
-
-
-def _timed(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    start = clock()
-    work()
-    return max(clock() - start, 1e-9)
 
 
 def _are_narrow(rounds: Sequence[Sequence[float]], precision: float) -> bool:

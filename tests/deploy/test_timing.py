@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ghostify.deploy.timing import LEAST_ROUNDS, alternate, interval_of_median
+from ghostify.deploy.timing import LEAST_ROUNDS, alternate, interval_of_median, timed_by
 
 
 class Clock:
@@ -33,7 +33,7 @@ def test_contestants_take_turns_and_the_ratio_is_of_the_same_round() -> None:
     clock = Clock()
     # A machine that is twice as slow in every other round: the ratio does not see it.
     works = {"a": clock.work("a", [1.0, 2.0]), "b": clock.work("b", [0.5, 1.0])}
-    found = alternate(works, seconds=0, precision=0.01, clock=clock)
+    found = alternate(works, seconds=0, precision=0.01, timer=timed_by(clock))
     turns = clock.calls[4:]
     assert all(one != other for one, other in pairwise(turns))
     assert (found["b"].ratio, found["b"].low, found["b"].high) == (0.5, 0.5, 0.5)
@@ -44,7 +44,7 @@ def test_it_goes_on_until_the_interval_is_narrow() -> None:
     clock = Clock()
     noisy = [1.0] * 3 + [1.5] + [1.0] * 30
     works = {"a": clock.work("a", [1.0]), "b": clock.work("b", noisy[3:] + noisy[:3])}
-    found = alternate(works, seconds=60, precision=0.001, clock=clock)
+    found = alternate(works, seconds=60, precision=0.001, timer=timed_by(clock))
     assert found["b"].high - found["b"].low <= 0.002
 
 
