@@ -47,12 +47,17 @@ class Format:
 
     def require(self) -> None:
         """Raise `SettingsError` where something that it needs is not installed."""
-        missing = [name for name in self.packages if not _is_installed(name)]
-        if missing:
-            raise SettingsError(
-                f"{self.name} needs {', '.join(missing)}, not installed here: "
-                f"pip install 'ghostify[{self.extra}]'."
-            )
+        require_packages(self.name, self.packages, self.extra)
+
+
+def require_packages(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raise `SettingsError` where packages are not installed; the extra brings them."""
+    missing = [name for name in packages if not _is_installed(name)]
+    if missing:
+        raise SettingsError(
+            f"{what} needs {', '.join(missing)}, not installed here: "
+            f"pip install 'ghostify[{extra}]'."
+        )
 
 
 def named(what: str, name: str, entries: Mapping[str, EntryT]) -> EntryT:
@@ -81,7 +86,7 @@ def format_of(path: Path) -> Format:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without what exporters print and warn of on their way."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -107,7 +112,7 @@ def write(kind: Format, program: Program, path: Path) -> None:
         ModelError: The format can't hold the network.
     """
     try:
-        with _quietly(), torch.no_grad():
+        with quietly(), torch.no_grad():
             kind.write(program, path)
     except Exception as error:
         raise ModelError(
@@ -133,7 +138,8 @@ def exported(program: Program) -> torch.export.ExportedProgram:
     return torch.export.export(program.network, program.args, dynamic_shapes=shapes, strict=False)
 
 
-def _write_onnx(program: Program, path: Path) -> None:
+def write_onnx(program: Program, path: Path) -> None:
+    """A program as an ONNX file."""
     # Exported here: left to itself, PyTorch's exporter of 2.6 makes any batch the one it was given.
     written = torch.onnx.export(
         exported(program), (), dynamo=True, optimize=True, verbose=False, external_data=False
@@ -163,12 +169,18 @@ def _write_openvino(program: Program, path: Path) -> None:
     import openvino
 
     onnx = path.with_suffix(".onnx")
-    _write_onnx(program, onnx)
-    model = openvino.convert_model(onnx)
+    write_onnx(program, onnx)
+    save_openvino(openvino.convert_model(onnx), program, path)
+    onnx.unlink()
+
+
+def save_openvino(model: Any, program: Program, path: Path) -> None:
+    """Save OpenVINO's model of a program, with the facts."""
+    import openvino
+
     for key, value in program.facts.items():
         model.set_rt_info(value, ["ghostify", key])
     openvino.save_model(model, path, compress_to_fp16=False)
-    onnx.unlink()
 
 
 def _open_openvino(path: Path, threads: int | None) -> Session:
@@ -230,10 +242,15 @@ def torch_threads(threads: int | None) -> Iterator[None]:
 
 
 def _write_executorch(program: Program, path: Path) -> None:
+    save_xnnpack(exported(program), path)
+
+
+def save_xnnpack(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Lower a program to ExecuTorch's XNNPACK delegate and save it."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    lowered = to_edge_transform_and_lower(exported(program), partitioner=[XnnpackPartitioner()])
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     with path.open("wb") as stream:
         lowered.to_executorch().write_to_file(stream)
 
@@ -241,8 +258,15 @@ def _write_executorch(program: Program, path: Path) -> None:
 def _open_executorch(path: Path, threads: int | None) -> Session:
     from executorch.runtime import Runtime
 
-    method = Runtime.get().load_program(path.read_bytes()).load_method("forward")
-    return lambda tensors: tensors_of(method.execute([t.contiguous() for t in tensors]))
+    # The method reads the program's memory, and nothing but this closure keeps that alive.
+    data = path.read_bytes()
+    program = Runtime.get().load_program(data)
+    method = program.load_method("forward")
+
+    def run(tensors: Sequence[Tensor], _alive: Any = (data, program)) -> list[Tensor]:
+        return tensors_of(method.execute([t.contiguous() for t in tensors]))
+
+    return run
 
 
 def _write_litert(program: Program, path: Path) -> None:
@@ -277,7 +301,7 @@ _ONNX = ("onnx", "onnxscript", "onnxruntime")
 FORMATS: dict[str, Format] = {
     kind.name: kind
     for kind in (
-        Format("onnx", ".onnx", "onnx", _ONNX, _write_onnx, _open_onnx),
+        Format("onnx", ".onnx", "onnx", _ONNX, write_onnx, _open_onnx),
         Format(
             "openvino", ".xml", "openvino", (*_ONNX[:2], "openvino"), _write_openvino,
             _open_openvino, beside=(".bin",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_a_pt2_file_is_run_by_pytorch_alone(network: nn.Module, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("ending", "package"),
-    [(".xml", "openvino"), (".tflite", "litert_torch")],
+    [(".xml", "openvino"), (".tflite", "litert_torch"), (".pte", "executorch")],
 )
 def test_the_other_formats_where_they_are_installed(
     network: nn.Module, tmp_path: Path, ending: str, package: str
@@ -71,6 +72,19 @@ def test_the_other_formats_where_they_are_installed(
     pytest.importorskip(package)
     done = ghostify.export(network, tmp_path / f"net{ending}")
     assert done.difference < 1e-4 and done.path.exists()
+
+
+def test_an_executorch_session_outlives_what_opened_it(network: nn.Module, tmp_path: Path) -> None:
+    """Its method reads the program's memory: once freed, outputs had shapes of garbage."""
+    pytest.importorskip("executorch")
+    done = ghostify.export(network, tmp_path / "net.pte")
+    session = formats.FORMATS["executorch"].open(done.path, None)
+    gc.collect()
+    filler = [bytes(done.bytes) for _ in range(50)]
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(session([x])[0], network(x), atol=1e-4)
+    assert len(filler) == 50
 
 
 @pytest.fixture

@@ -1,0 +1,165 @@
+"""Post-training quantisation to int8, by each runtime's own library."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ghostify.deploy.formats import (
+    FORMATS,
+    Format,
+    exported,
+    quietly,
+    require_packages,
+    save_openvino,
+    save_xnnpack,
+    write_onnx,
+)
+from ghostify.deploy.program import Program, tensors_of
+from ghostify.deploy.samples import Samples
+from ghostify.errors import ModelError, SettingsError, first_line
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """How a format holds int8.
+
+    Attributes:
+        packages: What must be installed.
+        extra: The extra of ghostify that brings it.
+        write: Writes a program to a path, calibrated by samples.
+        folds_ghost_norms: Whether norms go into the ghost modules first.
+    """
+
+    packages: tuple[str, ...]
+    extra: str
+    write: Callable[[Program, Samples, Path], None]
+    folds_ghost_norms: bool = True
+
+
+def quantizer_of(kind: Format) -> Quantizer:
+    """What writes a format in int8.
+
+    Raises:
+        SettingsError: It has no int8, or what that needs is not installed.
+    """
+    if kind.name not in QUANTIZERS:
+        raise SettingsError(
+            f"{kind.name} has no int8 here: give one of {', '.join(QUANTIZERS)}, or leave it out."
+        )
+    quantizer = QUANTIZERS[kind.name]
+    require_packages(f"{kind.name} in int8", quantizer.packages, quantizer.extra)
+    return quantizer
+
+
+def write_int8(kind: Format, program: Program, samples: Samples, path: Path) -> None:
+    """Write a program to a file in int8.
+
+    Raises:
+        ModelError: The library can't quantise the network, or the format not hold it.
+    """
+    try:
+        with quietly(), torch.no_grad():
+            quantizer_of(kind).write(program, samples, path)
+    except Exception as error:
+        raise ModelError(
+            f"{kind.name} can't hold the network in int8 ({type(error).__name__}: "
+            f"{first_line(error)}): choose another format, or leave int8 out."
+        ) from error
+
+
+def _write_onnx(program: Program, samples: Samples, path: Path) -> None:
+    """ONNX Runtime's static quantisation: QDQ, int8 for both, weights by channel."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    plain, prepared = path.with_suffix(".float.onnx"), path.with_suffix(".prepared.onnx")
+    write_onnx(program, plain)
+    quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+    names = [entry.name for entry in onnx.load(prepared).graph.input]
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.runs = samples.runs()
+
+        def get_next(self) -> dict[str, Any] | None:
+            args = next(self.runs, None)
+            return None if args is None else dict(zip(names, _arrays(args), strict=False))
+
+    quantize_static(prepared, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, dict(program.facts))
+    onnx.save(model, path)
+    plain.unlink()
+    prepared.unlink()
+
+
+def _write_openvino(program: Program, samples: Samples, path: Path) -> None:
+    import nncf
+    import openvino
+
+    onnx = path.with_suffix(".onnx")
+    write_onnx(program, onnx)
+    runs = [_arrays(args) for args in samples.runs()]
+    model = nncf.quantize(openvino.convert_model(onnx), nncf.Dataset(runs), subset_size=len(runs))
+    save_openvino(model, program, path)
+    onnx.unlink()
+
+
+def _write_executorch(program: Program, samples: Samples, path: Path) -> None:
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+
+    quantizer = XNNPACKQuantizer().set_global(
+        get_symmetric_quantization_config(is_per_channel=True)
+    )
+    save_xnnpack(exported(replace(program, network=_pt2e(program, samples, quantizer))), path)
+
+
+def _write_litert(program: Program, samples: Samples, path: Path) -> None:
+    import litert_torch
+    from litert_torch.quantize.pt2e_quantizer import (
+        PT2EQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from litert_torch.quantize.quant_config import QuantConfig
+
+    quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
+    network = _pt2e(program, samples, quantizer)
+    config = QuantConfig(pt2e_quantizer=quantizer)
+    litert_torch.convert(network, program.args, quant_config=config).export(str(path))
+
+
+def _pt2e(program: Program, samples: Samples, quantizer: Any) -> fx.GraphModule:
+    """A program quantised by PyTorch 2 export."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    prepared = prepare_pt2e(exported(program).module(), quantizer)
+    for args in samples.runs():
+        prepared(*args)
+    return convert_pt2e(prepared)
+
+
+def _arrays(args: Sequence[Any]) -> list[Any]:
+    return [_plain(tensor).numpy() for tensor in tensors_of(args)]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()
+
+
+QUANTIZERS: dict[str, Quantizer] = {
+    "onnx": Quantizer(FORMATS["onnx"].packages, "onnx", _write_onnx),
+    "openvino": Quantizer((*FORMATS["openvino"].packages, "nncf"), "int8", _write_openvino),
+    "executorch": Quantizer(("executorch", "torchao"), "executorch", _write_executorch),
+    "litert": Quantizer((*FORMATS["litert"].packages, "torchao"), "litert", _write_litert),
+}
+"""What writes int8, by the format's name; a new one is one more entry."""
