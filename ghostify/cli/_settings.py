@@ -64,7 +64,9 @@ OPTIONS: dict[str, Any] = {
     "group_width": Annotated[
         float | None, _option("Width of a thin block's groups, times the original's (1).", "X")
     ],
-    "divisor": Annotated[int | None, _option("Thin widths are multiples of it (1).", "N")],
+    "divisor": Annotated[
+        int | None, _option("Thin widths, and intrinsic maps, are multiples of it (1).", "N")
+    ],
     "keep": Annotated[
         list[str] | None, _option("Leave these: name, glob pattern, stem, head.", "P")
     ],

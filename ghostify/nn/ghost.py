@@ -21,14 +21,28 @@ KernelSize = int | tuple[int, ...]
 """One size for all dimensions of the maps, or one for each."""
 
 
-def intrinsic_channels(out_channels: int, s: int) -> int:
+def intrinsic_channels(out_channels: int, s: int, divisor: int = 1) -> int:
     """Number of intrinsic feature maps m = ceil(n / s) of Eq. 2.
 
+    Args:
+        out_channels: Number of outputs n.
+        s: The paper's s.
+        divisor: What m is rounded up to a multiple of, where that leaves ghosts to make (m < n).
+
+    Raises:
+        SettingsError: divisor is no whole number of 1 or more.
+
     Example:
-        >>> intrinsic_channels(64, 2), intrinsic_channels(10, 4)
-        (32, 3)
+        >>> intrinsic_channels(64, 2), intrinsic_channels(10, 4), intrinsic_channels(90, 4, 8)
+        (32, 3, 24)
     """
-    return -(-out_channels // s)
+    if isinstance(divisor, bool) or not isinstance(divisor, int) or divisor < 1:
+        raise SettingsError(
+            f"divisor={shown(divisor)} makes no sense: give a whole number of 1 or more."
+        )
+    m = -(-out_channels // s)
+    rounded = -(-m // divisor) * divisor
+    return rounded if rounded < out_channels else m
 
 
 MOST_D = 255
@@ -123,6 +137,7 @@ class GhostConv(Ordered, GhostLayer):
         s: int = 2,
         d: KernelSize = 3,
         *,
+        divisor: int = 1,
         bias_mode: BiasMode = "full",
         init: InitMode = "projection",
         generator: torch.Generator | None = None,
@@ -132,14 +147,14 @@ class GhostConv(Ordered, GhostLayer):
         The primary convolution is of ``conv``'s own class and takes its first filters; with
         ``init="projection"`` each ghost starts as the multiple of its intrinsic map whose filter is
         nearest (least squares) to the filter it replaces, with ``"random"`` as PyTorch draws a
-        convolution. ``conv`` is not changed.
+        convolution. ``conv`` is not changed. ``divisor``: see `intrinsic_channels`.
 
         Raises:
             SettingsError: s or d makes no sense, or ``conv.groups`` doesn't divide m.
         """
         check_s_d(s, d)
         n, groups = conv.out_channels, conv.groups
-        m = intrinsic_of_groups(n, s, groups)
+        m = intrinsic_of_groups(n, s, groups, divisor)
         kept = torch.arange(n).view(groups, -1)[:, : m // groups].flatten()
         ghost = cls.__new__(cls)
         nn.Module.__init__(ghost)
@@ -177,7 +192,7 @@ class GhostConv(Ordered, GhostLayer):
         if self.groups == 1:
             out = torch.cat([intrinsic, ghosts], dim=dim)
             # Worked out and not asked of the tensor, so that it is known when tracing.
-            m = intrinsic_channels(self.out_channels, self.s)
+            m = self.primary.out_channels
             surplus = m * self.s - self.out_channels
             return out if surplus == 0 else out.narrow(dim, 0, self.out_channels)
         sizes = [self.groups, -1]
@@ -201,7 +216,7 @@ class GhostConv(Ordered, GhostLayer):
                 maps and ghosts, ``(n,)``; None, or the plain order, for none.
         """
         if order is not None:
-            own = intrinsic_channels(self.out_channels, self.s) // self.groups * self.s
+            own = self.primary.out_channels // self.groups * self.s
             plain = torch.arange(self.groups)[:, None] * own
             plain = plain + torch.arange(self.out_channels // self.groups)
             order = None if torch.equal(order.cpu(), plain.flatten()) else order
@@ -212,9 +227,9 @@ class GhostConv(Ordered, GhostLayer):
         return f"{self.in_channels}, {self.out_channels}, s={self.s}, d={self.d}"
 
 
-def intrinsic_of_groups(out_channels: int, s: int, groups: int) -> int:
+def intrinsic_of_groups(out_channels: int, s: int, groups: int, divisor: int = 1) -> int:
     """The intrinsic channels m; raises `SettingsError` unless the groups divide them."""
-    m = intrinsic_channels(out_channels, s)
+    m = intrinsic_channels(out_channels, s, divisor)
     if m % groups:
         raise SettingsError(
             f"groups={groups} does not divide the {m} intrinsic channels of "
@@ -240,6 +255,7 @@ class PlainGhostConv(GhostConv):
         *,
         s: int = 2,
         d: KernelSize = 3,
+        divisor: int = 1,
         bias_mode: BiasMode = "full",
         device: Any = None,
         dtype: Any = None,
@@ -247,7 +263,7 @@ class PlainGhostConv(GhostConv):
         super().__init__()
         check_s_d(s, d)
         primary = self.kind(
-            in_channels, intrinsic_of_groups(out_channels, s, groups),
+            in_channels, intrinsic_of_groups(out_channels, s, groups, divisor),
             kernel_size, stride, padding, dilation, groups, bias, padding_mode,  # type: ignore[arg-type]
             device=device, dtype=dtype,
         )  # fmt: skip
@@ -281,6 +297,7 @@ class GhostConv2d(PlainGhostConv):
         padding_mode: As in `torch.nn.Conv2d`.
         s: The paper's s; 1 leaves only the primary convolution.
         d: Kernel size of the cheap operation; odd. ``(d, 1)`` where maps are one pixel wide.
+        divisor: What m is rounded up to a multiple of, where that leaves ghosts to make.
         bias_mode: ``"full"``: every output channel has a bias, ``"primary"``: the intrinsic only.
         device: Where the parameters are.
         dtype: Type of the parameters.
@@ -352,13 +369,14 @@ class GhostLinear(GhostLayer):
         linear: nn.Linear,
         s: int = 2,
         *,
+        divisor: int = 1,
         bias_mode: BiasMode = "full",
         init: InitMode = "projection",
         generator: torch.Generator | None = None,
     ) -> GhostLinear:
         """The ghost module in ``linear``'s place; see `GhostConv2d.from_conv`."""
         check_s_d(s, 1)
-        m = intrinsic_channels(linear.out_features, s)
+        m = intrinsic_channels(linear.out_features, s, divisor)
         ghost = cls.__new__(cls)
         nn.Module.__init__(ghost)
         ghost._assemble(carve(linear, torch.arange(m)), linear.out_features, s, bias_mode)

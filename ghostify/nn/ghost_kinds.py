@@ -82,6 +82,7 @@ class GhostTransposed(GhostConv):
         *,
         s: int = 2,
         d: KernelSize = 3,
+        divisor: int = 1,
         bias_mode: BiasMode = "full",
         device: Any = None,
         dtype: Any = None,
@@ -89,7 +90,7 @@ class GhostTransposed(GhostConv):
         super().__init__()
         check_s_d(s, d)
         primary = self.kind(
-            in_channels, intrinsic_of_groups(out_channels, s, groups),
+            in_channels, intrinsic_of_groups(out_channels, s, groups, divisor),
             kernel_size, stride, padding, output_padding, groups, bias, dilation,  # type: ignore[arg-type]
             device=device, dtype=dtype,
         )  # fmt: skip

@@ -62,6 +62,7 @@ def plan_c_ghost(
             bias_mode=settings.bias_mode,
             lazy=name in survey.lazy,
             costlier=settings.costlier,
+            divisor=settings.divisor,
             tied_to=tied.get(name),
             read_directly=name in read,
         )
@@ -160,6 +161,7 @@ def _replacement(candidate: Candidate) -> Replacement:
         out_channels=candidate.out_channels,
         kernel_size=candidate.kernel_size,
         upsampling=upsampling(candidate.layer),
+        divisor=candidate.divisor,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import nn
@@ -44,6 +44,7 @@ class Candidate:
         bias_mode: Which outputs keep their bias.
         lazy: Whether its shape was unknown before the meta copy ran.
         costlier: Whether it is converted even where that saves nothing.
+        divisor: What the number of intrinsic maps is rounded up to a multiple of.
         tied_to: Name of another module that holds one of its parameters.
         read_directly: Whether some forward reads its weight instead of calling it.
     """
@@ -55,6 +56,7 @@ class Candidate:
     bias_mode: BiasMode = "full"
     lazy: bool = False
     costlier: bool = False
+    divisor: int = 1
     tied_to: str | None = None
     read_directly: bool = False
 
@@ -72,6 +74,11 @@ class Candidate:
     def kernel_size(self) -> tuple[int, ...]:
         """Kernel; 1 x 1 for a linear layer."""
         return layer_shape(self.layer)[2]
+
+    @property
+    def intrinsic(self) -> int:
+        """Number of intrinsic maps m."""
+        return intrinsic_channels(self.out_channels, self.s, self.divisor)
 
     @property
     def groups(self) -> int:
@@ -104,13 +111,17 @@ def make_ghost(
     bias_mode: BiasMode,
     init: InitMode = "projection",
     generator: torch.Generator | None = None,
+    divisor: int = 1,
 ) -> GhostLayer:
     """The ghost module for a layer of any kind."""
+    options: Any = {
+        "divisor": divisor, "bias_mode": bias_mode, "init": init, "generator": generator
+    }  # fmt: skip
     if not isinstance(layer, nn.Linear):
         kind = ghost_kind(layer)
         assert kind is not None, "layers of other kinds are left"
-        return kind.from_conv(layer, s, d, bias_mode=bias_mode, init=init, generator=generator)
-    return GhostLinear.from_linear(layer, s, bias_mode=bias_mode, init=init, generator=generator)
+        return kind.from_conv(layer, s, d, **options)
+    return GhostLinear.from_linear(layer, s, **options)
 
 
 Rule = Callable[[Candidate], str | None]
@@ -164,7 +175,7 @@ def _few(candidate: Candidate) -> str | None:
 
 
 def _groups(candidate: Candidate) -> str | None:
-    m = intrinsic_channels(candidate.out_channels, candidate.s)
+    m = candidate.intrinsic
     if m % candidate.groups:
         return f"its {candidate.groups} groups don't divide the {m} intrinsic channels"
     return None
@@ -174,7 +185,7 @@ def _costs_more(candidate: Candidate) -> str | None:
     if candidate.costlier:
         return None
     n, s = candidate.out_channels, candidate.s
-    m = intrinsic_channels(n, s)
+    m = candidate.intrinsic
     filter_size = candidate.in_channels * prod(candidate.kernel_size)
     # A transposed convolution has its MACs for each pixel that it reads, its ghosts for each made.
     made = upsampling(candidate.layer)

@@ -87,7 +87,9 @@ def build_ghosts(model: nn.Module, plan: Plan) -> list[tuple[nn.Module, nn.Modul
     for index, item in enumerate(plan.replaced):
         layer = _find(model, item)
         generator = _generator(layer, settings.seed + index)
-        ghost = make_ghost(layer, item.s, item.d, settings.bias_mode, settings.init, generator)
+        ghost = make_ghost(
+            layer, item.s, item.d, settings.bias_mode, settings.init, generator, item.divisor
+        )
         pairs.append((layer, ghost))
     return pairs
 

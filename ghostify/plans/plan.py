@@ -28,6 +28,7 @@ class Replacement:
         out_channels: Output channels n.
         kernel_size: Kernel of the layer.
         upsampling: Pixels that a transposed convolution makes of each one of its input; else 1.
+        divisor: What the number of intrinsic maps is a multiple of, where that leaves ghosts.
     """
 
     name: str
@@ -38,10 +39,11 @@ class Replacement:
     out_channels: int
     kernel_size: tuple[int, ...]
     upsampling: int = 1
+    divisor: int = 1
 
     @property
     def speedup(self) -> float:
-        """The theoretical speed-up, Eq. 4."""
+        """The theoretical speed-up, Eq. 4, which knows no divisor."""
         return speedup_ratio(self.in_channels, self.kernel_size, self.s, self.d, self.upsampling)
 
 
@@ -209,9 +211,12 @@ def _row(record: Any) -> dict[str, Any]:
 
 
 def _layer_row(item: Replacement) -> dict[str, Any]:
-    """A row without what only transposed convolutions have."""
+    """A row without what only some layers have."""
     row = _row(item)
-    return {key: row[key] for key in row if key != "upsampling" or item.upsampling > 1}
+    return {key: row[key] for key in row if key not in _RARE or row[key] > 1}
+
+
+_RARE = ("upsampling", "divisor")
 
 
 def _plain(value: Any) -> Any:

@@ -167,6 +167,7 @@ LAYER: dict[str, Column] = {
     "out_channels": _check_size,
     "kernel_size": _check_sizes,
     "upsampling": _check_size,
+    "divisor": _check_size,
 }
 STAGE: dict[str, Column] = {
     "name": _check_text,

@@ -12,6 +12,7 @@ from ghostify.settings.base import (
     check_choice,
     check_flag,
     check_seed,
+    check_whole,
     numbers,
     selectors,
 )
@@ -34,6 +35,8 @@ class CGhost(Settings):
         linear: Whether `torch.nn.Linear` layers become 1x1 ghost modules too.
         costlier: Whether layers are converted too whose ghost module costs as much or more (as in
             Table 5, where VGG16's first convolution is converted even with d=7).
+        divisor: The intrinsic maps of a layer are a multiple of it, rounded up, where that leaves
+            ghosts to make: widths of whole blocks (8, 16) are faster in most runtimes.
         bias_mode: Of a layer with biases, ``"full"``: all outputs keep theirs; ``"primary"``: the
             intrinsic ones only (the paper's cheap operation has none).
         init: How the cheap operations start: ``"projection"`` from the weights they replace,
@@ -58,6 +61,7 @@ class CGhost(Settings):
     only: tuple[Selector, ...] | Selector = ()
     linear: bool = False
     costlier: bool = False
+    divisor: int = 1
     bias_mode: BiasMode = "full"
     init: InitMode = "projection"
     seed: int = 0
@@ -71,6 +75,7 @@ class CGhost(Settings):
             check_s_d(DEFAULT_S, value)
         for name in ("linear", "costlier"):
             check_flag(name, getattr(self, name))
+        check_whole("divisor", self.divisor, at_least=1)
         check_seed("seed", self.seed)
         check_choice("bias_mode", self.bias_mode, get_args(BiasMode))
         check_choice("init", self.init, get_args(InitMode))

@@ -65,7 +65,10 @@ class CGGhost(Settings):
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
-        """Settings from the options of both modes; ``keep`` is for both, ``only`` for stages."""
+        """Settings from the options of both modes.
+
+        ``keep`` and ``divisor`` are for both, ``only`` is for stages.
+        """
         stages, layers = GGhost.option_names(), set(CGhost.option_names()) - {"only"}
         return cls(
             GGhost(**{name: value for name, value in options.items() if name in stages}),

@@ -15,6 +15,7 @@ C_GHOST: dict[str, st.SearchStrategy[Any]] = {
     "d": _ODD | st.dictionaries(st.sampled_from(("*", "head")), _ODD, min_size=1),
     "linear": st.booleans(),
     "costlier": st.booleans(),
+    "divisor": st.sampled_from((1, 1, 4, 8)),
     "bias_mode": st.sampled_from(("full", "primary")),
     "init": st.sampled_from(("projection", "random")),
     "seed": st.integers(0, 5),

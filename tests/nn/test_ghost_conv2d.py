@@ -322,3 +322,19 @@ def test_symbolic_trace_goes_through(groups: int, image: Tensor) -> None:
 def test_jit_script_goes_through(s: int, groups: int, image: Tensor) -> None:
     ghost = GhostConv2d(6, 12, 3, groups=groups, s=s).eval()
     torch.testing.assert_close(torch.jit.script(ghost)(image), ghost(image))
+
+
+def test_a_divisor_rounds_the_intrinsic_maps_up_while_ghosts_are_left() -> None:
+    assert [intrinsic_channels(n, 4, 8) for n in (64, 90, 40, 12, 8)] == [16, 24, 16, 8, 2]
+    for bad in (0, 1.5, True):
+        with pytest.raises(SettingsError, match="divisor="):
+            intrinsic_channels(64, 4, bad)
+
+
+def test_a_module_with_a_divisor_keeps_what_its_intrinsic_maps_were() -> None:
+    conv = nn.Conv2d(3, 20, 3, padding=1)
+    ghost, x = GhostConv2d.from_conv(conv, 4, divisor=8), torch.rand(1, 3, 6, 6)
+    assert ghost.primary.out_channels == 8 and ghost(x).shape == (1, 20, 6, 6)
+    torch.testing.assert_close(ghost(x)[:, :8], conv(x)[:, :8])
+    made = GhostConv2d(3, 20, 3, s=4, divisor=8)
+    assert made.primary.out_channels == 8

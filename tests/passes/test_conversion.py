@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -518,3 +519,27 @@ def test_a_network_on_the_meta_device_is_converted() -> None:
     converted = ghostify.convert(model)
     assert {p.device.type for p in converted.parameters()} == {"meta"}
     assert isinstance(converted.layer1[0].conv1, GhostConv2d)
+
+
+def test_a_divisor_is_planned_counted_saved_and_followed(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 36, 3), nn.Conv2d(36, 64, 3)).eval()
+    sizes, options = (3, 16, 16), {"s": 4, "divisor": 8, "keep": "0"}
+    plan = ghostify.plan(network, input_size=sizes, **options)
+    assert [layer.divisor for layer in plan.replaced] == [8, 8]
+    assert ghostify.Plan.from_dict(plan.to_dict()) == plan
+    converted = ghostify.convert(network, input_size=sizes, **options)
+    assert [converted[i].primary.out_channels for i in (1, 2)] == [16, 16]
+    (row, _) = ghostify.report(converted).replaced
+    pixels = 12 * 12
+    assert row.after.macs == pixels * 16 * (8 * 9 + 3 * 9)
+    again = ghostify.load(ghostify.save(converted, tmp_path / "out"), model=network)
+    x = torch.rand(1, *sizes)
+    assert torch.equal(again.eval()(x), converted.eval()(x))
+    fused = ghostify.fuse(converted)
+    torch.testing.assert_close(fused(x), converted(x))
+
+
+def test_without_a_divisor_a_plan_says_nothing_of_it() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3))
+    (row,) = ghostify.plan(network, only="1", input_size=(3, 8, 8)).to_dict()["replaced"]
+    assert "divisor" not in row

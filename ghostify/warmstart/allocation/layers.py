@@ -18,6 +18,7 @@ from ghostify.cost.figures import Count
 from ghostify.data.spool import Spool
 from ghostify.errors import SettingsError
 from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.ghost import intrinsic_channels
 from ghostify.nn.modes import to_single
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.survey import Survey
@@ -144,6 +145,6 @@ def _judge(name: str, costs: Tensor, plans: Planned) -> Iterator[tuple[int, floa
     for plan, _ in plans.values():
         item = next((item for item in plan.replaced if item.name == name), None)
         if item is not None:
-            m = -(-groups * maps // item.s) // groups
+            m = intrinsic_channels(groups * maps, item.s, item.divisor) // groups
             pairs = (pair(cost, m, item.s - 1) for cost in costs)
             yield item.s, float(sum(found.cost for found in pairs))

@@ -107,7 +107,7 @@ def _greedy(table: Matrix, m: int, copies: int) -> Parents:
     np.fill_diagonal(costs, np.inf)
     parents = np.full(n, -1)
     room = [0] * n
-    intrinsic = 0
+    intrinsic, ghosts_left = 0, n - m
     places = np.arange(n)
     order = ascending(torch.from_numpy(costs.ravel())).numpy()[: n * (n - 1)]
     for some in np.split(order, range(8 * n, len(order), 8 * n)):
@@ -115,15 +115,15 @@ def _greedy(table: Matrix, m: int, copies: int) -> Parents:
         # Most edges are ruled out by those before: at once, since a loop would take seconds.
         usable = (parents[ghosts] < 0) & ((parents < 0) | (parents == places))[sources]
         for i, j in zip(sources[usable].tolist(), ghosts[usable].tolist(), strict=True):
-            if parents[j] >= 0 or (parents[i] >= 0 and parents[i] != i):
+            if not ghosts_left or parents[j] >= 0 or (parents[i] >= 0 and parents[i] != i):
                 continue
             if parents[i] < 0:
                 if intrinsic == m:
                     continue
                 parents[i], room[i], intrinsic = i, copies, intrinsic + 1
             if room[i]:
-                parents[j], room[i] = i, room[i] - 1
-        if (parents >= 0).all():
+                parents[j], room[i], ghosts_left = i, room[i] - 1, ghosts_left - 1
+        if not ghosts_left or (parents >= 0).all():
             break
     for j in range(n):  # maps that are left over: intrinsic while there may be more of them
         if parents[j] < 0 and intrinsic < m:

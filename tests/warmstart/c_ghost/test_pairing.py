@@ -70,3 +70,11 @@ def test_order_says_where_each_map_is_in_the_concat() -> None:
     found = Pairing(torch.tensor([3, 0]), torch.tensor([[1], [2]]), 0.0)
     concat = torch.tensor([3, 0, 1, 2])
     assert concat[found.order()].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("n", "m", "copies"), [(20, 16, 1), (27, 12, 2), (34, 16, 3)])
+def test_there_are_as_many_intrinsic_maps_as_asked_for(n: int, m: int, copies: int) -> None:
+    costs = random_costs(n, 0)
+    found = pair(costs, m, copies)
+    assert len(found.intrinsic) == m and int((found.ghosts >= 0).sum()) == n - m
+    assert len(found.order()) == n and cost_of(found, costs) == pytest.approx(found.cost)
