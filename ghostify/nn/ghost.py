@@ -21,13 +21,14 @@ KernelSize = int | tuple[int, ...]
 """One size for all dimensions of the maps, or one for each."""
 
 
-def intrinsic_channels(out_channels: int, s: int, divisor: int = 1) -> int:
+def intrinsic_channels(out_channels: int, s: int, divisor: int = 1, groups: int = 1) -> int:
     """Number of intrinsic feature maps m = ceil(n / s) of Eq. 2.
 
     Args:
         out_channels: Number of outputs n.
         s: The paper's s.
         divisor: What m is rounded up to a multiple of, where that leaves ghosts to make (m < n).
+        groups: What must divide m where it is rounded; else it stays.
 
     Raises:
         SettingsError: divisor is no whole number of 1 or more.
@@ -42,7 +43,7 @@ def intrinsic_channels(out_channels: int, s: int, divisor: int = 1) -> int:
         )
     m = -(-out_channels // s)
     rounded = -(-m // divisor) * divisor
-    return rounded if rounded < out_channels else m
+    return rounded if rounded < out_channels and rounded % groups == 0 else m
 
 
 MOST_D = 255
@@ -229,7 +230,7 @@ class GhostConv(Ordered, GhostLayer):
 
 def intrinsic_of_groups(out_channels: int, s: int, groups: int, divisor: int = 1) -> int:
     """The intrinsic channels m; raises `SettingsError` unless the groups divide them."""
-    m = intrinsic_channels(out_channels, s, divisor)
+    m = intrinsic_channels(out_channels, s, divisor, groups)
     if m % groups:
         raise SettingsError(
             f"groups={groups} does not divide the {m} intrinsic channels of "

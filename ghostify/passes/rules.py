@@ -78,7 +78,7 @@ class Candidate:
     @property
     def intrinsic(self) -> int:
         """Number of intrinsic maps m."""
-        return intrinsic_channels(self.out_channels, self.s, self.divisor)
+        return intrinsic_channels(self.out_channels, self.s, self.divisor, self.groups)
 
     @property
     def groups(self) -> int:

@@ -326,6 +326,7 @@ def test_jit_script_goes_through(s: int, groups: int, image: Tensor) -> None:
 
 def test_a_divisor_rounds_the_intrinsic_maps_up_while_ghosts_are_left() -> None:
     assert [intrinsic_channels(n, 4, 8) for n in (64, 90, 40, 12, 8)] == [16, 24, 16, 8, 2]
+    assert intrinsic_channels(432, 4, 8, groups=9) == 108  # 9 does not divide 112
     for bad in (0, 1.5, True):
         with pytest.raises(SettingsError, match="divisor="):
             intrinsic_channels(64, 4, bad)

@@ -145,6 +145,6 @@ def _judge(name: str, costs: Tensor, plans: Planned) -> Iterator[tuple[int, floa
     for plan, _ in plans.values():
         item = next((item for item in plan.replaced if item.name == name), None)
         if item is not None:
-            m = intrinsic_channels(groups * maps, item.s, item.divisor) // groups
+            m = intrinsic_channels(groups * maps, item.s, item.divisor, groups) // groups
             pairs = (pair(cost, m, item.s - 1) for cost in costs)
             yield item.s, float(sum(found.cost for found in pairs))
