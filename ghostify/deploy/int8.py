@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -107,7 +109,10 @@ def _write_openvino(program: Program, samples: Samples, path: Path) -> None:
     onnx = path.with_suffix(".onnx")
     write_onnx(program, onnx)
     runs = [_arrays(args) for args in samples.runs()]
-    model = nncf.quantize(openvino.convert_model(onnx), nncf.Dataset(runs), subset_size=len(runs))
+    with contextlib.redirect_stdout(io.StringIO()):  # bars of progress
+        model = nncf.quantize(
+            openvino.convert_model(onnx), nncf.Dataset(runs), subset_size=len(runs)
+        )
     save_openvino(model, program, path)
     onnx.unlink()
 
@@ -122,20 +127,6 @@ def _write_executorch(program: Program, samples: Samples, path: Path) -> None:
         get_symmetric_quantization_config(is_per_channel=True)
     )
     save_xnnpack(exported(replace(program, network=_pt2e(program, samples, quantizer))), path)
-
-
-def _write_litert(program: Program, samples: Samples, path: Path) -> None:
-    import litert_torch
-    from litert_torch.quantize.pt2e_quantizer import (
-        PT2EQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from litert_torch.quantize.quant_config import QuantConfig
-
-    quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    network = _pt2e(program, samples, quantizer)
-    config = QuantConfig(pt2e_quantizer=quantizer)
-    litert_torch.convert(network, program.args, quant_config=config).export(str(path))
 
 
 def _pt2e(program: Program, samples: Samples, quantizer: Any) -> fx.GraphModule:
@@ -160,6 +151,5 @@ QUANTIZERS: dict[str, Quantizer] = {
     "onnx": Quantizer(FORMATS["onnx"].packages, "onnx", _write_onnx),
     "openvino": Quantizer((*FORMATS["openvino"].packages, "nncf"), "int8", _write_openvino),
     "executorch": Quantizer(("executorch", "torchao"), "executorch", _write_executorch),
-    "litert": Quantizer((*FORMATS["litert"].packages, "torchao"), "litert", _write_litert),
 }
 """What writes int8, by the format's name; a new one is one more entry."""
