@@ -16,6 +16,7 @@ from ghostify.data.preparation import preparation_of
 from ghostify.deploy.formats import FORMATS, Format, format_of, named, write
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.int8 import quantizer_of, write_int8
+from ghostify.deploy.norms import norms_to_convolutions
 from ghostify.deploy.program import Program, example_arguments, tensors_of, with_batch
 from ghostify.deploy.proof import OutputProof, prove
 from ghostify.deploy.samples import Samples, example_from, samples_for
@@ -189,7 +190,10 @@ def export(
     args, batches = _runs_of(network, batch, asked, example_inputs, input_size)
     samples = None if asked is None else samples_for(network, asked, args, batches)
     facts = _facts(original, args) | ({"precision": "int8"} if int8 else {})
-    program = Program(fuse(network, fold_ghost_norms=folds), args, batch == "dynamic", facts)
+    fused = fuse(network, fold_ghost_norms=folds)
+    if int8:
+        norms_to_convolutions(fused)
+    program = Program(fused, args, batch == "dynamic", facts)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / f"network{kind.suffix}"
         if int8 and samples is not None:
