@@ -151,7 +151,9 @@ def norms_to_convolutions(network: nn.Module) -> None:
         network: An inference form, in eval mode.
     """
     norms = [m for m in network.modules() if type(m) is nn.BatchNorm2d]
-    found = {norm: _as_convolution(norm) for norm in norms if norm.running_mean is not None}
+    found: dict[nn.Module, nn.Module] = {
+        norm: _as_convolution(norm) for norm in norms if norm.running_mean is not None
+    }
     replace_modules(network, found)
 
 
