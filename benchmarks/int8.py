@@ -4,8 +4,7 @@
     python benchmarks/int8.py --network vgg16-cifar --write docs/deploy.md     # into the docs too
 
 Needs ``pip install -e '.[bench,int8]'`` and the images and weights of ``--data`` (its README says
-whence). All 10,000 test images; one thread, batch 1, CPU time, the contestants of a runtime in
-turn.
+whence). All 10,000 test images; one thread, batch 1, CPU time, a runtime's contestants in turn.
 """
 
 from __future__ import annotations

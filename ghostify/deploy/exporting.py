@@ -16,10 +16,11 @@ from ghostify.data.preparation import preparation_of
 from ghostify.deploy.formats import FORMATS, Format, format_of, named, write
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.int8 import quantizer_of, write_int8
+from ghostify.deploy.norms import norms_to_convolutions
 from ghostify.deploy.program import Program, example_arguments, tensors_of, with_batch
 from ghostify.deploy.proof import OutputProof, prove
 from ghostify.deploy.samples import Samples, example_from, samples_for
-from ghostify.documents import Document, Table, Writable, plain_columns
+from ghostify.documents import Document, Printable, Table, Writable, plain_columns
 from ghostify.errors import ModelError, SettingsError, first_line
 from ghostify.files import check_writable, writing
 from ghostify.graph.inputs import ExampleInputs
@@ -91,14 +92,13 @@ class Exported(Writable):
             near += f", and the class is the same for {same} of {images} calibration images"
         return Document(summary=f"{head}{near}.")
 
-    def details(self) -> Document:
-        """The document with a row for each output and number of images at a time."""
+    def details(self) -> Details:
+        """What it prints, with a row for each output and number of images at a time."""
         where = "calibration images" if self.on_images else "random inputs"
         columns = plain_columns("output", "batch", "images", "largest", "RMS", "same class")
-        return replace(
-            self.document(),
-            title=f"Compared on {where}",
-            tables=[Table(columns, [_row(found) for found in self.proof])],
+        rows = [_row(found) for found in self.proof]
+        return Details(
+            replace(self.document(), title=f"Compared on {where}", tables=[Table(columns, rows)])
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +109,17 @@ class Exported(Writable):
             "noise": self.noise, "compared_on": "images" if self.on_images else "random inputs",
             "proof": [found.to_dict() for found in self.proof],
         }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Details(Printable):
+    """An export's proof in full."""
+
+    page: Document
+
+    def document(self) -> Document:
+        """The page."""
+        return self.page
 
 
 def _votes(found: OutputProof) -> tuple[int, int]:
@@ -150,7 +161,7 @@ def export(
             ``"litert"``; if not given, the file's name tells.
         batch: How many images it takes at a time; ``"dynamic"``: any number.
         int8: Whether weights and maps become int8 (post-training quantisation by the runtime's own
-            library); ``"onnx"``, ``"openvino"``, ``"executorch"`` and ``"litert"`` can.
+            library); ``"onnx"``, ``"openvino"`` and ``"executorch"`` can.
         calibration: Images that tell the maps' ranges, in any form that `convert` takes; the file
             is then compared on them, not on random inputs. int8 needs them.
         calibration_samples: How many of them to take.
@@ -179,7 +190,10 @@ def export(
     args, batches = _runs_of(network, batch, asked, example_inputs, input_size)
     samples = None if asked is None else samples_for(network, asked, args, batches)
     facts = _facts(original, args) | ({"precision": "int8"} if int8 else {})
-    program = Program(fuse(network, fold_ghost_norms=folds), args, batch == "dynamic", facts)
+    fused = fuse(network, fold_ghost_norms=folds)
+    if int8:
+        norms_to_convolutions(fused)
+    program = Program(fused, args, batch == "dynamic", facts)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / f"network{kind.suffix}"
         if int8 and samples is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -74,9 +76,14 @@ def write_int8(kind: Format, program: Program, samples: Samples, path: Path) -> 
 
 
 def _write_onnx(program: Program, samples: Samples, path: Path) -> None:
-    """ONNX Runtime's static quantisation: QDQ, int8 for both, weights by channel."""
+    """ONNX Runtime's static quantisation: QDQ, maps in uint8, weights in int8 by channel."""
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        QuantFormat,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     plain, prepared = path.with_suffix(".float.onnx"), path.with_suffix(".prepared.onnx")
@@ -92,7 +99,12 @@ def _write_onnx(program: Program, samples: Samples, path: Path) -> None:
             args = next(self.runs, None)
             return None if args is None else dict(zip(names, _arrays(args), strict=False))
 
-    quantize_static(prepared, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True)
+    # Maps as uint8: signed ones are fused into no kernel on x86 where several layers read a map, as
+    # in each ghost module and each residual sum.
+    quantize_static(
+        prepared, path, Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
     model = onnx.load(path)
     onnx.helper.set_model_props(model, dict(program.facts))
     onnx.save(model, path)
@@ -107,7 +119,10 @@ def _write_openvino(program: Program, samples: Samples, path: Path) -> None:
     onnx = path.with_suffix(".onnx")
     write_onnx(program, onnx)
     runs = [_arrays(args) for args in samples.runs()]
-    model = nncf.quantize(openvino.convert_model(onnx), nncf.Dataset(runs), subset_size=len(runs))
+    with contextlib.redirect_stdout(io.StringIO()):  # bars of progress
+        model = nncf.quantize(
+            openvino.convert_model(onnx), nncf.Dataset(runs), subset_size=len(runs)
+        )
     save_openvino(model, program, path)
     onnx.unlink()
 
@@ -122,20 +137,6 @@ def _write_executorch(program: Program, samples: Samples, path: Path) -> None:
         get_symmetric_quantization_config(is_per_channel=True)
     )
     save_xnnpack(exported(replace(program, network=_pt2e(program, samples, quantizer))), path)
-
-
-def _write_litert(program: Program, samples: Samples, path: Path) -> None:
-    import litert_torch
-    from litert_torch.quantize.pt2e_quantizer import (
-        PT2EQuantizer,
-        get_symmetric_quantization_config,
-    )
-    from litert_torch.quantize.quant_config import QuantConfig
-
-    quantizer = PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True))
-    network = _pt2e(program, samples, quantizer)
-    config = QuantConfig(pt2e_quantizer=quantizer)
-    litert_torch.convert(network, program.args, quant_config=config).export(str(path))
 
 
 def _pt2e(program: Program, samples: Samples, quantizer: Any) -> fx.GraphModule:
@@ -160,6 +161,5 @@ QUANTIZERS: dict[str, Quantizer] = {
     "onnx": Quantizer(FORMATS["onnx"].packages, "onnx", _write_onnx),
     "openvino": Quantizer((*FORMATS["openvino"].packages, "nncf"), "int8", _write_openvino),
     "executorch": Quantizer(("executorch", "torchao"), "executorch", _write_executorch),
-    "litert": Quantizer((*FORMATS["litert"].packages, "torchao"), "litert", _write_litert),
 }
 """What writes int8, by the format's name; a new one is one more entry."""

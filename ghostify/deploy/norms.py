@@ -140,3 +140,31 @@ def what_remains(norm: _BatchNorm) -> nn.Module | None:
     except Exception:
         return None
     return rest if torch.equal(expected, got) else None
+
+
+def norms_to_convolutions(network: nn.Module) -> None:
+    """Make each batch norm of images that is left a depth-wise 1 x 1 convolution, in place.
+
+    For int8: runtimes have no norm in integers, and would go to floats and back around it.
+
+    Args:
+        network: An inference form, in eval mode.
+    """
+    norms = [m for m in network.modules() if type(m) is nn.BatchNorm2d]
+    found: dict[nn.Module, nn.Module] = {
+        norm: _as_convolution(norm) for norm in norms if norm.running_mean is not None
+    }
+    replace_modules(network, found)
+
+
+@torch.no_grad()
+def _as_convolution(norm: nn.BatchNorm2d) -> nn.Conv2d:
+    mean, var = norm.running_mean, norm.running_var
+    assert mean is not None and var is not None
+    n = norm.num_features
+    conv = nn.Conv2d(n, n, 1, groups=n, device=mean.device, dtype=mean.dtype)
+    assert conv.bias is not None
+    scale = (var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+    conv.weight.copy_(scale.view(-1, 1, 1, 1))
+    conv.bias.copy_((0 if norm.bias is None else norm.bias) - mean * scale)
+    return conv.eval()
