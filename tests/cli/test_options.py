@@ -166,13 +166,15 @@ def test_a_disk_that_is_full_for_temporary_files_is_said(run, folder, monkeypatc
 
 def test_an_interrupted_warm_start_keeps_what_is_done_and_exits_130(run, folder, monkeypatch):
     (folder / "images").mkdir()
-    Image.new("RGB", (32, 32)).save(folder / "images" / "a.png")
+    for shade in (0, 60, 120, 180):
+        image = Image.new("RGB", (32, 32), (shade, 255 - shade, 100))
+        image.save(folder / "images" / f"{shade}.png")
 
     def interrupted(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ghostify.warmstart.start._Run._tune_network", interrupted)
-    monkeypatch.setattr("ghostify.warmstart.start.tune_part", lambda *args: 1)
+    monkeypatch.setattr("ghostify.warmstart.fitting.NetworkFit._tune_network", interrupted)
+    monkeypatch.setattr("ghostify.warmstart.fitting.tune_part", lambda *args: 1)
     args = ("--calibration", "images", "--reconstruct", "-o", "out", "-q")
     outcome = run("convert", NET, "--only", "conv1", *args)
     assert outcome.code == 130 and outcome.out == ""
