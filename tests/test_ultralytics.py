@@ -23,7 +23,7 @@ for name, value in {
     "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false",
 }.items():  # fmt: skip
     os.environ.setdefault(name, value)  # nothing is fetched, and the home folder stays as it is
-YOLO = pytest.importorskip("ultralytics").YOLO
+YOLO = pytest.importorskip("ultralytics", exc_type=ImportError).YOLO
 get_cfg = pytest.importorskip("ultralytics.cfg").get_cfg
 build_yolo_dataset = pytest.importorskip("ultralytics.data").build_yolo_dataset
 check_det_dataset = pytest.importorskip("ultralytics.data.utils").check_det_dataset
