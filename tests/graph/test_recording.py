@@ -50,6 +50,24 @@ def test_what_a_forward_asks_of_sizes_is_answered_for_this_input(height: int) ->
     assert made.values[out].shape == (1, 8, height, 8)
 
 
+@pytest.mark.parametrize("height", [8, 6])
+def test_the_calls_are_those_that_torch_export_sees(height: int) -> None:
+    class Named(nn.Sequential):
+        """Two such blocks after a convolution, and no name is the same."""
+
+    net, x = Named(nn.Conv2d(3, 8, 1), Padded(), Padded()).eval(), torch.rand(1, 3, height, 8)
+    with pytest.raises(Exception, match="symbolically|Proxy"):
+        torch.fx.symbolic_trace(net)
+    program = torch.export.export(copy.deepcopy(net), (x,), strict=False)
+    stacks = [
+        list(node.meta["nn_module_stack"].values())[-1][0]
+        for node in program.graph.nodes
+        if "conv2d" in str(node.target)
+    ]
+    made = record_network(meta(net), (x.to("meta"),))
+    assert stacks == [str(n.target) for n in made.graph.nodes if n.op == "call_module"]
+
+
 def test_recording_changes_nothing() -> None:
     block = meta(Padded())
     before = set(vars(block)), list(block.state_dict())
