@@ -56,7 +56,7 @@ def test_the_calls_are_those_that_torch_export_sees(height: int) -> None:
         """Two such blocks after a convolution, and no name is the same."""
 
     net, x = Named(nn.Conv2d(3, 8, 1), Padded(), Padded()).eval(), torch.rand(1, 3, height, 8)
-    with pytest.raises(Exception, match="symbolically|Proxy"):
+    with pytest.raises(Exception, match=r"symbolically|Proxy"):
         torch.fx.symbolic_trace(net)
     program = torch.export.export(copy.deepcopy(net), (x,), strict=False)
     stacks = [
