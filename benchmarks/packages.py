@@ -77,11 +77,11 @@ def yolo(name: str) -> Builder:
 
 NETWORKS: dict[str, tuple[Builder, tuple[int, ...]]] = {
     "torchvision retinanet_resnet50_fpn": (
-        torchvision_detector("retinanet_resnet50_fpn"),
+        torchvision_detector("retinanet_resnet50_fpn", min_size=128, max_size=128),
         (3, 128, 128),
     ),
     "torchvision fasterrcnn_resnet50_fpn": (
-        torchvision_detector("fasterrcnn_resnet50_fpn"),
+        torchvision_detector("fasterrcnn_resnet50_fpn", min_size=128, max_size=128),
         (3, 128, 128),
     ),
     "torchvision ssdlite320_mobilenet_v3_large": (
@@ -93,6 +93,8 @@ NETWORKS: dict[str, tuple[Builder, tuple[int, ...]]] = {
     "smp Unet, efficientnet-b0": (smp("Unet", "efficientnet-b0"), (3, 96, 96)),
     "smp FPN, resnet34": (smp("FPN", "resnet34"), (3, 96, 96)),
     "smp DeepLabV3Plus, resnet34": (smp("DeepLabV3Plus", "resnet34"), (3, 96, 96)),
+    "smp FPN, efficientnet-b0": (smp("FPN", "efficientnet-b0"), (3, 96, 96)),
+    "smp DeepLabV3Plus, efficientnet-b0": (smp("DeepLabV3Plus", "efficientnet-b0"), (3, 96, 96)),
     "transformers ResNet": (
         hugging_face(
             "ResNetForImageClassification",
@@ -179,7 +181,8 @@ def rows(only: str) -> Iterator[tuple[str, ...]]:
         if not fnmatch.fnmatchcase(name, only):
             continue
         record = in_child(partial(try_network, name), SECONDS, MEMORY)
-        status = record["status"] + (f": {record['reason']}" if "reason" in record else "")
+        reason = f": {record['reason'][:80]}" if "reason" in record else ""
+        status = record["status"] + reason
         cells = [record.get(key, "-") for key in ("layers", "params", "macs", "seconds")]
         print(name, *cells, status, flush=True)
         yield (name, "x".join(map(str, size)), *cells, status)
