@@ -174,12 +174,14 @@ class GhostConv(Ordered, GhostLayer):
         self.dilation, self.groups = primary.dilation, primary.groups
         self.channel_dim = -1 - len(sizes)
         self.primary, self.cheap = primary, None
+        # Kept as a number: a subclass may put the primary convolution into a module of its own.
+        self.intrinsic_maps = primary.out_channels
         self.register_buffer("order", None)
         self._make_affine(len(sizes))
         self.training = primary.training
         if s > 1:
             kernel = {"kernel_size": sizes, "padding": tuple(size // 2 for size in sizes)}
-            m = primary.out_channels
+            m = self.intrinsic_maps
             self.cheap = self._make_cheap(self.cheap_kind, m, bias_mode, **kernel)
 
     def _completed(self, intrinsic: Tensor) -> Tensor:
@@ -193,8 +195,7 @@ class GhostConv(Ordered, GhostLayer):
         if self.groups == 1:
             out = torch.cat([intrinsic, ghosts], dim=dim)
             # Worked out and not asked of the tensor, so that it is known when tracing.
-            m = self.primary.out_channels
-            surplus = m * self.s - self.out_channels
+            surplus = self.intrinsic_maps * self.s - self.out_channels
             return out if surplus == 0 else out.narrow(dim, 0, self.out_channels)
         sizes = [self.groups, -1]
         parts = [intrinsic.unflatten(dim, sizes), ghosts.unflatten(dim, sizes)]
@@ -217,7 +218,7 @@ class GhostConv(Ordered, GhostLayer):
                 maps and ghosts, ``(n,)``; None, or the plain order, for none.
         """
         if order is not None:
-            own = self.primary.out_channels // self.groups * self.s
+            own = self.intrinsic_maps // self.groups * self.s
             plain = torch.arange(self.groups)[:, None] * own
             plain = plain + torch.arange(self.out_channels // self.groups)
             order = None if torch.equal(order.cpu(), plain.flatten()) else order
