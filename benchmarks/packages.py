@@ -76,18 +76,6 @@ def yolo(name: str) -> Builder:
 
 
 NETWORKS: dict[str, tuple[Builder, tuple[int, ...]]] = {
-    "torchvision retinanet_resnet50_fpn": (
-        torchvision_detector("retinanet_resnet50_fpn", min_size=128, max_size=128),
-        (3, 128, 128),
-    ),
-    "torchvision fasterrcnn_resnet50_fpn": (
-        torchvision_detector("fasterrcnn_resnet50_fpn", min_size=128, max_size=128),
-        (3, 128, 128),
-    ),
-    "torchvision ssdlite320_mobilenet_v3_large": (
-        torchvision_detector("ssdlite320_mobilenet_v3_large"),
-        (3, 320, 320),
-    ),
     "torchvision deeplabv3_resnet50": (torchvision_segmenter("deeplabv3_resnet50"), (3, 96, 96)),
     "smp Unet, resnet34": (smp("Unet", "resnet34"), (3, 96, 96)),
     "smp Unet, efficientnet-b0": (smp("Unet", "efficientnet-b0"), (3, 96, 96)),
@@ -134,6 +122,18 @@ NETWORKS: dict[str, tuple[Builder, tuple[int, ...]]] = {
     "ultralytics yolo11n": (yolo("yolo11n.yaml"), (3, 160, 160)),
     "ultralytics yolov8n": (yolo("yolov8n.yaml"), (3, 160, 160)),
     "ultralytics yolo11n-seg": (yolo("yolo11n-seg.yaml"), (3, 160, 160)),
+    "torchvision retinanet_resnet50_fpn": (
+        torchvision_detector("retinanet_resnet50_fpn", min_size=128, max_size=128),
+        (3, 128, 128),
+    ),
+    "torchvision fasterrcnn_resnet50_fpn": (
+        torchvision_detector("fasterrcnn_resnet50_fpn", min_size=128, max_size=128),
+        (3, 128, 128),
+    ),
+    "torchvision ssdlite320_mobilenet_v3_large": (
+        torchvision_detector("ssdlite320_mobilenet_v3_large"),
+        (3, 320, 320),
+    ),
 }
 """How each network is built, and the size of an image."""
 

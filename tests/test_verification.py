@@ -102,6 +102,27 @@ def test_another_output_shape_fails(check, make_small_net):
     assert_failed(found, "(1, 4)", "(1, 5)")
 
 
+class Finder(nn.Module):
+    """As many rows as the scores of the first image are above zero, `width` numbers in each."""
+
+    def __init__(self, width=4, bias=1.0):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, width, 1)
+        nn.init.constant_(self.head.bias, bias)
+
+    def forward(self, x):
+        rows = self.head(self.body(x).relu())[0].flatten(1).T
+        return rows[rows[:, 0] > 0]
+
+
+def test_what_is_found_in_the_data_may_differ_in_number_and_in_nothing_else(check):
+    few, many, wide = Finder(bias=-9.0), Finder(bias=9.0), Finder(width=5, bias=9.0)
+    found = check("output shapes", many, original=few)
+    assert found.status == "skipped" and "depend on the data" in found.detail
+    assert_failed(check("output shapes", wide, original=few), "(0, 4)", "5)")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_an_output_that_is_not_finite_fails(check, value):
     assert_failed(check("forward", Net(lambda x: x * value)), "not finite")
