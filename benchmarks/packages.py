@@ -1,7 +1,8 @@
 """Networks for detection and segmentation, and those of other packages: C-Ghost, fitted to images.
 
     python benchmarks/packages.py --only 'smp*'              # some of them
-    python benchmarks/packages.py --write docs/packages.md   # all: about half an hour of one core
+    python benchmarks/packages.py                            # all: more than an hour of one core
+    python benchmarks/packages.py --write PAGE               # and into a page
 
 Random weights, random images. Each network is converted with its defaults and fitted to a few
 images, in a process of its own; then `ghostify.verify` looks at it, up to what needs a compiler.
