@@ -29,7 +29,8 @@ def _facts(network: nn.Module) -> Iterator[tuple[str, Any]]:
         yield f"{name}: notes", len(getattr(module, "notes", ()))
         for key, value in module.__dict__.items():
             if "hooks" in key:
-                yield f"{name}: {key}", tuple((k, id(hook)) for k, hook in value.items())
+                hooks = value.items() if isinstance(value, dict) else enumerate(value)
+                yield f"{name}: {key}", tuple((k, id(hook)) for k, hook in hooks)
         for key, tensor in (*module._parameters.items(), *module._buffers.items()):
             yield f"{name}: {key}", _tensor(tensor)
 
