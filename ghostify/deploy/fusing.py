@@ -13,7 +13,7 @@ from ghostify.deploy.channel_spaces import Channels, ChannelSpaces, Space, find_
 from ghostify.deploy.ghosts import FusedGhost2d, can_be_fused, fused_ghost, outputs_in_concat
 from ghostify.deploy.norms import fold_norms
 from ghostify.errors import ModelError
-from ghostify.graph.meta_copy import copy_network
+from ghostify.graph.meta_copy import copy_network, meta_copy
 from ghostify.graph.trace import trace
 from ghostify.nn.ghost import GhostConv2d
 from ghostify.nn.swap import replace_modules
@@ -55,7 +55,8 @@ def fuse_(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
     if not isinstance(network, nn.Module):
         raise ModelError(f"fuse takes a network (torch.nn.Module), and {network!r} is none.")
     network.eval()
-    for region in trace(network).regions:
+    # On a meta copy, where hooks of the user's keep what they note to themselves.
+    for region in trace(meta_copy(network).eval()).regions:
         module = network.get_submodule(region.name)
         fold_norms(region.graph, module, (_ConvNd,))
         _reorder(region.graph, module)

@@ -86,6 +86,23 @@ def test_the_callers_network_stays() -> None:
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
+SEEN: list[str] = []
+
+
+def note(module: nn.Module, args: tuple, output: Tensor) -> None:
+    SEEN.append(type(module).__name__)
+
+
+def test_what_hooks_of_the_callers_note_is_not_added_to() -> None:
+    block = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16))
+    network = ghostify.convert(nn.Sequential(block, nn.ReLU())).eval()
+    network[0].register_forward_hook(note)
+    fused, x = ghostify.fuse(network), torch.rand(1, 3, 8, 8)
+    assert SEEN == []
+    torch.testing.assert_close(fused(x), network(x), rtol=1e-4, atol=1e-5)
+    SEEN.clear()
+
+
 def test_in_place_it_is_the_same_network() -> None:
     network = alive(ghostify.convert("resnet20-cifar", s=2))
     copied = copy_network(network)
