@@ -31,13 +31,12 @@ def rows(options: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     for name in options.networks:
         weights = options.data / f"{name.removesuffix('-cifar')}-cifar10.safetensors"
         network = ghostify.build(name, weights=weights).eval()
-        cold = accuracy(ghostify.convert(network, s=2), test)
+        fixed = accuracy(network, test), accuracy(ghostify.convert(network, s=2), test)
         for count in options.images:
             start = time.process_time()
             warm = ghostify.convert(network, s=2, calibration=train, calibration_samples=count)
             seconds = time.process_time() - start
-            top1 = accuracy(network, test), cold, accuracy(warm, test)
-            row = (name, str(count), *top1, f"{seconds:.0f} s")
+            row = (name, str(count), *fixed, accuracy(warm, test), f"{seconds:.0f} s")
             print(*row, flush=True)
             yield row
 

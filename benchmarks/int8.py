@@ -10,20 +10,20 @@ whence). All 10,000 test images; one thread, batch 1, CPU time, a runtime's cont
 from __future__ import annotations
 
 import argparse
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from measure import machine, one_core
+from recovery import unpack
 from tables import Table, write_between
 from torch import Tensor, nn
 
 import ghostify
 from ghostify.data.preparation import preparation_of
 from ghostify.deploy.formats import FORMATS
-from ghostify.deploy.timing import Timing, alternate
+from ghostify.deploy.timing import Timing, alternate, timed_by
 
 FORMAT_NAMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
 CALIBRATION_IMAGES = 512
@@ -74,7 +74,7 @@ def rows(
             sessions[title, int8] = FORMATS[kind].open(path, 1)
     x = test[0][:1]
     works = {f"{k}": (lambda run=run: run([x])) for k, run in sessions.items()}
-    times = alternate(works, seconds=seconds, precision=0.02, clock=time.process_time)
+    times = alternate(works, seconds=seconds, precision=0.02, timer=timed_by(time.process_time))
     found = []
     for title in made:
         cells = []
@@ -99,9 +99,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="page to put the table into")
     options = parser.parse_args()
     one_core()
-    if not options.folder.is_dir():
-        with tarfile.open(options.data / "cifar10-jpeg.tar.gz") as archive:
-            archive.extractall(options.folder, filter="data")
+    unpack(options.data / "cifar10-jpeg.tar.gz", options.folder)
     train, folder = options.folder / "train", options.folder
     made = networks(options.network, options.data, train, folder)
     test = test_images(made["original"], folder / "test")

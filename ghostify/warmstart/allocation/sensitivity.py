@@ -19,7 +19,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
-from ghostify.distributed import sum_over_processes
+from ghostify.distributed import count_of_all, sum_over_processes
 from ghostify.graph.calls import call, names_of
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import KernelSize, sizes_of
@@ -177,6 +177,4 @@ class _Looking:
 
     def total_rows(self) -> int:
         """Rows of all processes."""
-        total = torch.tensor(self.rows)
-        sum_over_processes(total)
-        return int(total)
+        return count_of_all(self.rows)
