@@ -89,13 +89,13 @@ class Executor(fx.Interpreter):
         needed = made_from([*wanted, *always], order)
         while True:
             untouched = set(order) - needed
-            left = [node for node in order if node in untouched and self._changes_input(node)]
+            left = [node for node in order if node in untouched and self.changes_input(node)]
             more = [node for node in left if not untouched.issuperset(node.all_input_nodes[:1])]
             if not more:
                 return [node for node in order if node in needed]
             needed |= made_from(more, order)
 
-    def _changes_input(self, node: fx.Node) -> bool:
+    def changes_input(self, node: fx.Node) -> bool:
         """Whether a node changes its first input in place."""
         if node.op == "call_module":
             return bool(getattr(self.fetch_attr(str(node.target)), "inplace", False))

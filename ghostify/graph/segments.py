@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ghostify.graph.calls import Arguments, call
 from ghostify.graph.execution import Env, Executor, made_from
@@ -27,6 +30,7 @@ class Segment:
         inputs: The network's inputs, where the segment is its first.
         result: What comes out, nested nodes, where that is not the last node's value.
         constants: Tensors that the trace worked out.
+        live: Of the rest of a segment (see `rest`): what goes in, in place of the entry.
     """
 
     entry: fx.Node | None
@@ -35,16 +39,15 @@ class Segment:
     inputs: tuple[fx.Node, ...] = ()
     result: Any = None
     constants: Mapping[fx.Node, Tensor] = field(default_factory=dict)
+    live: tuple[fx.Node, ...] = ()
 
     def run(self, network: nn.Module, x: Any) -> Any:
         """What ``network`` makes of ``x``, a value or `Arguments`, in this segment."""
         if self.entry is None:
             return call(network, x)
+        found = self.values(network, x, self._results())
         if self.result is None:
-            return self.values(network, x, self.nodes[-1:])[self.nodes[-1]]
-        wanted: list[fx.Node] = []
-        fx.node.map_arg(self.result, wanted.append)
-        found = self.values(network, x, wanted)
+            return found[self.nodes[-1]]
         return fx.node.map_arg(self.result, found.__getitem__)
 
     def values(self, network: nn.Module, x: Any, wanted: Collection[fx.Node]) -> Env:
@@ -58,11 +61,42 @@ class Segment:
     def _given(self, network: nn.Module, x: Any) -> Env:
         """The values of the nodes that the segment begins with."""
         assert self.entry is not None
+        if self.live:
+            return dict(zip(self.live, x, strict=True))
         if not isinstance(x, Arguments):
             return {self.entry: x}
         bound = inspect.signature(network.forward).bind(*x.args, **x.kwargs)
         bound.apply_defaults()
         return {node: bound.arguments[str(node.target)] for node in self.inputs}
+
+    def rest(self, network: nn.Module, start: fx.Node) -> Segment | None:
+        """The segment from a node on, where nothing before it changes in place what goes in.
+
+        Args:
+            network: One of those that it runs in.
+            start: The first of its nodes.
+
+        Returns:
+            A segment that is given the values of its ``live`` nodes, in a tuple.
+        """
+        if self.entry is None or start not in self.nodes:
+            return None
+        place = self.nodes.index(start)
+        fixed = [n for n in self.nodes[:place] if n.op == "get_attr" or n in self.constants]
+        before = [n for n in self.nodes[:place] if n not in fixed]
+        known = self.live or self.inputs or (self.entry,)
+        needed = {*self.nodes[place:], *self._results()}
+        live = [n for n in dict.fromkeys((*known, *before)) if n in needed or needed & set(n.users)]
+        executor = Executor(self.entry.graph, network)
+        touched = [n.all_input_nodes[0] for n in before if executor.changes_input(n)]
+        if any(n in live or not _is_fresh(network, n) for n in touched):
+            return None
+        return replace(self, nodes=(*fixed, *self.nodes[place:]), inputs=(), live=tuple(live))
+
+    def _results(self) -> list[fx.Node]:
+        found: list[fx.Node] = []
+        fx.node.map_arg(self.nodes[-1] if self.result is None else self.result, found.append)
+        return found
 
     def behind(self, wanted: Iterable[fx.Node]) -> set[fx.Node]:
         """Some nodes, and all of the segment's that they are made from."""
@@ -176,6 +210,13 @@ def _segment(entry: fx.Node, nodes: list[fx.Node]) -> Segment:
 
 def _holds(nodes: list[fx.Node], wanted: Callable[[str], bool]) -> bool:
     return any(node.op == "call_module" and wanted(str(node.target)) for node in nodes)
+
+
+def _is_fresh(network: nn.Module, node: fx.Node) -> bool:
+    """Whether a node's value is a tensor of its own, and no view of another."""
+    if node.op == "call_module":
+        return isinstance(network.get_submodule(str(node.target)), (*LAYERS, _NormBase))
+    return node.target in (operator.add, torch.add, torch.cat) or node.target == "add"
 
 
 def _is_layer(network: nn.Module, node: fx.Node) -> bool:

@@ -132,7 +132,9 @@ class NetworkFit:
     def _fit_parts(self, images: Spool) -> None:
         """A network that does not trace: its parts that do, as chains, and the layers between."""
         batch = batch_size(images.take([0]), 128)
-        for name in parts_in_order(self.teacher, images):
+        whole = self._paired(images, images, batch)
+        spans = [*whole.spans(), *whole.spans(held_out=True)]
+        for name, calls in parts_in_order(self.teacher, images).items():
             part = NetworkPart(
                 name, self.teacher.get_submodule(name), self.converted.get_submodule(name)
             )
@@ -140,29 +142,38 @@ class NetworkFit:
                 continue
             self.progress(f"looking at {name or 'the network'}")
             before, after = (
-                inputs_of(name, network, images, batch)
+                inputs_of(name, network, map(images.slice, spans), calls)
                 for network in (self.teacher, self.converted)
             )
             segments = part.split(self._is_ghost, before)
-            if segments and are_alike(before, after):
+            if not are_alike(before, after):
+                self._fit_watched(part, NetworkPart("", self.teacher, self.converted), whole)
+            elif segments:
                 self._fit_chain(part, segments, before, after)
             else:
-                self._fit_watched(part, images, batch)
+                self._fit_watched(part, part, self._paired(before, after, batch))
 
     def _paired(self, before: Spool, after: Spool, batch: int) -> PairedInputs:
         """Inputs of a part; there may be several, or none, of one image."""
         held_out = self.held_out * len(after) // self.count
         return PairedInputs(before, after, batch, self.settings.seed, held_out, self.ridges)
 
-    def _fit_watched(self, part: NetworkPart, images: Spool, batch: int) -> None:
-        """The layers of a part without a graph, each watched in passes of the whole network."""
-        names = [part.name_of(name) for name, _ in part.teacher.named_modules()]
-        inputs = self._paired(images, images, batch)
-        networks = SegmentPair(WHOLE, self.teacher, self.converted, inputs)
-        segment = replace(WHOLE, layers=tuple(names))
-        self.fits += fit_segment(networks, self._to_fit(segment), self.cold)
+    def _fit_watched(self, part: NetworkPart, holder: NetworkPart, inputs: PairedInputs) -> None:
+        """The layers of a part without a graph, each watched in passes of the part or of more.
+
+        Args:
+            part: What the layers are in.
+            holder: What is run: the part itself, or the whole network.
+            inputs: Of that.
+        """
+        names = {part.name_of(name) for name, _ in part.teacher.named_modules()}
+        inside = [name for name, _ in holder.teacher.named_modules()]
+        layers = tuple(name for name in inside if holder.name_of(name) in names)
+        networks = SegmentPair(WHOLE, holder.teacher, holder.student, inputs)
+        subjects = self._to_fit(replace(WHOLE, layers=layers), holder)
+        self.fits += fit_segment(networks, subjects, self.cold)
         with norms_take_statistics(part.student):
-            _pass(WHOLE, self.converted, images, batch, keep=False)
+            _pass(WHOLE, holder.student, inputs.student, inputs.batch, keep=False)
 
     def _fit_chain(
         self,

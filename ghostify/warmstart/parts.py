@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -50,12 +51,15 @@ class NetworkPart:
 
 
 @torch.no_grad()
-def parts_in_order(network: nn.Module, images: Spool) -> list[str]:
-    """Names of the largest modules that trace, and of the layers outside them, as they are called.
+def parts_in_order(network: nn.Module, images: Spool) -> dict[str, int]:
+    """The largest modules that trace, and the layers outside them, as they are called.
 
     Args:
         network: In eval mode.
         images: What it gets; it is run on one sample.
+
+    Returns:
+        How often each is called, by name, in the order of the first calls.
     """
     regions = [region.name for region in trace(network).regions]
     inside = {f"{name}." if name else "" for name in regions}
@@ -64,39 +68,51 @@ def parts_in_order(network: nn.Module, images: Spool) -> list[str]:
         for name, module in network.named_modules()
         if isinstance(module, LAYERS) and not any(name.startswith(start) for start in inside)
     ]
-    called: dict[nn.Module, str] = {}
+    called: Counter[nn.Module] = Counter()
+    names: dict[nn.Module, str] = {}
 
     def note(name: str, module: nn.Module, args: Any) -> None:
-        called.setdefault(module, name)
+        called[module] += 1
+        names.setdefault(module, name)
 
     with ExitStack() as stack:
         for name in (*regions, *single):
             hook = partial(note, name)
             stack.callback(network.get_submodule(name).register_forward_pre_hook(hook).remove)
         call(network, images.take([0]))
-    return list(called.values())
+    return {name: called[module] for module, name in names.items()}
+
+
+class _AllCallsSeen(BaseException):
+    """Ends a forward pass; no network's own ``except Exception`` takes it for a fault."""
 
 
 @torch.no_grad()
-def inputs_of(name: str, network: nn.Module, images: Spool, batch: int) -> Spool:
+def inputs_of(name: str, network: nn.Module, batches: Iterable[Any], calls: int) -> Spool:
     """What a module of a network gets, in all its calls.
 
     Args:
         name: Of the module.
-        network: In eval mode.
-        images: What it gets.
-        batch: Images at a time.
+        network: In eval mode; each of its passes ends at the module's last call.
+        batches: What the network gets.
+        calls: Of the module in a pass.
     """
-    inputs = Spool()
+    inputs, seen = Spool(), 0
 
     def take(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        nonlocal seen
         is_one = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
         inputs.append(args[0] if is_one else Arguments(args, dict(kwargs)))
+        seen += 1
+        if seen == calls:
+            raise _AllCallsSeen
 
     handle = network.get_submodule(name).register_forward_pre_hook(take, with_kwargs=True)
     try:
-        for x in images.batches(batch):
-            call(network, x)
+        for x in batches:
+            seen = 0
+            with suppress(_AllCallsSeen):
+                call(network, x)
     finally:
         handle.remove()
     return inputs

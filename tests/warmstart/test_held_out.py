@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import ghostify
-from ghostify.warmstart.fit.held_out import PRIOR, RidgeChoices, split_spans, unexplained_by
-from ghostify.warmstart.fit.ridge import solve
+from ghostify.warmstart.fit.held_out import PRIOR, RidgeChoices, split_spans
+from ghostify.warmstart.fit.ridge import solve, unexplained_by
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 

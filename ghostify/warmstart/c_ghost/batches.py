@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Spool, common_spans
 from ghostify.graph.segments import Segment
+from ghostify.graph.trace import LAYERS
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair
 from ghostify.warmstart.fit.sampling import PairedInputs, pick, rows_for
+
+LONG = 6
+"""Layers that are run again for each layer after them, rather than that their values are kept."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,43 @@ class SegmentPair:
     teacher: nn.Module
     student: nn.Module
     inputs: PairedInputs
+
+    def ahead(self, layers: Collection[fx.Node | None]) -> SegmentPair:
+        """The rest of the segment, from the first of some layers on, where much lies before it.
+
+        What comes before, which must not change any more, is run once for all of them.
+
+        Args:
+            layers: The nodes that call them; None stands for one that no single node calls.
+        """
+        nodes = self.segment.nodes
+        places = [nodes.index(node) for node in layers if node in nodes]
+        if len(places) < len(layers) or not self._is_long(nodes[: min(places)]):
+            return self
+        rest = self.segment.rest(self.teacher, nodes[min(places)])
+        if rest is None:
+            return self
+        taught = self._values(self.teacher, self.inputs.teacher, rest.live)
+        learned = self._values(self.student, self.inputs.student, rest.live)
+        if taught is None or learned is None:
+            return self
+        inputs = replace(self.inputs, teacher=taught, student=learned)
+        return replace(self, segment=rest, inputs=inputs)
+
+    def _is_long(self, nodes: Iterable[fx.Node]) -> bool:
+        called = [self.teacher.get_submodule(str(n.target)) for n in nodes if n.op == "call_module"]
+        return sum(isinstance(module, LAYERS) for module in called) >= LONG
+
+    def _values(self, network: nn.Module, given: Spool, nodes: Sequence[fx.Node]) -> Spool | None:
+        """The values of some nodes for all samples; None where they are not one for each."""
+        found = Spool()
+        for span in common_spans(self.inputs.batch, self.inputs.teacher, self.inputs.student):
+            values = self.segment.values(network, given.slice(span), nodes)
+            tensors, count = [values[node] for node in nodes], span[1] - span[0]
+            if not all(isinstance(t, Tensor) and t.ndim and len(t) == count for t in tensors):
+                return None
+            found.append(tuple(tensors), count)
+        return found
 
 
 class LayerBatches:
@@ -53,6 +94,7 @@ class LayerBatches:
         self.networks, self.layer, self.other = networks, layer, other
         self.inputs = networks.inputs
         self.kept: Spool | None = None
+        self._held_out: Spool | None = None
         self.map_sizes: tuple[int, ...] = ()
         maps, taps = layer.teacher.out_channels // layer.groups, 1
         if isinstance(layer, GhostPair):
@@ -69,8 +111,16 @@ class LayerBatches:
         self.kept = kept if self.layer.node is not None else None
 
     def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same of what is held out."""
-        return ((x, target) for _, x, target in self._whole(held_out=True))
+        """The same of what is held out; the networks run once for it."""
+        if self._held_out is None:
+            kept = Spool()
+            for _, x, target in self._whole(held_out=True):
+                kept.append((x, target), len(x), whole=len(x) != len(target))
+            self._held_out = kept
+        for span in self._held_out.spans(self.inputs.batch):
+            x, target = self._held_out.slice(span)
+            self.map_sizes = tuple(target.shape[2:])
+            yield x, target
 
     def _whole(self, held_out: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
         for count, before, after in self.inputs.counted(held_out):

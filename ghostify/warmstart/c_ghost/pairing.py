@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
 
 import networkx as nx
 import numpy as np
@@ -18,6 +18,12 @@ EXACT = 64
 
 STEPS = 10_000_000
 """Steps of the largest cost that a matching tells apart."""
+
+CLOSEST = 16
+"""Of each map so many others that it is matched with; those of a greedy choice are added."""
+
+ROWS = 64
+"""Ghosts whose swaps are looked at together."""
 
 Matrix = NDArray[np.float64]
 Parents = NDArray[np.int64]
@@ -49,8 +55,8 @@ class Pairing:
 def pair(costs: Tensor, m: int, copies: int) -> Pairing:
     """Choose m intrinsic maps, each with at most ``copies`` ghosts, of least total cost.
 
-    For up to 64 maps and one ghost each the best of all choices; else a greedy choice that swaps
-    and changes of roles improve until none of them helps.
+    A greedy choice that swaps and changes of roles improve until none of them helps. For up to 64
+    maps and one ghost each then the best of all choices among the 16 cheapest partners of each.
 
     Args:
         costs: ``(n, n)``: at ``[i, j]`` the cost of making map j from map i.
@@ -66,12 +72,11 @@ def pair(costs: Tensor, m: int, copies: int) -> Pairing:
     """
     table = costs.double().cpu().numpy()
     n = len(table)
+    parents = _greedy(table, m, copies)
+    while _improve(table, parents, copies):
+        pass
     if copies == 1 and n == 2 * m and n <= EXACT:
-        parents = _matching(table)
-    else:
-        parents = _greedy(table, m, copies)
-        while _improve(table, parents, copies):
-            pass
+        parents = _matching(table, parents)
     return _as_pairing(table, parents, m, copies)
 
 
@@ -85,15 +90,25 @@ def _as_pairing(table: Matrix, parents: Parents, m: int, copies: int) -> Pairing
     return Pairing(torch.tensor(intrinsic), ghosts, float(cost))
 
 
-def _matching(table: Matrix) -> Parents:
+def _matching(table: Matrix, known: Parents) -> Parents:
     """The minimum-weight perfect matching of all maps; of each pair the cheaper direction.
 
     In whole steps of the largest cost: what is equal but for rounding then is equal.
+
+    Args:
+        table: The costs.
+        known: A choice that it must not be worse than.
     """
-    step = max(float(np.minimum(table, table.T).max()) / STEPS, 1e-300)
+    cheapest = np.minimum(table, table.T)
+    step = max(float(cheapest.max()) / STEPS, 1e-300)
+    steps = np.round(cheapest / step)
+    edges = {(min(a, b), max(a, b)) for a, b in enumerate(known.tolist()) if a != b}
+    for a, row in enumerate(np.argsort(steps, kind="stable")):
+        partners = [b for b in row.tolist() if b != a][:CLOSEST]
+        edges |= {(min(a, b), max(a, b)) for b in partners}
     graph = nx.Graph()
-    for a, b in combinations(range(len(table)), 2):
-        graph.add_edge(a, b, weight=round(min(table[a, b], table[b, a]) / step))
+    for a, b in sorted(edges):
+        graph.add_edge(a, b, weight=int(steps[a, b]))
     parents = np.arange(len(table))
     for a, b in sorted(sorted(edge) for edge in nx.min_weight_matching(graph)):
         _join(table, parents, a, b)
@@ -149,17 +164,19 @@ def _improve(table: Matrix, parents: Parents, copies: int) -> bool:
 
 def _swap_ghosts(table: Matrix, parents: Parents) -> bool:
     """Let two ghosts change their intrinsic maps."""
-    changed = False
     ghosts = np.flatnonzero(parents != np.arange(len(table)))
-    for j in ghosts:
-        owners = parents[ghosts]
-        gain = (
-            table[parents[j], j] + table[owners, ghosts] - table[owners, j]
-            - table[parents[j], ghosts]
-        )  # fmt: skip
+
+    def gains(some: Parents) -> tuple[Matrix, Matrix]:
+        """What a swap of some ghosts with each one gains, and what both cost before."""
+        owners, own = parents[ghosts], parents[some]
+        before = table[own, some][:, None] + table[owners, ghosts]
+        return before - table[owners, some[:, None]] - table[own[:, None], ghosts], before
+
+    changed = False
+    for j in _worth_a_try(gains, ghosts):
+        (gain,), (before,) = gains(np.array([j]))
         best = _first_largest(gain)
-        other_cost = table[parents[ghosts[best]], ghosts[best]]
-        if gain[best] > NOISE * (table[parents[j], j] + other_cost):
+        if gain[best] > NOISE * before[best]:
             other = int(ghosts[best])
             parents[j], parents[other] = parents[other], parents[j]
             changed = True
@@ -168,24 +185,35 @@ def _swap_ghosts(table: Matrix, parents: Parents) -> bool:
 
 def _swap_partners(table: Matrix, parents: Parents) -> bool:
     """For one ghost each: let pairs (a, b), (c, d) become (a, c), (b, d), roles as is cheaper."""
-    changed = False
     cheapest, places = np.minimum(table, table.T), np.arange(len(table))
-    for j in range(len(table)):
+
+    def gains(some: Parents) -> tuple[Matrix, Matrix]:
+        owners, own = parents, parents[some]
+        before = table[own, some][:, None] + table[owners, places]
+        gain = before - cheapest[own[:, None], owners] - cheapest[some[:, None], places]
+        return np.where((owners != places) & (owners != own[:, None]), gain, -np.inf), before
+
+    changed = False
+    for j in _worth_a_try(gains, np.flatnonzero(parents != places)):
         if parents[j] == j:
             continue
         a = parents[j]
-        others = np.flatnonzero((parents != places) & (parents != a))
-        if not len(others):
-            break
-        owners = parents[others]
-        before = table[a, j] + table[owners, others]
-        gain = before - cheapest[a, owners] - cheapest[j, others]
+        (gain,), (before,) = gains(np.array([j]))
         best = _first_largest(gain)
         if gain[best] > NOISE * before[best]:
-            _join(table, parents, a, int(owners[best]))
-            _join(table, parents, j, int(others[best]))
+            _join(table, parents, a, int(parents[best]))
+            _join(table, parents, j, best)
             changed = True
     return changed
+
+
+def _worth_a_try(
+    gains: Callable[[Parents], tuple[Matrix, Matrix]], ghosts: Parents
+) -> Iterator[int]:
+    """The ghosts of which a swap gains something now: at once, since a loop would take seconds."""
+    for some in np.array_split(ghosts, max(1, len(ghosts) // ROWS)):
+        gain, before = gains(some)
+        yield from some[(gain > NOISE * before).any(1)].tolist()
 
 
 def _join(table: Matrix, parents: Parents, one: int, other: int) -> None:

@@ -54,6 +54,7 @@ def fit_segment(
     while pending:
         waiting = [s for s in pending if _other_path(networks.segment, s, pending[1:]) is _LATER]
         layer = next((s for s in pending if s not in waiting), pending[0])
+        networks = networks.ahead([s.node for s in pending])
         pending.remove(layer)
         other = _other_path(networks.segment, layer, pending)
         batches = LayerBatches(networks, layer, other if isinstance(other, fx.Node) else None)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from ghostify.data.spool import Span
 from ghostify.distributed import count_of_all, processes
 from ghostify.numerics.ranking import exceeds
-from ghostify.warmstart.fit.ridge import Solution, solve
+from ghostify.warmstart.fit.ridge import Solution, prior_alone, solve, unexplained_by
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 FitT = TypeVar("FitT")
@@ -131,22 +130,9 @@ def split_spans(spans: Sequence[Span], fitted: int, is_even: bool) -> tuple[list
     return before, [(max(start, fitted), end) for start, end in spans if end > fitted]
 
 
-def unexplained_by(moments: RegressionMoments, found: Solution) -> Tensor:
-    """Sum of squares that a linear map leaves of some samples, ``(groups, outputs)``."""
-    full = torch.cat([found.weight, found.intercept[..., None]], 2).transpose(1, 2)
-    left = moments.energy + ((moments.gram @ full - 2 * moments.cross) * full).sum(1)
-    return left.clamp_min(0)
-
-
 def _solve(
     moments: RegressionMoments, ridge: float | Tensor, prior: Tensor, intercept: bool
 ) -> Solution:
-    if not isinstance(ridge, float) or ridge != PRIOR:
-        return solve(moments, ridge, prior, intercept)
-    offset = torch.zeros_like(moments.energy)
-    if intercept:
-        means = moments.gram[:, :-1, -1]
-        offset = moments.cross[:, -1] - torch.einsum("gi,goi->go", means, prior)
-        offset = offset / max(moments.count, 1)
-    found = Solution(prior, offset, offset)
-    return Solution(prior, offset, unexplained_by(moments, found))
+    if isinstance(ridge, float) and ridge == PRIOR:
+        return prior_alone(moments, prior, intercept)
+    return solve(moments, ridge, prior, intercept)

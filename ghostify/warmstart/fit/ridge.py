@@ -42,11 +42,14 @@ def solve(
         prior: ``(groups, outputs, inputs)``; zero if not given.
         intercept: Whether there is a b.
     """
+    rows = moments.rows()
+    if rows is not None:
+        return _solve_rows(*rows, ridge, prior, intercept)
     if intercept:
         gram, cross = moments.centred()
     else:
         gram, cross = moments.gram[:, :-1, :-1].clone(), moments.cross[:, :-1]
-    pull = _pull(gram, ridge)
+    pull = _pull(gram.diagonal(dim1=1, dim2=2), ridge)
     gram.diagonal(dim1=1, dim2=2).add_(pull)  # in place: there may be thousands of regressors
     drawn = 0.0 if prior is None else pull[..., None] * prior.transpose(1, 2)
     weight = solve_positive(gram, cross + drawn)
@@ -56,15 +59,64 @@ def solve(
     residual = energy + ((drawn - pull[..., None] * weight - cross) * weight).sum(1)
     offset = torch.zeros_like(moments.energy)
     if intercept:
-        means = moments.gram[:, :-1, -1] / max(moments.count, 1)
-        offset = moments.cross[:, -1] / max(moments.count, 1)
-        offset = offset - torch.einsum("gi,gio->go", means, weight)
+        offset = _offset(moments, weight)
     return Solution(weight.transpose(1, 2), offset, residual.clamp_min(0))
 
 
-def _pull(gram: Tensor, ridge: float | Tensor) -> Tensor:
-    """Ridge of each regressor in the units of the Gram matrix, ``(groups, inputs or 1)``."""
-    energy = gram.diagonal(dim1=-2, dim2=-1)
+def _solve_rows(
+    x: Tensor, y: Tensor, ridge: float | Tensor, prior: Tensor | None, intercept: bool
+) -> Solution:
+    """The same from rows that are fewer than the regressors: a system of their number.
+
+    With the pull D: ``w = prior + D^-1 x^T (x D^-1 x^T + 1)^-1 (y - x prior)``.
+    """
+    means = [part.mean(1, keepdim=True) * intercept for part in (x, y)]
+    x, y = x - means[0], y - means[1]
+    pull = _pull(x.square().sum(1), ridge)[:, None]
+    missing = y if prior is None else y - x @ prior.transpose(1, 2)
+    eased = x / pull
+    system = eased @ x.transpose(1, 2)
+    system.diagonal(dim1=1, dim2=2).add_(1)
+    left = solve_positive(system, missing)  # also what the weights leave of each row
+    weight = left.transpose(1, 2) @ eased
+    weight = weight if prior is None else weight + prior
+    offset = means[1] - means[0] @ weight.transpose(1, 2)
+    return Solution(weight, offset[:, 0], left.square().sum(1))
+
+
+def prior_alone(moments: RegressionMoments, prior: Tensor, intercept: bool) -> Solution:
+    """The prior as it is, with the offsets that fit it; see `solve`."""
+    offset = torch.zeros_like(moments.energy)
+    if intercept:
+        offset = _offset(moments, prior.transpose(1, 2))
+    found = Solution(prior, offset, offset)
+    return Solution(prior, offset, unexplained_by(moments, found))
+
+
+def unexplained_by(moments: RegressionMoments, found: Solution) -> Tensor:
+    """Sum of squares that a linear map leaves of some samples, ``(groups, outputs)``."""
+    rows = moments.rows()
+    if rows is not None:
+        made = rows[0] @ found.weight.transpose(1, 2) + found.intercept[:, None]
+        return (rows[1] - made).square().sum(1)
+    full = torch.cat([found.weight, found.intercept[..., None]], 2).transpose(1, 2)
+    left = moments.energy + ((moments.gram @ full - 2 * moments.cross) * full).sum(1)
+    return left.clamp_min(0)
+
+
+def _offset(moments: RegressionMoments, weight: Tensor) -> Tensor:
+    """What makes the mean right, ``(groups, outputs)``; weights ``(groups, inputs, outputs)``."""
+    inputs, outputs = moments.means()
+    return outputs - torch.einsum("gi,gio->go", inputs, weight)
+
+
+def _pull(energy: Tensor, ridge: float | Tensor) -> Tensor:
+    """Ridge of each regressor in the units of its energy, ``(..., inputs or 1)``.
+
+    Args:
+        energy: Diagonal of the Gram matrix, ``(..., inputs)``.
+        ridge: Relative to its mean; see `solve`.
+    """
     if not isinstance(ridge, Tensor):
         return ridge * energy.mean(-1, keepdim=True).clamp_min(1e-12)
     pull = torch.zeros_like(energy)
@@ -76,7 +128,8 @@ def _pull(gram: Tensor, ridge: float | Tensor) -> Tensor:
 
 def ridged(gram: Tensor, ridge: float) -> Tensor:
     """Gram matrices ``(..., n, n)`` with a ridge relative to their mean energy."""
-    return gram + _pull(gram, ridge)[..., None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
+    pull = _pull(gram.diagonal(dim1=-2, dim2=-1), ridge)
+    return gram + pull[..., None] * torch.eye(gram.shape[-1], dtype=gram.dtype)
 
 
 def unexplained(gram: Tensor, cross: Tensor, energy: Tensor, ridge: float) -> Tensor:

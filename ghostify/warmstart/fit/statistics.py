@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ghostify.distributed import sum_over_processes
+from ghostify.distributed import processes, sum_over_processes
 from ghostify.errors import GhostifyError
 
 ROWS_AT_ONCE = 2048
@@ -33,7 +33,8 @@ class RegressionMoments:
     """Second moments of regressors and targets, added up batch by batch, in double precision.
 
     The last regressor is the constant 1 (the intercept). ``groups`` independent regressions are
-    kept side by side.
+    kept side by side. As long as there are fewer rows than regressors the rows themselves are kept:
+    they are fewer numbers than their products (see `rows`).
 
     Args:
         groups: Number of regressions.
@@ -48,10 +49,8 @@ class RegressionMoments:
     """
 
     def __init__(self, groups: int, inputs: int, outputs: int) -> None:
-        self._gram = torch.zeros(groups, inputs + 1, inputs + 1, dtype=torch.float64)
-        self._cross = torch.zeros(groups, inputs + 1, outputs, dtype=torch.float64)
-        self._energy = torch.zeros(groups, outputs, dtype=torch.float64)
-        self._count = torch.zeros((), dtype=torch.float64)
+        self.groups, self.inputs, self.outputs = groups, inputs, outputs
+        self._sums: _Sums | None = None
         self._waiting = _Waiting()
 
     @classmethod
@@ -67,66 +66,74 @@ class RegressionMoments:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows: ``(groups, rows, inputs)`` regressors, ``(groups, rows, outputs)`` targets."""
-        if self._waiting.add(x, y):
-            self._flush()
+        self._waiting.add(x.float(), y.float())  # of networks of any floating-point type
+        most = max(ROWS_AT_ONCE, self.inputs) if self._sums is None else ROWS_AT_ONCE
+        if self._waiting.count >= most:
+            self._summed()
 
-    def _flush(self) -> None:
-        for x, y in self._waiting.take():
-            self._sum(x, y)
+    def rows(self) -> tuple[Tensor, Tensor] | None:
+        """All regressors and targets, where they are fewer than the regressors and not summed yet.
 
-    def _sum(self, x: Tensor, y: Tensor) -> None:
-        x, y = x.float(), y.float()  # of networks of any floating-point type
-        turned = x.transpose(1, 2)
-        total = x.sum(1).cpu()
-        self._gram[:, :-1, :-1] += (turned @ x).cpu()
-        self._gram[:, -1, :-1] += total
-        self._gram[:, :-1, -1] += total
-        self._gram[:, -1, -1] += x.shape[1]
-        self._cross[:, :-1] += (turned @ y).cpu()
-        self._cross[:, -1] += y.sum(1).cpu()
-        self._energy += y.square().sum(1).cpu()
-        self._count += x.shape[1]
+        Returns:
+            ``(groups, rows, inputs)`` and ``(groups, rows, outputs)``, in double precision.
+        """
+        if self._sums is not None or not 0 < self._waiting.count < self.inputs:
+            return None
+        x, y = self._waiting.joined()
+        return x.double().cpu(), y.double().cpu()
 
     def share(self) -> None:
         """Add up what all processes have seen, where there are several."""
-        self._flush()
-        sum_over_processes(self._gram, self._cross, self._energy, self._count)
-        require_finite(self._energy, self._gram, self._cross)
+        if processes()[1] == 1 and self.rows() is not None:
+            require_finite(*self._waiting.joined())
+            return
+        sums = self._summed()
+        sum_over_processes(sums.gram, sums.cross, sums.energy, sums.count)
+        require_finite(sums.energy, sums.gram, sums.cross)
 
     def include(self, other: RegressionMoments) -> None:
         """Add the sums of other rows."""
-        self._gram += other.gram
-        self._cross += other.cross
-        self._energy += other.energy
-        self._count += other.count
+        self._summed().include(other._summed())
+
+    def _summed(self) -> _Sums:
+        if self._sums is None:
+            self._sums = _Sums.zero(self.groups, self.inputs, self.outputs)
+        for x, y in self._waiting.take():
+            self._sums.add(x, y)
+        return self._sums
 
     @property
     def gram(self) -> Tensor:
         """Products of the regressors, ``(groups, inputs + 1, inputs + 1)``."""
-        self._flush()
-        return self._gram
+        return self._summed().gram
 
     @property
     def cross(self) -> Tensor:
         """Products of regressors and targets, ``(groups, inputs + 1, outputs)``."""
-        self._flush()
-        return self._cross
+        return self._summed().cross
 
     @property
     def energy(self) -> Tensor:
         """Sums of squares of the targets, ``(groups, outputs)``."""
-        self._flush()
-        return self._energy
+        rows = self.rows()
+        return self._summed().energy if rows is None else rows[1].square().sum(1)
 
     @property
     def count(self) -> int:
         """Number of rows."""
-        self._flush()
-        return int(self._count)
+        return self._waiting.count + (0 if self._sums is None else int(self._sums.count))
+
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Of the regressors and of the targets, ``(groups, inputs)`` and ``(groups, outputs)``."""
+        rows = self.rows()
+        if rows is not None:
+            return rows[0].mean(1), rows[1].mean(1)
+        count = max(self.count, 1)
+        return self.gram[:, :-1, -1] / count, self.cross[:, -1] / count
 
     def variance(self) -> Tensor:
         """Sum of squares of the targets around their means, ``(groups, outputs)``."""
-        return self.energy - self.cross[:, -1].square() / max(self.count, 1)
+        return self.energy - self.means()[1].square() * self.count
 
     def centred(self) -> tuple[Tensor, Tensor]:
         """Gram matrix and cross products around the means, without the constant."""
@@ -134,6 +141,43 @@ class RegressionMoments:
         gram = self.gram[:, :-1, :-1].baddbmm(mean, self.gram[:, -1:, :-1], alpha=-1)
         cross = self.cross[:, :-1] - mean @ self.cross[:, -1:]
         return gram, cross
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Products of regressors (the last one is 1) and targets, summed over rows."""
+
+    gram: Tensor
+    cross: Tensor
+    energy: Tensor
+    count: Tensor
+
+    @classmethod
+    def zero(cls, groups: int, inputs: int, outputs: int) -> _Sums:
+        return cls(
+            torch.zeros(groups, inputs + 1, inputs + 1, dtype=torch.float64),
+            torch.zeros(groups, inputs + 1, outputs, dtype=torch.float64),
+            torch.zeros(groups, outputs, dtype=torch.float64),
+            torch.zeros((), dtype=torch.float64),
+        )
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        turned = x.transpose(1, 2)
+        total = x.sum(1).cpu()
+        self.gram[:, :-1, :-1].add_((turned @ x).cpu())
+        self.gram[:, -1, :-1].add_(total)
+        self.gram[:, :-1, -1].add_(total)
+        self.gram[:, -1, -1].add_(x.shape[1])
+        self.cross[:, :-1].add_((turned @ y).cpu())
+        self.cross[:, -1].add_(y.sum(1).cpu())
+        self.energy.add_(y.square().sum(1).cpu())
+        self.count.add_(x.shape[1])
+
+    def include(self, other: _Sums) -> None:
+        self.gram.add_(other.gram)
+        self.cross.add_(other.cross)
+        self.energy.add_(other.energy)
+        self.count.add_(other.count)
 
 
 class WindowMoments:
@@ -156,7 +200,8 @@ class WindowMoments:
 
     def add(self, windows: Tensor, maps: Tensor) -> None:
         """Add rows: windows ``(groups, rows, taps, maps)`` and values ``(groups, rows, maps)``."""
-        if self._waiting.add(windows, maps):
+        self._waiting.add(windows, maps)
+        if self._waiting.count >= ROWS_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
@@ -226,18 +271,22 @@ class _Waiting:
 
     def __init__(self) -> None:
         self._batches: list[tuple[Tensor, ...]] = []
-        self._count = 0
+        self.count = 0
 
-    def add(self, *tensors: Tensor) -> bool:
-        """Whether there are enough now."""
+    def add(self, *tensors: Tensor) -> None:
         self._batches.append(tensors)
-        self._count += tensors[0].shape[1]
-        return self._count >= ROWS_AT_ONCE
+        self.count += tensors[0].shape[1]
+
+    def joined(self) -> tuple[Tensor, ...]:
+        """All rows at once; there are some."""
+        if len(self._batches) > 1:
+            parts = zip(*self._batches, strict=True)
+            self._batches = [tuple(torch.cat(part, dim=1) for part in parts)]
+        return self._batches[0]
 
     def take(self) -> Iterator[tuple[Tensor, ...]]:
-        """All rows at once, if there are any."""
-        batches, self._batches, self._count = self._batches, [], 0
-        if len(batches) == 1:
-            yield batches[0]
-        elif batches:
-            yield tuple(torch.cat(parts, dim=1) for parts in zip(*batches, strict=True))
+        """All rows at once, if there are any; they are gone from here then."""
+        if self._batches:
+            joined = self.joined()
+            self._batches, self.count = [], 0
+            yield joined

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
-from ghostify.warmstart.fit.held_out import unexplained_by
-from ghostify.warmstart.fit.ridge import Solution
+from ghostify.warmstart.fit.ridge import Solution, unexplained_by
 from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Places, Window, pick
 from ghostify.warmstart.fit.statistics import RegressionMoments
 

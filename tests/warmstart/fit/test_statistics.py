@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ghostify.data.spool import Spool
-from ghostify.warmstart.fit.ridge import solve
+from ghostify.warmstart.fit.ridge import solve, unexplained_by
 from ghostify.warmstart.fit.sampling import Window, sample_places
 from ghostify.warmstart.fit.statistics import RegressionMoments, WindowMoments
 
@@ -54,6 +54,35 @@ def test_a_heavy_ridge_gives_the_prior() -> None:
     moments.add(rand(1, 50, 4), rand(1, 50, 2, seed=1))
     prior = rand(1, 2, 4, seed=2).double()
     torch.testing.assert_close(solve(moments, 1e9, prior).weight, prior, rtol=1e-4, atol=1e-4)
+
+
+@given(
+    rows=st.integers(2, 30),
+    inputs=st.integers(1, 30),
+    groups=st.integers(1, 3),
+    intercept=st.booleans(),
+    kinds=st.booleans(),
+    has_prior=st.booleans(),
+)
+def test_few_rows_are_fitted_to_as_their_sums_are(
+    rows: int, inputs: int, groups: int, intercept: bool, kinds: bool, has_prior: bool
+) -> None:
+    x, y = rand(groups, rows, inputs), rand(groups, rows, 2, seed=1)
+    few, sums = RegressionMoments(groups, inputs, 2), RegressionMoments(groups, inputs, 2)
+    for moments in (few, sums):
+        moments.add(x, y)
+    assert sums.gram.shape == (groups, inputs + 1, inputs + 1)  # they are summed from here on
+    assert (few.rows() is not None) == (rows < inputs) and sums.rows() is None
+    prior = rand(groups, 2, inputs, seed=2).double() if has_prior else None
+    ridge = torch.tensor([0.1, 0.5] * inputs)[:inputs] if kinds else 0.1
+    found, plain = (solve(moments, ridge, prior, intercept) for moments in (few, sums))
+    close = {"rtol": 1e-3, "atol": 1e-3}
+    torch.testing.assert_close(found.weight, plain.weight, **close)
+    torch.testing.assert_close(found.intercept, plain.intercept, **close)
+    torch.testing.assert_close(found.residual, plain.residual, **close)
+    torch.testing.assert_close(few.variance(), sums.variance(), **close)
+    for moments in (few, sums):
+        torch.testing.assert_close(unexplained_by(moments, found), plain.residual, **close)
 
 
 def test_looks_of_batches_are_those_of_all_rows() -> None:
