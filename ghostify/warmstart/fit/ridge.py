@@ -42,9 +42,8 @@ def solve(
         prior: ``(groups, outputs, inputs)``; zero if not given.
         intercept: Whether there is a b.
     """
-    rows = moments.rows()
-    if rows is not None:
-        return _solve_rows(*rows, ridge, prior, intercept)
+    if moments.rows() is not None:
+        return _solve_rows(moments, ridge, prior, intercept)
     if intercept:
         gram, cross = moments.centred()
     else:
@@ -64,21 +63,25 @@ def solve(
 
 
 def _solve_rows(
-    x: Tensor, y: Tensor, ridge: float | Tensor, prior: Tensor | None, intercept: bool
+    moments: RegressionMoments, ridge: float | Tensor, prior: Tensor | None, intercept: bool
 ) -> Solution:
     """The same from rows that are fewer than the regressors: a system of their number.
 
     With the pull D: ``w = prior + D^-1 x^T (x D^-1 x^T + 1)^-1 (y - x prior)``.
     """
-    means = [part.mean(1, keepdim=True) * intercept for part in (x, y)]
-    x, y = x - means[0], y - means[1]
+    rows = moments.rows()
+    assert rows is not None
+    means = [part.mean(1, keepdim=True) * intercept for part in rows]
+    x, y = (part - mean for part, mean in zip(rows, means, strict=True))
     pull = _pull(x.square().sum(1), ridge)[:, None]
     missing = y if prior is None else y - x @ prior.transpose(1, 2)
-    eased = x / pull
-    system = eased @ x.transpose(1, 2)
+    if pull.shape[-1] == 1:
+        system = moments.row_products(centred=intercept) / pull
+    else:
+        system = (x / pull) @ x.transpose(1, 2)
     system.diagonal(dim1=1, dim2=2).add_(1)
     left = solve_positive(system, missing)  # also what the weights leave of each row
-    weight = left.transpose(1, 2) @ eased
+    weight = (left.transpose(1, 2) @ x) / pull
     weight = weight if prior is None else weight + prior
     offset = means[1] - means[0] @ weight.transpose(1, 2)
     return Solution(weight, offset[:, 0], left.square().sum(1))

@@ -25,7 +25,7 @@ class NotFiniteError(GhostifyError):
 
 def require_finite(*sums: Tensor) -> None:
     """Raise where some sums hold a value that is not finite."""
-    if not all(tensor.isfinite().all() for tensor in sums):
+    if not all(tensor.sum().isfinite() for tensor in sums):
         raise NotFiniteError("What a layer gives holds values that are not finite: normalise them.")
 
 
@@ -52,6 +52,7 @@ class RegressionMoments:
         self.groups, self.inputs, self.outputs = groups, inputs, outputs
         self._sums: _Sums | None = None
         self._waiting = _Waiting()
+        self._products: dict[bool, Tensor] = {}
 
     @classmethod
     def of(
@@ -67,6 +68,7 @@ class RegressionMoments:
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows: ``(groups, rows, inputs)`` regressors, ``(groups, rows, outputs)`` targets."""
         self._waiting.add(x.float(), y.float())  # of networks of any floating-point type
+        self._products.clear()
         most = max(ROWS_AT_ONCE, self.inputs) if self._sums is None else ROWS_AT_ONCE
         if self._waiting.count >= most:
             self._summed()
@@ -81,6 +83,19 @@ class RegressionMoments:
             return None
         x, y = self._waiting.joined()
         return x.double().cpu(), y.double().cpu()
+
+    def row_products(self, centred: bool) -> Tensor:
+        """Products of the rows with each other, ``(groups, rows, rows)``; see `rows`.
+
+        Args:
+            centred: Whether the regressors' means are taken off first.
+        """
+        if centred not in self._products:
+            rows = self.rows()
+            assert rows is not None
+            x = rows[0] - rows[0].mean(1, keepdim=True) if centred else rows[0]
+            self._products[centred] = x @ x.transpose(1, 2)
+        return self._products[centred]
 
     def share(self) -> None:
         """Add up what all processes have seen, where there are several."""
