@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ghostify.errors import GhostifyError
 
+ALONE = 3.0
+"""Seconds in which torchrun ends a process when another has failed: who is left failed alone."""
+
 
 @contextmanager
 def one_speaks() -> Iterator[bool]:
-    """Whether this process is the one that prints; what is wrong is said by it alone."""
+    """Whether this process is the one that prints; what is wrong for all is said by it alone."""
     from ghostify.train.engine import is_first_process
 
     first = is_first_process()
     try:
         yield first
-    except GhostifyError:
+    except GhostifyError as error:
         if first:
             raise
-        sys.exit(2)
+        time.sleep(ALONE)
+        raise GhostifyError(f"Process {os.environ.get('RANK', '?')}: {error}") from error
 
 
 def join_others() -> None:

@@ -69,3 +69,19 @@ def test_the_command_runs_under_torchrun(tmp_path: Path, count: int) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("warm start from 6 images") == 1
     assert done.stderr.count("saved to out") == 1
+
+
+@pytest.mark.parametrize("failing", ["0", "1", "01"])
+def test_an_error_is_said_once_whichever_process_it_is_in(tmp_path: Path, failing: str) -> None:
+    (tmp_path / "net.py").write_text(
+        "import os, torch\n"
+        "def net():\n"
+        f"    if os.environ['RANK'] in '{failing}':\n"
+        "        raise RuntimeError('this disk is gone')\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3), torch.nn.Conv2d(64, 64, 3))\n"
+    )
+    command = ["torchrun", "--standalone", "--nproc-per-node", "2", "-m", "ghostify", "convert"]
+    command += ["net.py:net", "--trust", "--input-size", "3x8x8", "-o", "out"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert done.stderr.count("this disk is gone") == 1, done.stderr
