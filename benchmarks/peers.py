@@ -1,4 +1,4 @@
-"""Torch-Pruning, to a number of MACs: what `recovery.py` compares with."""
+"""Torch-Pruning, to a number of MACs: what `recovery.py` and `latency.py` compare with."""
 
 from __future__ import annotations
 
@@ -55,3 +55,24 @@ def _prune(network: nn.Module, method: str, ratio: float, images: Tensor) -> nn.
     ).step()  # fmt: skip
     pruned.zero_grad()
     return pruned
+
+
+def prune_evenly(network: nn.Module, macs: int, size: tuple[int, int, int]) -> nn.Module:
+    """All layers but the last pruned alike, by magnitudes, to about so many MACs; any network.
+
+    Widths are multiples of 8, as a user who wants it fast would have them.
+    """
+    low, high, found, nearest = 0.0, 1.0, network, float("inf")
+    last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
+    for _ in range(HALVINGS):
+        ratio = (low + high) / 2
+        pruned, ignored = copy.deepcopy((network, last))
+        tp.pruner.BasePruner(
+            pruned, torch.zeros(1, *size), importance=tp.importance.GroupMagnitudeImportance(p=2),
+            pruning_ratio=ratio, ignored_layers=ignored, round_to=8,
+        ).step()  # fmt: skip
+        excess = ghostify.count(pruned, input_size=size).total.macs - macs
+        low, high = (low, ratio) if excess <= 0 else (ratio, high)
+        if abs(excess) < nearest:
+            nearest, found = abs(excess), pruned
+    return found
