@@ -19,7 +19,7 @@ EXACT = 64
 STEPS = 10_000_000
 """Steps of the largest cost that a matching tells apart."""
 
-CLOSEST = 16
+CLOSEST = 32
 """Of each map so many others that it is matched with; those of a greedy choice are added."""
 
 SOURCES = 64
@@ -59,7 +59,7 @@ def pair(costs: Tensor, m: int, copies: int) -> Pairing:
     """Choose m intrinsic maps, each with at most ``copies`` ghosts, of least total cost.
 
     A greedy choice that swaps and changes of roles improve until none of them helps. For up to 64
-    maps and one ghost each then the best of all choices among the 16 cheapest partners of each.
+    maps and one ghost each then the best of all choices among the 32 cheapest partners of each.
 
     Args:
         costs: ``(n, n)``: at ``[i, j]`` the cost of making map j from map i.
