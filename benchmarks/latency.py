@@ -29,7 +29,7 @@ from tables import Table, write_between
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.deploy.ghosts import FusedGhost2d
+from ghostify.deploy.ghosts import FusedGhost
 from ghostify.nn.swap import replace_modules
 
 SIZE = (3, 224, 224)
@@ -75,7 +75,7 @@ RUNTIMES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "eager": "eag
 class PrimaryAlone(nn.Module):
     """A ghost module without its cheap operation: the intrinsic maps in place of the ghosts."""
 
-    def __init__(self, ghost: FusedGhost2d) -> None:
+    def __init__(self, ghost: FusedGhost) -> None:
         super().__init__()
         self.primary, self.gives = ghost.primary, ghost.gives
 
@@ -88,7 +88,7 @@ class PrimaryAlone(nn.Module):
 def floor(converted: nn.Module) -> nn.Module:
     """Halved convolutions and the concat alone."""
     network = ghostify.fuse(copy.deepcopy(converted))
-    ghosts = [module for module in network.modules() if isinstance(module, FusedGhost2d)]
+    ghosts = [module for module in network.modules() if isinstance(module, FusedGhost)]
     replace_modules(network, {ghost: PrimaryAlone(ghost) for ghost in ghosts})
     return network
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,9 +18,11 @@ import torch.nn.functional as F
 from networkx.utils import UnionFind
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.channelwise import is_channelwise
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost_kinds import CONV_KINDS
 
 _JOINS = frozenset(
     {operator.add, operator.iadd, operator.mul, operator.imul, operator.sub, torch.add, torch.mul,
@@ -42,10 +44,12 @@ class Channels:
 
     Attributes:
         atoms: The spaces that lie one after another, by their numbers.
+        dimensions: Of the maps.
         is_flat: Whether each channel's pixels follow each other in dimension 1.
     """
 
     atoms: tuple[int, ...]
+    dimensions: int = 2
     is_flat: bool = False
 
 
@@ -179,33 +183,34 @@ class _Walk:
         if source is None or not source.is_flat or not self._is_plain(node, linear):
             return None
         self.reads.append((linear, source))
-        return self._new(linear.out_features, linear)  # type: ignore[arg-type]
+        return self._new(linear.out_features, linear, 0)  # type: ignore[arg-type]
 
     def _of_flatten(self, node: fx.Node, layer: nn.Module) -> Channels | None:
         assert isinstance(layer, nn.Flatten)
         source = self._map_into(node)
         is_usual = (layer.start_dim, layer.end_dim) == (1, -1)
-        return Channels(source.atoms, True) if source is not None and is_usual else None
+        return replace(source, is_flat=True) if source is not None and is_usual else None
 
     def _flattened(self, node: fx.Node) -> Channels | None:
         source, dims = self._map_into(node), _arguments(node, ("start_dim", 0), ("end_dim", -1))
-        return Channels(source.atoms, True) if source is not None and dims == [1, -1] else None
+        return replace(source, is_flat=True) if source is not None and dims == [1, -1] else None
 
     def _of_conv(self, node: fx.Node, conv: nn.Module) -> Channels | None:
-        assert isinstance(conv, nn.Conv2d)
+        assert isinstance(conv, _ConvNd)
         source = self._map_into(node)
         if not self._is_plain(node, conv):
             return None
         if conv.groups == 1 and source is not None:
             self.reads.append((conv, source))
         elif conv.groups == conv.in_channels == conv.out_channels and source is not None:
-            return self._passed(conv, source)
+            return self._passed(conv, source)  # its weights lie channel by channel, turned or not
         else:
             self._pin(node.all_input_nodes)
-        return self._new(conv.out_channels, conv if conv.groups == 1 else None)
+        writer = conv if conv.groups == 1 else None
+        return self._new(conv.out_channels, writer, len(conv.kernel_size))
 
     def _of_ghost(self, node: fx.Node, ghost: nn.Module) -> Channels | None:
-        assert isinstance(ghost, GhostConv2d)
+        assert isinstance(ghost, GhostConv)
         if node not in self.once:
             return None
         source = self._map_into(node)
@@ -214,7 +219,8 @@ class _Walk:
         else:
             self._pin(node.all_input_nodes)
         is_open = ghost.bias is None and ghost.scale is None  # those know the outputs by place
-        return self._new(ghost.out_channels, ghost if is_open else None)
+        dimensions = len(ghost.primary.kernel_size)
+        return self._new(ghost.out_channels, ghost if is_open else None, dimensions)
 
     def _is_plain(self, node: fx.Node, layer: nn.Module) -> bool:
         """Whether a layer is PyTorch's own, called once, with tensors of its own."""
@@ -224,9 +230,9 @@ class _Walk:
         self.passes.append((layer, source))
         return source
 
-    def _new(self, size: int, writer: nn.Module | None) -> Channels:
+    def _new(self, size: int, writer: nn.Module | None, dimensions: int) -> Channels:
         self.atoms.append(Space(size, writer is None, [] if writer is None else [writer]))
-        return Channels((len(self.atoms) - 1,))
+        return Channels((len(self.atoms) - 1,), dimensions)
 
     def _joined(self, node: fx.Node) -> Channels | None:
         values = [self.values.get(n) for n in node.all_input_nodes]
@@ -248,24 +254,27 @@ class _Walk:
     def _concatenated(self, node: fx.Node) -> Channels | None:
         parts = node.args[0] if node.args else node.kwargs.get("tensors")
         (dim,) = _arguments(node, ("dim", 0))
-        if dim not in (1, -3) or not isinstance(parts, list | tuple):
+        if not isinstance(parts, list | tuple):
             return None
         values = [self.values.get(part) for part in parts]
         atoms: list[int] = []
         for value in values:
-            if value is None or value.is_flat:
+            if value is None or value.is_flat or dim not in (1, -1 - value.dimensions):
                 return None
             atoms += value.atoms
-        return Channels(tuple(atoms))
+        assert values[0] is not None
+        return Channels(tuple(atoms), values[0].dimensions)
 
     def _averaged(self, node: fx.Node) -> Channels | None:
         dims, keep = _arguments(node, ("dim", None), ("keepdim", False))
         source = self._map_into(node)
+        dims = [dims] if isinstance(dims, int) else dims
         if source is None or not isinstance(dims, list | tuple):
             return None
-        if sorted(dim % 4 for dim in dims) != [2, 3]:
+        rank = 2 + source.dimensions
+        if sorted(dim % rank for dim in dims) != list(range(2, rank)):
             return None
-        return Channels(source.atoms, not keep)
+        return replace(source, is_flat=not keep)
 
     def _pin(self, nodes: Sequence[fx.Node]) -> None:
         for node in nodes:
@@ -288,7 +297,7 @@ def _arguments(node: fx.Node, *named: tuple[str, Any]) -> list[Any]:
 
 
 def _has_plain_weight(layer: nn.Module) -> bool:
-    is_torchs = type(layer) in (nn.Conv2d, nn.Linear)
+    is_torchs = type(layer) in (*CONV_KINDS, nn.Linear)
     return is_torchs and set(layer._parameters) == {"weight", "bias"}
 
 
@@ -299,8 +308,8 @@ def _is_open_norm(norm: nn.Module) -> bool:
 
 
 _OF_LAYERS: tuple[tuple[type[nn.Module], Callable[[_Walk, fx.Node, nn.Module], Any]], ...] = (
-    (GhostConv2d, _Walk._of_ghost),
-    (nn.Conv2d, _Walk._of_conv),
+    (GhostConv, _Walk._of_ghost),
+    (_ConvNd, _Walk._of_conv),
     (nn.Linear, _Walk._of_linear),
     (_BatchNorm, _Walk._of_norm),
     (nn.Flatten, _Walk._of_flatten),

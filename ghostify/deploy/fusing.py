@@ -10,12 +10,12 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ghostify.deploy.channel_spaces import Channels, ChannelSpaces, Space, find_spaces
-from ghostify.deploy.ghosts import FusedGhost2d, can_be_fused, fused_ghost, outputs_in_concat
+from ghostify.deploy.ghosts import FusedGhost, can_be_fused, fused_ghost, outputs_in_concat
 from ghostify.deploy.norms import fold_norms
 from ghostify.errors import ModelError
 from ghostify.graph.meta_copy import copy_network, meta_copy
 from ghostify.graph.trace import trace
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv
 from ghostify.nn.swap import replace_modules
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -27,7 +27,7 @@ def fuse(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
     Batch norms become part of the convolutions before them; ghost modules compute their ghosts by
     plain depth-wise convolutions, with their channels in the order that needs no index, which the
     layers around them take on. It works on networks that were not converted too, and leaves what it
-    can't follow. The copy takes batches ``(N, C, H, W)`` and can't be trained further.
+    can't follow. The copy takes batches ``(N, C, ...)`` and can't be trained further.
 
     Args:
         network: Any network; it is not changed.
@@ -61,7 +61,7 @@ def fuse_(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
         fold_norms(region.graph, module, (_ConvNd,))
         _reorder(region.graph, module)
         if fold_ghost_norms:
-            fold_norms(region.graph, module, (FusedGhost2d,))
+            fold_norms(region.graph, module, (FusedGhost,))
     _fuse_rest(network)
     return network
 
@@ -75,7 +75,7 @@ def _reorder(graph: fx.Graph, module: nn.Module) -> None:
 
 def _fuse_rest(network: nn.Module) -> None:
     """Fuse the ghost modules that no graph reaches, each in its own order."""
-    ghosts = [m for m in network.modules() if isinstance(m, GhostConv2d) and can_be_fused(m)]
+    ghosts = [m for m in network.modules() if isinstance(m, GhostConv) and can_be_fused(m)]
     replace_modules(network, {g: fused_ghost(g, torch.arange(g.out_channels)) for g in ghosts})
 
 
@@ -86,7 +86,7 @@ def _best_order(space: Space) -> Tensor:
         return plain
     votes: Counter[tuple[int, ...]] = Counter()
     for writer in space.writers:
-        if isinstance(writer, GhostConv2d) and can_be_fused(writer):
+        if isinstance(writer, GhostConv) and can_be_fused(writer):
             natural = outputs_in_concat(writer)
             votes[tuple(natural[natural >= 0].tolist())] += 1
     return torch.tensor(votes.most_common(1)[0][0]) if votes else plain
@@ -111,8 +111,8 @@ class Reordering:
         for number, space in self.spaces.spaces.items():
             order = self.orders[number]
             for writer in space.writers:
-                if not isinstance(writer, GhostConv2d):
-                    for tensor in _tensors_by_channel(writer):
+                if not isinstance(writer, GhostConv):
+                    for tensor in _outputs_by_channel(writer):
                         tensor.copy_(tensor[order])
                 elif can_be_fused(writer):
                     fused[writer] = fused_ghost(writer, order)
@@ -131,12 +131,12 @@ class Reordering:
     def _reorder_inputs(self, reader: nn.Module, channels: Channels) -> None:
         order, weight = self._order_of(channels), reader.weight
         assert isinstance(weight, Tensor)
-        pixels = weight.size(1) // len(order)
-        by_channel = weight.unflatten(1, (len(order), pixels))
-        weight.copy_(by_channel[:, order].flatten(1, 2))
+        by_channel = weight if getattr(reader, "transposed", False) else weight.transpose(0, 1)
+        pixels = len(by_channel) // len(order)
+        by_channel.copy_(by_channel.unflatten(0, (len(order), pixels))[order].flatten(0, 1))
 
 
-def _reorder_ghost(ghost: GhostConv2d, order: Tensor) -> None:
+def _reorder_ghost(ghost: GhostConv, order: Tensor) -> None:
     plain = torch.arange(ghost.out_channels)
     if not torch.equal(order, plain):
         place = plain if ghost.order is None else ghost.order.cpu()
@@ -146,3 +146,11 @@ def _reorder_ghost(ghost: GhostConv2d, order: Tensor) -> None:
 def _tensors_by_channel(layer: nn.Module) -> list[Tensor]:
     own = (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
     return [tensor for tensor in own if tensor.dim() > 0]
+
+
+def _outputs_by_channel(layer: nn.Module) -> list[Tensor]:
+    """The tensors of a layer that makes channels; weights of transposed layers are turned."""
+    if not getattr(layer, "transposed", False):
+        return _tensors_by_channel(layer)
+    assert isinstance(layer, _ConvNd)
+    return [layer.weight.transpose(0, 1), *([] if layer.bias is None else [layer.bias])]

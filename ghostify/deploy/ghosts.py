@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
-from ghostify.nn.ghost import GhostConv2d
+from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost_kinds import GHOST_KINDS
 from ghostify.nn.order import select_channels
 
 
-class FusedGhost2d(nn.Module):
+class FusedGhost(nn.Module):
     """A ghost module for inference: plain depth-wise convolutions, one concat.
 
     A depth-wise convolution that makes several maps of each takes a slow path in oneDNN, ONNX
@@ -23,7 +25,7 @@ class FusedGhost2d(nn.Module):
     layout takes.
 
     Args:
-        primary: The primary convolution, m filters.
+        primary: The primary convolution of any kind, m filters.
         cheap: Depth-wise convolutions; each takes as many of the first intrinsic maps as it has
             inputs.
         gives: How many of each one's outputs are used, the first.
@@ -34,14 +36,14 @@ class FusedGhost2d(nn.Module):
             a norm that was folded into the others; or None.
 
     Shape:
-        - Input: ``(N, in_channels, H, W)``
-        - Output: ``(N, out_channels, H', W')``
+        - Input: ``(N, in_channels, ...)``
+        - Output: ``(N, out_channels, ...)``
     """
 
     def __init__(
         self,
-        primary: nn.Conv2d,
-        cheap: Sequence[nn.Conv2d],
+        primary: _ConvNd,
+        cheap: Sequence[_ConvNd],
         gives: Sequence[int],
         order: Tensor | None = None,
     ) -> None:
@@ -49,23 +51,29 @@ class FusedGhost2d(nn.Module):
         self.primary = primary
         self.cheap = nn.ModuleList(cheap)
         self.gives = tuple(gives)
-        self.norm: nn.BatchNorm2d | None = None
+        self.channel_dim = -1 - len(primary.kernel_size)
+        self.norm: _BatchNorm | None = None
         self.order: Tensor | None
         self.register_buffer("order", order)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(N, in_channels, H, W)`` to ``(N, out_channels, H', W')``."""
-        intrinsic = self.primary(x)
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """``(N, in_channels, ...)`` to ``(N, out_channels, ...)``.
+
+        Args:
+            x: The maps.
+            output_size: Of a transposed convolution, where it can make several sizes.
+        """
+        intrinsic = self.primary(x) if output_size is None else self.primary(x, output_size)
         ghosts = [
             self._ghosts(intrinsic, *part) for part in zip(self.cheap, self.gives, strict=True)
         ]
         if self.norm is not None:
             intrinsic = self.norm(intrinsic)
         out = torch.cat([intrinsic, *ghosts], dim=1)
-        return out if self.order is None else select_channels(out, self.order)
+        return out if self.order is None else select_channels(out, self.order, self.channel_dim)
 
     def _ghosts(self, intrinsic: Tensor, cheap: nn.Module, gives: int) -> Tensor:
-        assert isinstance(cheap, nn.Conv2d)
+        assert isinstance(cheap, _ConvNd)
         takes_all = cheap.in_channels == self.primary.out_channels
         ghosts = cheap(intrinsic if takes_all else intrinsic[:, : cheap.in_channels])
         return ghosts if gives == cheap.out_channels else ghosts[:, :gives]
@@ -76,16 +84,16 @@ class FusedGhost2d(nn.Module):
         return f"{self.primary.in_channels}, {channels}"
 
 
-def can_be_fused(ghost: GhostConv2d) -> bool:
+def can_be_fused(ghost: GhostConv) -> bool:
     """Whether a ghost module has an inference form: plain convolutions, and no group a surplus."""
-    if type(ghost.cheap) is not nn.Conv2d or type(ghost) is not GhostConv2d:
+    if type(ghost.cheap) is not ghost.cheap_kind or type(ghost) not in GHOST_KINDS.values():
         return False
     if ghost.bias is not None or ghost.scale is not None:  # other code has fused a norm into it
         return False
     return ghost.groups == 1 or ghost.primary.out_channels * ghost.s == ghost.out_channels
 
 
-def outputs_in_concat(ghost: GhostConv2d) -> Tensor:
+def outputs_in_concat(ghost: GhostConv) -> Tensor:
     """Which output of the ghost module each channel of its inference form's concat is.
 
     Without an ``order`` the module's outputs are, group by group, its intrinsic maps and then the
@@ -99,7 +107,7 @@ def outputs_in_concat(ghost: GhostConv2d) -> Tensor:
     return torch.cat(parts)
 
 
-def fused_ghost(ghost: GhostConv2d, wanted: Tensor) -> FusedGhost2d:
+def fused_ghost(ghost: GhostConv, wanted: Tensor) -> FusedGhost:
     """The inference form of a ghost module.
 
     Where its convolutions of one ghost each would need an index to come to the order wanted, and
@@ -122,13 +130,13 @@ def fused_ghost(ghost: GhostConv2d, wanted: Tensor) -> FusedGhost2d:
     lengths = [_length(outputs) for outputs in _ghost_outputs(ghost).t()]
     cheap = [_cheap_of(ghost.cheap, j, ghost.s, k) for j, k in enumerate(lengths) if k]
     gives = [conv.out_channels for conv in cheap]
-    return FusedGhost2d(ghost.primary, cheap, gives, order).train(ghost.training)
+    return FusedGhost(ghost.primary, cheap, gives, order).train(ghost.training)
 
 
-def _unsplit(ghost: GhostConv2d) -> FusedGhost2d:
+def _unsplit(ghost: GhostConv) -> FusedGhost:
     assert ghost.cheap is not None
     gives = ghost.out_channels - ghost.primary.out_channels
-    return FusedGhost2d(ghost.primary, [copy.deepcopy(ghost.cheap)], [gives]).train(ghost.training)
+    return FusedGhost(ghost.primary, [copy.deepcopy(ghost.cheap)], [gives]).train(ghost.training)
 
 
 def _length(outputs: Tensor) -> int:
@@ -136,7 +144,7 @@ def _length(outputs: Tensor) -> int:
     return int((outputs >= 0).nonzero().max()) + 1 if bool((outputs >= 0).any()) else 0
 
 
-def _outputs_by_group(ghost: GhostConv2d) -> Tensor:
+def _outputs_by_group(ghost: GhostConv) -> Tensor:
     """Which output each channel of the module's own concat is, -1 for surplus, ``(groups, K)``."""
     own = ghost.primary.out_channels // ghost.groups * ghost.s
     place = ghost.order
@@ -148,22 +156,21 @@ def _outputs_by_group(ghost: GhostConv2d) -> Tensor:
     return outputs.view(ghost.groups, own)
 
 
-def _intrinsic_outputs(ghost: GhostConv2d) -> Tensor:
+def _intrinsic_outputs(ghost: GhostConv) -> Tensor:
     m = ghost.primary.out_channels // ghost.groups
     return _outputs_by_group(ghost)[:, :m].flatten()
 
 
-def _ghost_outputs(ghost: GhostConv2d) -> Tensor:
+def _ghost_outputs(ghost: GhostConv) -> Tensor:
     """Which output ghost j of intrinsic map i is, ``(m, s - 1)``."""
     m = ghost.primary.out_channels // ghost.groups
     return _outputs_by_group(ghost)[:, m:].reshape(-1, ghost.s - 1)
 
 
-def _cheap_of(cheap: nn.Conv2d, j: int, s: int, length: int) -> nn.Conv2d:
+def _cheap_of(cheap: _ConvNd, j: int, s: int, length: int) -> _ConvNd:
     """The convolution that makes ghost j of the first intrinsic maps."""
-    size, padding = _pair(cheap.kernel_size), _pair(cheap.padding)
-    conv = nn.Conv2d(
-        length, length, size, padding=padding, groups=length,
+    conv = type(cheap)(
+        length, length, cheap.kernel_size, padding=cheap.padding, groups=length,  # type: ignore
         bias=cheap.bias is not None, device=cheap.weight.device, dtype=cheap.weight.dtype,
     )  # fmt: skip
     with torch.no_grad():

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ghostify.deploy.channel_spaces import called_once
-from ghostify.deploy.ghosts import FusedGhost2d
+from ghostify.deploy.ghosts import FusedGhost
 from ghostify.nn.swap import replace_modules
 
 
@@ -42,7 +42,7 @@ def fold_norms(graph: fx.Graph, module: nn.Module, kinds: tuple[type[nn.Module],
 
 def _fold(layer: nn.Module, norm: _BatchNorm) -> bool:
     """Fold a norm into a layer in place; False where the layer can't hold it."""
-    if isinstance(layer, FusedGhost2d):
+    if isinstance(layer, FusedGhost):
         return fold_into_ghost(layer, norm)
     assert isinstance(layer, _ConvNd)
     if not is_open_conv(layer):
@@ -52,7 +52,7 @@ def _fold(layer: nn.Module, norm: _BatchNorm) -> bool:
 
 
 @torch.no_grad()
-def fold_into_ghost(ghost: FusedGhost2d, norm: _BatchNorm) -> bool:
+def fold_into_ghost(ghost: FusedGhost, norm: _BatchNorm) -> bool:
     """Fold a norm into the cheap convolutions; what the intrinsic maps get of it stays a norm.
 
     Folded into the primary convolution its shift would reach the cheap operation's borders, where
@@ -69,18 +69,22 @@ def fold_into_ghost(ghost: FusedGhost2d, norm: _BatchNorm) -> bool:
         if not is_open_conv(conv):
             return False
         channels = place[start : start + gives]
-        fold_into(conv, _part_of(norm, channels, conv.out_channels))
+        fold_into(conv, _part_of(norm, channels, conv))
         start += gives
-    ghost.norm = _part_of(norm, place[:m], m)
+    ghost.norm = _part_of(norm, place[:m], ghost.primary)
     return True
 
 
-def _part_of(norm: _BatchNorm, channels: Tensor, size: int) -> nn.BatchNorm2d:
-    """The norm of some channels, and of as many more as make ``size``, which it leaves alone."""
+_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def _part_of(norm: _BatchNorm, channels: Tensor, conv: _ConvNd) -> _BatchNorm:
+    """The norm of some of a convolution's channels, the first; it leaves the others alone."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     like = norm.running_mean
-    part = nn.BatchNorm2d(size, norm.eps, device=like.device, dtype=like.dtype).eval()
+    kind = _NORMS[len(conv.kernel_size)]
+    part = kind(conv.out_channels, norm.eps, device=like.device, dtype=like.dtype).eval()
     assert part.running_mean is not None
     assert part.running_var is not None
     with torch.no_grad():

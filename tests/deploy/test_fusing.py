@@ -9,11 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 import ghostify
 from ghostify import GhostConv2d
-from ghostify.deploy.ghosts import FusedGhost2d
+from ghostify.deploy.ghosts import FusedGhost
 from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.ghost import GhostConv
 from ghostify.nn.order import Ordered
 
 
@@ -22,13 +25,13 @@ def alive(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, _BatchNorm):
                 module.running_mean.normal_(0, 0.1, generator=generator)
                 module.running_var.uniform_(0.5, 2, generator=generator)
                 if module.weight is not None:
                     module.weight.uniform_(-1, 1, generator=generator)
                     module.bias.normal_(0, 0.2, generator=generator)
-            elif isinstance(module, nn.Conv2d) and module.bias is not None:
+            elif isinstance(module, _ConvNd) and module.bias is not None:
                 module.bias.normal_(0, 0.2, generator=generator)
     return network.eval()
 
@@ -37,7 +40,7 @@ def shuffled(network: nn.Module, seed: int = 3) -> nn.Module:
     """The network with an order of its own in each of its ghost modules."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
-        if isinstance(module, GhostConv2d):
+        if isinstance(module, GhostConv):
             module.set_order(torch.randperm(module.out_channels, generator=generator))
     return network
 
@@ -71,7 +74,7 @@ def test_the_outputs_stay(
 ) -> None:
     network = order(alive(ghostify.convert(ghostify.build(name), s=s)))
     fused = ghostify.fuse(network, fold_ghost_norms=fold)
-    assert len(kinds(fused, FusedGhost2d)) == len(kinds(network, GhostConv2d)) > 0
+    assert len(kinds(fused, FusedGhost)) == len(kinds(network, GhostConv2d)) > 0
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     assert difference(network, fused, x) < 1e-5
 
@@ -119,15 +122,15 @@ def test_a_network_that_was_not_converted_loses_its_norms_too() -> None:
 
 def test_most_orders_vanish_into_the_layers_around() -> None:
     network = shuffled(alive(ghostify.convert("resnet50", s=4)))
-    ordered = [m for m in kinds(ghostify.fuse(network), FusedGhost2d) if m.order is not None]
+    ordered = [m for m in kinds(ghostify.fuse(network), FusedGhost) if m.order is not None]
     assert len(ordered) == 16  # residual sums: one order for each stage, others are picked
     plain = ghostify.fuse(ghostify.convert("resnet50", s=4))
-    assert all(module.order is None for module in kinds(plain, FusedGhost2d))
+    assert all(module.order is None for module in kinds(plain, FusedGhost))
 
 
 def test_ghosts_come_of_convolutions_of_one_map_each() -> None:
     fused = ghostify.fuse(ghostify.convert("resnet50", s=4))
-    cheap = [conv for ghost in kinds(fused, FusedGhost2d) for conv in ghost.cheap]
+    cheap = [conv for ghost in kinds(fused, FusedGhost) for conv in ghost.cheap]
     assert len(cheap) == 3 * 53
     assert all(conv.groups == conv.in_channels == conv.out_channels for conv in cheap)
 
@@ -167,7 +170,7 @@ def test_whoever_reads_channels_by_their_place_finds_them_there(
 ) -> None:
     network = shuffled(alive(ghostify.convert(Sum(read), s=4, input_size=(8, 9, 9))))
     fused = ghostify.fuse(network)
-    assert len(kinds(fused, FusedGhost2d)) == len(kinds(network, GhostConv2d)) > 0
+    assert len(kinds(fused, FusedGhost)) == len(kinds(network, GhostConv2d)) > 0
     assert difference(network, fused, torch.randn(2, 8, 9, 9)) < 1e-5
 
 
@@ -220,7 +223,7 @@ def test_a_network_that_does_not_trace_is_fused_in_its_parts() -> None:
 
     network = shuffled(alive(ghostify.convert(Loops(), s=4, input_size=(8, 9, 9))))
     fused = ghostify.fuse(network)
-    assert len(kinds(fused, FusedGhost2d)) == len(kinds(network, GhostConv2d)) > 0
+    assert len(kinds(fused, FusedGhost)) == len(kinds(network, GhostConv2d)) > 0
     assert difference(network, fused, torch.randn(2, 8, 9, 9)) < 1e-5
 
 
@@ -281,3 +284,55 @@ def test_the_stages_of_g_ghost_are_fused_too() -> None:
 def test_what_is_no_network_is_refused_in_a_sentence() -> None:
     with pytest.raises(ghostify.GhostifyError, match="is none"):
         ghostify.fuse_(3)  # type: ignore[type-var]
+
+
+CONVS = {
+    "Conv1d": (nn.Conv1d, nn.BatchNorm1d, 1),
+    "Conv2d": (nn.Conv2d, nn.BatchNorm2d, 2),
+    "Conv3d": (nn.Conv3d, nn.BatchNorm3d, 3),
+    "ConvTranspose1d": (nn.ConvTranspose1d, nn.BatchNorm1d, 1),
+    "ConvTranspose2d": (nn.ConvTranspose2d, nn.BatchNorm2d, 2),
+    "ConvTranspose3d": (nn.ConvTranspose3d, nn.BatchNorm3d, 3),
+}
+
+
+class Branched(nn.Module):
+    """Convolutions of one kind, added, concatenated and averaged."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        conv, norm, self.dimensions = CONVS[kind]
+        self.stem = nn.Sequential(conv(8, 24, 3, padding=1), norm(24), nn.ReLU())
+        self.one = nn.Sequential(conv(24, 24, 3, padding=1), norm(24))
+        self.two = nn.Sequential(conv(24, 24, 3, padding=1, bias=False), norm(24))
+        self.three = conv(24, 18, 3, padding=1, groups=2)
+        self.head = conv(42, 16, 1)
+        self.last = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = torch.relu(self.one(x) + self.two(x))
+        x = self.head(torch.cat([self.three(x), x], dim=-1 - self.dimensions))
+        return self.last(x.mean(list(range(2, 2 + self.dimensions))))
+
+
+@pytest.mark.parametrize("fold", [True, False], ids=["norms folded", "norms kept"])
+@pytest.mark.parametrize("s", [2, 3])
+@pytest.mark.parametrize("order", [alive, shuffled], ids=["plain order", "shuffled"])
+@pytest.mark.parametrize("kind", CONVS)
+def test_ghosts_of_every_kind_have_an_inference_form(
+    kind: str, order: Callable[[nn.Module], nn.Module], s: int, fold: bool
+) -> None:
+    torch.manual_seed(0)
+    network = Branched(kind)
+    x = torch.rand(2, 8, *[5] * network.dimensions)
+    made = order(alive(ghostify.convert(network, s=s, example_inputs=(x,))))
+    fused = ghostify.fuse(made, fold_ghost_norms=fold)
+    assert difference(made, fused, x) < 1e-5
+    assert len(kinds(fused, FusedGhost)) == len(kinds(made, GhostConv)) >= 4
+    assert len(kinds(fused, _BatchNorm)) == 3  # of the intrinsic maps, or of all
+    assert all(isinstance(m, FusedGhost) == fold for m in holders_of_norms(fused))
+
+
+def holders_of_norms(network: nn.Module) -> list[nn.Module]:
+    return [m for m in network.modules() if any(isinstance(c, _BatchNorm) for c in m.children())]
