@@ -20,6 +20,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ghostify.deploy.ghosts import is_hooked
 from ghostify.graph.channelwise import is_channelwise
 from ghostify.nn.ghost import GhostConv
 from ghostify.nn.ghost_kinds import CONV_KINDS
@@ -150,6 +151,8 @@ class _Walk:
         """The channels of a node's value; None where they are not followed."""
         if node.op == "call_module":
             layer = self.modules[str(node.target)]
+            if is_hooked(layer):
+                return None
             kinds = (method for kind, method in _OF_LAYERS if isinstance(layer, kind))
             return next(kinds, _Walk._of_free_layer)(self, node, layer)
         handler = _OF_FUNCTIONS.get(node.target)

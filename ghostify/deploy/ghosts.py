@@ -90,7 +90,14 @@ def can_be_fused(ghost: GhostConv) -> bool:
         return False
     if ghost.bias is not None or ghost.scale is not None:  # other code has fused a norm into it
         return False
+    if is_hooked(ghost):
+        return False
     return ghost.groups == 1 or ghost.primary.out_channels * ghost.s == ghost.out_channels
+
+
+def is_hooked(layer: nn.Module) -> bool:
+    """Whether hooks see, or change, what goes through a layer or its parts."""
+    return any(m._forward_hooks or m._forward_pre_hooks for m in layer.modules())
 
 
 def outputs_in_concat(ghost: GhostConv) -> Tensor:

@@ -336,3 +336,15 @@ def test_ghosts_of_every_kind_have_an_inference_form(
 
 def holders_of_norms(network: nn.Module) -> list[nn.Module]:
     return [m for m in network.modules() if any(isinstance(c, _BatchNorm) for c in m.children())]
+
+
+@pytest.mark.parametrize("name", ["0", "1", "2", "3", "4"])
+def test_hooks_still_see_and_change_what_they_did(name: str) -> None:
+    network = nn.Sequential(
+        nn.Conv2d(8, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(),
+        nn.Conv2d(24, 24, 3, padding=1), nn.Conv2d(24, 8, 1),
+    )  # fmt: skip
+    made = shuffled(alive(ghostify.convert(network, example_inputs=(torch.rand(1, 8, 9, 9),))))
+    by_channel = torch.arange(24.0).view(1, -1, 1, 1)
+    made.get_submodule(name).register_forward_hook(lambda _, x, y: y * by_channel[:, : y.size(1)])
+    assert difference(made, ghostify.fuse(made), torch.rand(2, 8, 9, 9)) < 1e-5
