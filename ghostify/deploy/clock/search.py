@@ -167,8 +167,8 @@ def _corrected(asked: Search, choice: Choice, found: WholeTime) -> float:
 def _out_of_reach(target: float | str | None, runtime: str, found: WholeTime) -> SettingsError:
     return SettingsError(
         f"target_latency={target} can't be reached in {runtime}: with the fastest ghosts "
-        f"everywhere {found.ratio:.3f} of the time is left ({found.after:.3g} ms of {found.before:.3g} ms); "
-        "give more than that."
+        f"everywhere {found.ratio:.3f} of the time is left ({found.after:.3g} ms of "
+        f"{found.before:.3g} ms); give more than that."
     )
 
 
