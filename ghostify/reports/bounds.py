@@ -124,10 +124,9 @@ def check(report: Report, bounds: Bounds, latency: Latency | None = None) -> tup
         raise SettingsError(f"No bound is given: give one of {', '.join(measured)}.")
     return tuple(
         Verdict(
-            name, limit, measured[name], _reason(name, report, latency), latency and latency[1:]
+            name, limit, measured[name], _reason(name, report, latency),
+            latency[1:] if latency is not None and name == "max_latency_ratio" else None,
         )
-        if name == "max_latency_ratio"
-        else Verdict(name, limit, measured[name], _reason(name, report, latency))
         for name, limit in given.items()
     )  # fmt: skip
 
