@@ -16,7 +16,7 @@ from ghostify.deploy.clock.search import (
     search,
 )
 from ghostify.deploy.clock.stopwatch import Stopwatch, as_fitted
-from ghostify.deploy.clock.timetable import Timetable, make_timetable
+from ghostify.deploy.clock.timetable import Items, Timetable, make_timetable
 from ghostify.distributed import processes
 from ghostify.errors import SettingsError
 from ghostify.graph.inputs import image_size
@@ -33,6 +33,9 @@ from ghostify.warmstart.allocation.layers import (
     losses_of_ghosts,
     losses_without_data,
 )
+
+MARGIN = 0.8
+"""Part of what layers save alone that the whole network may be expected to save at the least."""
 
 Progress = Callable[[str], None]
 Losses = Mapping[str, Mapping[int, float]]
@@ -84,21 +87,48 @@ def choose_within_time(
         }
         for plan, _ in plans.values() for item in plan.replaced
     }  # fmt: skip
-    timetable = make_timetable(network, survey, settings, items, clock, stopwatch, progress)
+    timetable = _timetable(network, survey, settings, items, clock, stopwatch, progress)
     trial = _Trial(network, settings, survey, stopwatch, timetable, calibration, progress)
     asked = trial.asked(clock, {name: dict.fromkeys(CHOICES, 0.0) for name in timetable.layers})
     # What can't be reached is said before images are looked at: that may take minutes.
     if asked.choose((1 - asked.goal) * asked.total) is None:
         search(asked, trial.measure, clock.target, clock.runtime)
-    losses, calibration = _losses(
-        network, plans, [*timetable.layers], calibration, survey, progress
-    )
+    most = 2 * (asked.enough((1 - asked.goal) * asked.total / MARGIN) or CHOICES[-1])
+    judged = {s: plan for s, plan in plans.items() if s <= most}
+    names = [*timetable.layers]
+    losses, calibration = _losses(network, judged, names, calibration, survey, progress)
     asked = trial.asked(clock, losses)
     choice, whole = search(asked, trial.measure, clock.target, clock.runtime)
     reasons = left_by_choice(timetable.layers, choice, [*items], clock.runtime)
     s = {name: choice.get(name, 1) for name in items}
     times = _times(timetable, asked, choice, whole, clock)
     return replace(settings, s={**s, "*": DEFAULT_S}), calibration, reasons, times
+
+
+def _timetable(
+    network: nn.Module,
+    survey: Survey,
+    settings: CGhost,
+    items: Items,
+    clock: Clock,
+    stopwatch: Stopwatch,
+    progress: Progress,
+) -> Timetable:
+    """The times of layers, as far as there is something to choose: many ghosts take long to write.
+
+    A file that was named is to be carried along: it gets all of them.
+    """
+    for count in range(2, len(CHOICES) + 1):
+        sizes = CHOICES if clock.table is not None else CHOICES[:count]
+        some = {name: {s: own[s] for s in own if s in sizes} for name, own in items.items()}
+        found = make_timetable(network, survey, settings, some, clock, stopwatch, progress)
+        asked = Search(
+            found.layers, {}, found.total, clock.milliseconds_of(found.total) / found.total
+        )
+        enough = asked.enough((1 - asked.goal) * asked.total / MARGIN)
+        if sizes == CHOICES or (enough is not None and 2 * enough <= max(sizes)):
+            break
+    return found
 
 
 class _Trial:

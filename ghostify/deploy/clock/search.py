@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from ghostify.errors import SettingsError
 from ghostify.warmstart.allocation.budget import Option, allocate_above
@@ -65,8 +66,8 @@ class Search:
         return 1 - self.saved(choice) / self.total
 
     def loss(self, choice: Choice) -> float:
-        """What a choice loses."""
-        return sum(self.losses[name].get(s, 0.0) for name, s in choice.items() if s > 1)
+        """What a choice loses; without end where that was not judged."""
+        return sum(self.losses[name].get(s, inf) for name, s in choice.items() if s > 1)
 
     def fastest(self) -> Choice:
         """The choice that takes least time."""
@@ -78,8 +79,7 @@ class Search:
         No layer gets more than twice the s that would do for all: what a layer loses is judged
         alone, and a very large s loses more than that says (see `choose_s`).
         """
-        sizes = sorted({s for forms in self.times.values() for s in forms})
-        enough = next((s for s in sizes if self._most(s) >= saving), None)
+        enough = self.enough(saving)
         if enough is None:
             return None
         options = {
@@ -93,6 +93,11 @@ class Search:
         spent = sum(max(o.cost for o in some) - min(o.cost for o in some)
                     for some in options.values())  # fmt: skip
         return allocate_above(options, int(spent - saving * NANOSECONDS))
+
+    def enough(self, saving: float) -> int | None:
+        """The least s that saves so many milliseconds, where all may have it; None if none does."""
+        sizes = sorted({s for forms in self.times.values() for s in forms})
+        return next((s for s in sizes if self._most(s) >= saving), None)
 
     def _most(self, largest: int) -> float:
         """Milliseconds that can be saved with an s of at most so much."""

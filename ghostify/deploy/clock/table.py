@@ -42,10 +42,16 @@ class LatencyTable:
     networks: Mapping[str, float] = field(default_factory=dict)
 
     def with_times(self, times: Mapping[str, Forms]) -> LatencyTable:
-        """The table with more times in it."""
+        """The table with more times in it.
+
+        Forms of a layer were measured beside `LEFT`, and stay so many times of that: a machine that
+        is busier today favours none.
+        """
         merged = {name: dict(forms) for name, forms in self.times.items()}
         for name, forms in times.items():
-            merged.setdefault(name, {}).update(forms)
+            own = merged.setdefault(name, {})
+            part = own.get(LEFT, forms[LEFT]) / forms[LEFT]
+            own.update({form: part * milliseconds for form, milliseconds in forms.items()})
         return replace(self, times=merged)
 
     def with_network(self, signature: str, milliseconds: float) -> LatencyTable:

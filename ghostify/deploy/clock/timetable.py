@@ -86,7 +86,8 @@ def make_timetable(
         wanted = [
             (layer, {LEFT: partial(layer.program, None, settings, runtime)}
              | {forms[layer.name][s]: partial(layer.program, item, settings, runtime)
-                for s, item in items[layer.name].items()})
+                for s, item in items[layer.name].items()
+                if forms[layer.name][s] not in table.times.get(layer.signature, ())})
             for layer in missing.values()
         ]  # fmt: skip
         measured = stopwatch.layers(wanted, table.conditions.form, progress)

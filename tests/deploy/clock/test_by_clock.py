@@ -114,12 +114,8 @@ def test_a_table_without_a_layer_leaves_it(network: nn.Module, table: Path) -> N
     data = json.loads(table.read_text())
     data["times"] = {k: v for k, v in data["times"].items() if "Conv2d(3," in k}
     table.write_text(json.dumps(data))
-    plan = ghostify.plan(
-        network, target_latency=0.99, runtime="eager", latency_table=table, **SIZE
-    ) if False else None
     with pytest.raises(SettingsError, match="can't be reached"):
         ghostify.plan(network, target_latency=0.9, runtime="eager", latency_table=table, **SIZE)
-    assert plan is None
 
 
 @pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])

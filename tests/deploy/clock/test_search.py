@@ -1,4 +1,4 @@
-"""The search for a choice that keeps to a time: with times that are made up, nothing is measured."""
+"""The search for a choice that keeps to a time: the times are made up, nothing is measured."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def test_what_is_slower_as_ghosts_is_never_chosen_however_little_it_loses() -> N
 
 def test_no_layer_gets_more_than_twice_what_would_do_for_all() -> None:
     forms = {1: 10.0, 2: 5.0, 4: 4.0, 8: 3.0}
-    asked = Search({"a": forms, "b": forms}, {"a": dict.fromkeys(forms, 0.0), "b": {2: 9.0}}, 20, 0.6)
+    asked = Search(
+        {"a": forms, "b": forms}, {"a": dict.fromkeys(forms, 0.0), "b": {2: 9.0}}, 20, 0.6
+    )
     assert max(asked.choose(8.0).values()) <= 4
 
 

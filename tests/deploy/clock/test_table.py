@@ -13,7 +13,9 @@ from ghostify.errors import GhostifyError, SettingsError
 from ghostify.plans import Conditions
 
 HERE = Conditions("onnxruntime", "1.0", "a processor")
-TABLE = LatencyTable(HERE, {"Conv2d(3, 8) @ 1x3x8x8": {"left": 1.5, "s=2, d=3": 0.75}}, {"net": 9.0})
+TABLE = LatencyTable(
+    HERE, {"Conv2d(3, 8) @ 1x3x8x8": {"left": 1.5, "s=2, d=3": 0.75}}, {"net": 9.0}
+)
 
 
 def test_a_file_holds_all_of_a_table(tmp_path: Path) -> None:
@@ -24,7 +26,8 @@ def test_a_file_holds_all_of_a_table(tmp_path: Path) -> None:
 
 
 def test_more_times_leave_those_that_were_there() -> None:
-    more = TABLE.with_times({"Conv2d(3, 8) @ 1x3x8x8": {"s=4, d=3": 0.5}, "new": {"left": 1.0}})
+    other = {"left": 3.0, "s=4, d=3": 1.0}
+    more = TABLE.with_times({"Conv2d(3, 8) @ 1x3x8x8": other, "new": {"left": 1.0}})
     assert more.times["Conv2d(3, 8) @ 1x3x8x8"] == {"left": 1.5, "s=2, d=3": 0.75, "s=4, d=3": 0.5}
     assert more.times["new"] == {"left": 1.0} and "new" not in TABLE.times
 
@@ -75,7 +78,7 @@ def test_a_file_for_something_else_is_refused(tmp_path: Path, other: dict) -> No
 def test_what_is_no_table_is_one_sentence(tmp_path: Path, change: dict) -> None:
     data = {**json.loads(TABLE.to_json()), **change}
     (tmp_path / "times.json").write_text(json.dumps(data))
-    with pytest.raises(SettingsError, match="latency_table=.*times.json") as refused:
+    with pytest.raises(SettingsError, match=r"latency_table=.*times\.json") as refused:
         find_table(HERE, tmp_path / "times.json")
     assert len(str(refused.value).splitlines()) == 1
 
