@@ -69,8 +69,7 @@ def convert(
     ghostify convert timm/resnet18 --dry-run --json -
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --reconstruct -o out
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --target-macs 0.5 -o out
-    ghostify convert resnet50 --weights DEFAULT --calibration images/ \
-        --target-latency 0.6 --runtime onnxruntime -o out
+    ghostify convert resnet50 --target-latency 0.6 --runtime onnxruntime -o out
     torchrun --nproc-per-node 2 -m ghostify convert resnet50 --calibration images/ -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()

@@ -58,8 +58,8 @@ class Contest:
             works: dict[str, Work] = {}
             ways: dict[str, Way] = {}
             for index, (name, program) in enumerate(programs.items()):
-                with explained(self.runtime, name):
-                    works[name], ways[name] = self.fastest(program, inside(folder, index))
+                with in_a_sentence(self.runtime, name):
+                    works[name], ways[name] = self.fastest(program, folder_inside(folder, index))
             timings = self.alternate(works)
             peaks = {n: peak_memory(self.runtime, programs[n], ways[n], works[n]) for n in works}
         return [self._row(n, ways[n].form, timings[n], peaks[n]) for n in works]
@@ -83,7 +83,7 @@ class Contest:
             with tempfile.TemporaryDirectory() as folder:
                 works = {
                     side: self.runtime.prepare(
-                        program, Way(self.threads, form[who], inside(folder, index))
+                        program, Way(self.threads, form[who], folder_inside(folder, index))
                     )
                     for index, (side, who, program) in enumerate(
                         (("before", original, before[part]), ("after", name, after[part]))
@@ -124,7 +124,7 @@ class Contest:
 
 
 @contextmanager
-def explained(runtime: Runtime, name: str) -> Iterator[None]:
+def in_a_sentence(runtime: Runtime, name: str) -> Iterator[None]:
     """Whatever a runtime raises becomes one sentence."""
     try:
         yield
@@ -156,7 +156,7 @@ def moved(program: Program, device: torch.device, dtype: torch.dtype | None) -> 
     return replace(program, network=network, args=pytree.tree_map(move, program.args))
 
 
-def inside(folder: str, index: int) -> Path:
+def folder_inside(folder: str, index: int) -> Path:
     """A folder inside another, for the files of one contestant."""
     path = Path(folder) / str(index)
     path.mkdir()

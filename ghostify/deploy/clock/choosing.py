@@ -122,10 +122,8 @@ def _timetable(
         sizes = CHOICES if clock.table is not None else CHOICES[:count]
         some = {name: {s: own[s] for s in own if s in sizes} for name, own in items.items()}
         found = make_timetable(network, survey, settings, some, clock, stopwatch, progress)
-        asked = Search(
-            found.layers, {}, found.total, clock.milliseconds_of(found.total) / found.total
-        )
-        enough = asked.enough((1 - asked.goal) * asked.total / MARGIN)
+        saving = (found.total - clock.milliseconds_of(found.total)) / MARGIN
+        enough = Search(found.layers, {}, found.total, 0).enough(saving)
         if sizes == CHOICES or (enough is not None and 2 * enough <= max(sizes)):
             break
     return found

@@ -10,7 +10,7 @@ from dataclasses import replace
 from torch import nn
 
 from ghostify.deploy.clock.stopwatch import LAYER_SECONDS, Stopwatch
-from ghostify.deploy.contest import inside, moved
+from ghostify.deploy.contest import folder_inside, moved
 from ghostify.deploy.parts import parts_of, programs_of
 from ghostify.deploy.runtimes import Way
 from ghostify.passes.surgery import rewrite
@@ -55,7 +55,7 @@ def time_stages(
             works = {
                 side: contest.runtime.prepare(
                     moved(own[name], stopwatch.device, None),
-                    Way(contest.threads, form, inside(folder, index)),
+                    Way(contest.threads, form, folder_inside(folder, index)),
                 )
                 for index, (side, own) in enumerate(programs.items())
             }

@@ -15,7 +15,7 @@ from torch import nn
 from ghostify.deploy.benchmark import device_of
 from ghostify.deploy.clock.forms import TimedLayer
 from ghostify.deploy.clock.table import LEFT, Forms
-from ghostify.deploy.contest import Contest, explained, inside, moved, timer_for
+from ghostify.deploy.contest import Contest, folder_inside, in_a_sentence, moved, timer_for
 from ghostify.deploy.formats import named
 from ghostify.deploy.program import Program, example_arguments, with_batch
 from ghostify.deploy.runtimes import RUNTIMES, Way, dtype_name
@@ -127,7 +127,7 @@ class Stopwatch:
     def _prepare(self, network: nn.Module, folder: Path) -> tuple[Work, Way]:
         fused = self.contest.runtime.inference_form(network)
         program = moved(Program(fused, self.args), self.device, None)
-        with explained(self.contest.runtime, "the network"):
+        with in_a_sentence(self.contest.runtime, "the network"):
             return self.contest.fastest(program, folder)
 
     def layers(
@@ -178,7 +178,8 @@ class Stopwatch:
     ) -> list[tuple[_Built, dict[str, Work]]]:
         programs = [program for one in group for program in one.programs.values()]
         ways = [
-            Way(self.contest.threads, form, inside(folder, index)) for index in range(len(programs))
+            Way(self.contest.threads, form, folder_inside(folder, index))
+            for index in range(len(programs))
         ]
         try:
             works = iter(self.contest.runtime.prepare_all(programs, ways))

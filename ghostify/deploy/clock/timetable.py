@@ -91,10 +91,11 @@ def make_timetable(
             for layer in missing.values()
         ]  # fmt: skip
         measured = stopwatch.layers(wanted, table.conditions.form, progress)
-        total = stopwatch.original()[0]
-        known = table.networks
+        is_new = measured or whole not in table.networks
+        # The time then, not now: beside the layers' times of then it tells what they are a part of.
+        total = table.networks.get(whole) or stopwatch.original()[0]
         table = table.with_times(measured).with_network(whole, total)
-        if measured or whole not in known:
+        if is_new:
             keep_table(table, clock.table)
     else:
         total = table.networks.get(whole, 0.0)
@@ -118,7 +119,9 @@ def _open_table(clock: Clock, stopwatch: Stopwatch) -> tuple[LatencyTable, bool]
         if table.times or table.networks:
             here = stopwatch.conditions(table.conditions.form)
             return table, table.conditions == here
-    asked = stopwatch.conditions(stopwatch.original()[1])
+    forms = stopwatch.contest.runtime.forms
+    form = forms[0] if len(forms) == 1 else stopwatch.original()[1]
+    asked = stopwatch.conditions(form)
     return find_table(asked, clock.table), True
 
 
