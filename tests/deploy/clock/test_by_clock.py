@@ -74,8 +74,8 @@ def test_a_target_is_met_by_the_layers_times(network: nn.Module, table: Path) ->
 
 
 def test_images_say_which_layer_loses_least(network: nn.Module, table: Path) -> None:
-    with torch.no_grad():  # the output feels nothing of one layer
-        network[6].weight *= 1e-4
+    with torch.no_grad():  # all maps of one layer are the same: its ghosts lose nothing
+        network[6].weight[:] = network[6].weight[:1].clone()
         network[6].bias.zero_()
     plan = ghostify.plan(
         network, target_latency=0.86, runtime="eager", latency_table=table,
