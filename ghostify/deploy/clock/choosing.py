@@ -17,7 +17,6 @@ from ghostify.deploy.clock.search import (
 )
 from ghostify.deploy.clock.stopwatch import Stopwatch, as_fitted
 from ghostify.deploy.clock.timetable import Items, Timetable, make_timetable
-from ghostify.distributed import processes
 from ghostify.errors import SettingsError
 from ghostify.graph.inputs import image_size
 from ghostify.graph.meta_copy import copy_network
@@ -77,8 +76,6 @@ def choose_within_time(
         raise SettingsError(
             f"s={settings.s!r} given beside target_latency, which chooses it: leave s."
         )
-    if processes()[1] > 1:
-        raise SettingsError("target_latency is measured in one process: convert in one.")
     plans: Planned = {s: plan_c_ghost(survey, replace(settings, s=s)) for s in CHOICES}
     items = {
         item.name: {

@@ -29,8 +29,8 @@ def leave_what_is_slower(
 ) -> Plan:
     """A plan without what takes longer in a runtime than it did, with the measured times.
 
-    Layers and stages are judged alone; then the whole network is measured. As long as that is
-    slower than the original, the half of what is left that saves least is left too.
+    Layers and stages are judged alone; then the whole network is measured. As long as that is not
+    faster than the original, beyond what chance explains, the half that saves least is left too.
 
     Args:
         network: The original; it is not changed.
@@ -58,7 +58,7 @@ def leave_what_is_slower(
     while timetable.is_here and (left.replaced or left.stages):
         progress("timing the whole network")
         whole = time_whole(network, left, stopwatch, plan.calibration is not None)
-        if whole.ratio <= 1 or whole.low < 1:  # what chance explains is no loss
+        if whole.high < 1:  # what chance explains is no gain, and ghosts lose something
             break
         left, whole = without(left, _half(left, found, clock.runtime)), None
     times = _times(timetable, left, found, whole, clock)

@@ -20,6 +20,8 @@ from ghostify.deploy.formats import named
 from ghostify.deploy.program import Program, example_arguments, with_batch
 from ghostify.deploy.runtimes import RUNTIMES, Way, dtype_name
 from ghostify.deploy.timing import Timing, Work
+from ghostify.distributed import processes
+from ghostify.errors import SettingsError
 from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.ghost import GhostConv
@@ -72,6 +74,10 @@ class Stopwatch:
         example_inputs: ExampleInputs | None = None,
         input_size: Sequence[int] | None = None,
     ) -> None:
+        if processes()[1] > 1:  # each would measure, and decide, something else
+            raise SettingsError(
+                "runtime asks for times, and several processes run: convert in one."
+            )
         runtime, self.device = named("runtime", clock.runtime, RUNTIMES), device_of(clock.device)
         self.dtype = dtype_of(network)
         runtime.require(self.device, self.dtype if runtime.format is not None else None)
