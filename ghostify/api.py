@@ -11,6 +11,7 @@ from torch import nn
 
 from ghostify import saving
 from ghostify.cost.counting import count as count_costs
+from ghostify.cost.figures import Count
 from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.inputs import ExampleInputs, image_size
 from ghostify.graph.meta_copy import copy_network
@@ -30,9 +31,18 @@ from ghostify.saving.history import (
     name_of,
     remember,
 )
-from ghostify.settings import Calibration, CGGhost, CGhost, GGhost, Settings, make_settings
+from ghostify.settings import (
+    Calibration,
+    CGGhost,
+    CGhost,
+    Clock,
+    GGhost,
+    Settings,
+    make_settings,
+)
 from ghostify.settings.base import check_number
 from ghostify.settings.calibration import SHORT_FORMS
+from ghostify.settings.clock import SHORT_FORMS_OF_CLOCK
 
 __all__ = [
     "build",
@@ -132,7 +142,10 @@ def convert(
             what the network takes without labels, ``"data-free"``, or a `Calibration`, for a warm
             start; ``inputs``, a function from a batch of that data to what the network takes;
             ``target_macs``, the part of the MACs to leave at most, in place of ``s`` or ``ratio``;
-            ``progress``, told what is done now.
+            ``runtime``, in which what does not get faster on this machine is left (with
+            ``threads``, ``batch``, ``device``), and ``target_latency``, the part of the time (0.6)
+            or the time (``"20ms"``) to take there at most, in place of ``s``; ``latency_table``, a
+            file of measured times to use or to write; ``progress``, told what is done now.
 
     Returns:
         The converted network.
@@ -254,18 +267,22 @@ def decide(
         progress: Told what is done now.
         **options: Settings of the mode; and short forms of the calibration's fields
             (``calibration_samples``, ``calibration_seed``, ``reconstruct_minutes``, ``inputs``,
-            ``mean``, ``std``).
+            ``mean``, ``std``) and of the clock's (``runtime``, ``target_latency``, ``threads``,
+            ``batch``, ``device``, ``latency_table``; see `Clock`).
 
     Raises:
         SettingsError: A setting makes no sense, or a selector matches nothing.
         ModelError: The network can't be copied, or can't take the inputs that were given.
     """
     short = {name: options.pop(name) for name in SHORT_FORMS if name in options}
+    clock = Clock.from_options({n: options.pop(n) for n in SHORT_FORMS_OF_CLOCK if n in options})
     if calibration is None and isinstance(settings, Plan) and settings.calibration is not None:
         calibration = settings.calibration if settings.calibration.images is not None else None
     asked = Calibration.from_options(calibration, short)
     if target_macs is not None:
         _check_target(target_macs, asked, settings)
+    if clock is not None:
+        _check_clock(target_macs, settings)
     chosen = _settings_or_plan(settings, mode, options)
     found = survey(network, example_inputs, input_size)
     if found.count.stopped is not None and asked is not None and found.run.inputs.assumed:
@@ -273,6 +290,9 @@ def decide(
     if isinstance(chosen, Plan):
         made, after = chosen, count_after(found, chosen, network)
         made = made if asked is None else replace(made, calibration=asked)
+    elif clock is not None:
+        timing = _Timing(clock, example_inputs, input_size, progress or (lambda _: None))
+        made, after = _plan_by_clock(network, chosen, asked, found, timing)
     else:
         if target_macs is not None:
             from ghostify.warmstart.allocation import choose_within_target
@@ -284,6 +304,52 @@ def decide(
         made, after = make_plan(found, chosen, network)
         made = replace(made, calibration=asked, target_macs=target_macs)
     return Decision(made, compare(name_of(network), [made], found.count, after))
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """How a conversion is timed."""
+
+    clock: Clock
+    example_inputs: ExampleInputs | None
+    input_size: Sequence[int] | None
+    progress: Progress
+
+
+def _plan_by_clock(
+    network: nn.Module,
+    settings: Settings,
+    calibration: Calibration | None,
+    found: Survey,
+    timing: _Timing,
+) -> tuple[Plan, Count]:
+    """A plan that the measured times of layers decide, and what the network then costs."""
+    from ghostify.deploy.clock import Stopwatch, choose_within_time, leave_what_is_slower
+    from ghostify.deploy.clock.leaving import explain_left
+
+    clock, progress = timing.clock, timing.progress
+    progress(f"timing the original in {clock.runtime}")
+    with Stopwatch(network, clock, timing.example_inputs, timing.input_size) as stopwatch:
+        if clock.target is None:
+            plan, _ = make_plan(found, settings, network)
+            plan = replace(plan, calibration=calibration)
+            plan = leave_what_is_slower(network, plan, clock, found, stopwatch, progress)
+        else:
+            settings, calibration, reasons, times = choose_within_time(
+                network, settings, calibration, clock, found, stopwatch, progress
+            )
+            plan, _ = make_plan(found, settings, network)
+            plan = replace(explain_left(plan, reasons), calibration=calibration, times=times)
+    return plan, count_after(found, plan, network)
+
+
+def _check_clock(target_macs: float | None, settings: Any) -> None:
+    if isinstance(settings, Plan):
+        raise SettingsError("runtime given beside a plan: the plan says what is converted.")
+    if target_macs is not None:
+        raise SettingsError(
+            "target_macs given beside runtime: give target_latency, or leave the runtime."
+        )
 
 
 def _survey_for_data(network: nn.Module, calibration: Calibration) -> Survey | None:

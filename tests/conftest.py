@@ -23,6 +23,12 @@ CIFAR10 = (
 Images = tuple[Tensor, Tensor]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Measured times of a test run are not the user's."""
+    os.environ.setdefault("GHOSTIFY_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """The folder with real images and trained weights; tests that need it skip without it."""

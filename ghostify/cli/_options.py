@@ -35,6 +35,32 @@ TargetMacs = Annotated[
         help="Part of the MACs to leave: each layer (or stage) gets its own s (or ratio).",
     ),
 ]
+TargetLatency = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PART|MS",
+        help="Time to take at most in --runtime, as 0.6 or 20ms: each layer gets its own s.",
+    ),
+]
+Runtime = Annotated[
+    str | None,
+    typer.Option(
+        metavar="R",
+        help="Where the network will run (eager, onnxruntime, openvino, ...): what is not faster "
+        "there is left.",
+    ),
+]
+Threads = Annotated[int | None, typer.Option(metavar="N", help="Threads of --runtime (1).")]
+Batch = Annotated[int | None, typer.Option(metavar="N", help="Images at a time there (1).")]
+Device = Annotated[
+    str | None, typer.Option(metavar="D", help="Where PyTorch runs it there: cpu, cuda, mps.")
+]
+LatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Measured times to use, or to write if it is not there; else a cache."
+    ),
+]
 Reconstruct = Annotated[
     bool, typer.Option("--reconstruct", help="Then tune blocks and network on these images.")
 ]
@@ -164,6 +190,24 @@ def whole(text: str) -> int | None:
         return int(text)
     except ValueError:
         return None
+
+
+def gather_clock(
+    runtime: str | None, target_latency: str | None = None, **rest: Any
+) -> dict[str, Any]:
+    """The options of a clock, as `ghostify.convert` takes them.
+
+    Args:
+        runtime: ``--runtime``.
+        target_latency: ``--target-latency``.
+        **rest: ``threads``, ``batch``, ``device``, ``latency_table``.
+    """
+    asked = {"runtime": runtime, "target_latency": target_latency, **rest}
+    given = {name: value for name, value in asked.items() if value is not None}
+    if given and runtime is None:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise SettingsError(f"{names} given without --runtime R: add it, as --runtime onnxruntime.")
+    return given
 
 
 DEFAULT_MINUTES = 10.0

@@ -34,6 +34,12 @@ def convert(
     reconstruct_minutes: given.Minutes = None,
     target_macs: given.TargetMacs = None,
     calibration_seed: given.Seed = None,
+    target_latency: given.TargetLatency = None,
+    runtime: given.Runtime = None,
+    threads: given.Threads = None,
+    batch: given.Batch = None,
+    device: given.Device = None,
+    latency_table: given.LatencyTable = None,
     input_size: given.InputSize = None,
     weights: given.Weights = None,
     model_args: given.ModelArgs = None,
@@ -63,10 +69,12 @@ def convert(
     ghostify convert timm/resnet18 --dry-run --json -
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --reconstruct -o out
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --target-macs 0.5 -o out
+    ghostify convert resnet50 --target-latency 0.6 --runtime onnxruntime -o out
     torchrun --nproc-per-node 2 -m ghostify convert resnet50 --calibration images/ -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api, saving
+    from ghostify.files import check_writable
 
     warm = given.gather_warm_start(
         calibration,
@@ -76,7 +84,13 @@ def convert(
         calibration_seed,
         target_macs,
     )
+    clock = given.gather_clock(
+        runtime, target_latency, threads=threads, batch=batch, device=device,
+        latency_table=latency_table,
+    )  # fmt: skip
     size = given.parse_input_size(input_size)
+    if latency_table is not None:
+        check_writable(latency_table)
     check_report_targets(json_file, markdown_file)
     if output is not None:
         saving.check_target(output)
@@ -86,11 +100,12 @@ def convert(
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
-        told: dict[str, Any] = {"progress": step.note} if warm else {}
+        told: dict[str, Any] = {"progress": step.note} if warm or clock else {}
+        told |= {**warm, **clock}
         if dry_run:
-            report, converted = api.preview(network, chosen, input_size=size, **warm, **told), None
+            report, converted = api.preview(network, chosen, input_size=size, **told), None
         else:
-            converted = api.convert(network, chosen, input_size=size, **warm, **told)
+            converted = api.convert(network, chosen, input_size=size, **told)
             report = api.report(converted)
         step("saving")
         if output is not None and converted is not None and first:

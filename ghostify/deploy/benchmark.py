@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
+from ghostify.deploy.contest import Contest, moved, timer_for
 from ghostify.deploy.formats import named
-from ghostify.deploy.memory import peak_memory
-from ghostify.deploy.parts import parts_of, programs_of
 from ghostify.deploy.program import Program, example_arguments, with_batch
-from ghostify.deploy.runtimes import RUNTIMES, Runtime, Way, dtype_name
+from ghostify.deploy.runtimes import RUNTIMES, dtype_name
 from ghostify.deploy.times import Benchmark, NetworkTime, PartTime
-from ghostify.deploy.timing import (
-    Timer,
-    Timing,
-    Work,
-    alternate,
-    timed_by,
-    timed_by_events,
-    timed_on_mps,
-)
-from ghostify.errors import GhostifyError, ModelError, SettingsError, first_line
+from ghostify.errors import ModelError, SettingsError, first_line
 from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
@@ -90,7 +74,7 @@ def benchmark(
         >>> [row.batch for row in found.rows]
         [1, 1]
     """
-    place, number = _device(device), _dtype(dtype)
+    place, number = device_of(device), _dtype(dtype)
     runtimes = [named("runtime", name, RUNTIMES) for name in _several(runtime)]
     for chosen in runtimes:
         chosen.require(place, number)
@@ -113,10 +97,10 @@ def benchmark(
         form_of = {name: chosen.inference_form(n) for name, n in networks.items()}
         for count in numbers:
             for size in batches:
-                contest = _Contest(chosen, size, count, seconds, precision, _timer(place, count))
+                contest = Contest(chosen, size, count, seconds, precision, timer_for(place, count))
                 progress(f"{chosen.name}, batch {size}, {count} threads")
                 programs = {
-                    name: _moved(Program(fused, sized[size]), place, number)
+                    name: moved(Program(fused, sized[size]), place, number)
                     for name, fused in form_of.items()
                 }
                 found = contest.measure(programs)
@@ -134,130 +118,11 @@ def benchmark(
     return Benchmark(tuple(rows), shapes, clock, kind, tuple(parts), tuple(notes))
 
 
-@dataclass(frozen=True)
-class _Contest:
-    """What holds for contestants in one runtime."""
-
-    runtime: Runtime
-    batch: int
-    threads: int
-    seconds: float
-    precision: float
-    timer: Timer
-
-    def measure(self, programs: Mapping[str, Program]) -> list[NetworkTime]:
-        """Whole networks beside the first one."""
-        with tempfile.TemporaryDirectory() as folder:
-            works: dict[str, Work] = {}
-            ways: dict[str, Way] = {}
-            for index, (name, program) in enumerate(programs.items()):
-                with _explained(self.runtime, name):
-                    works[name], ways[name] = self._fastest(program, _inside(folder, index))
-            timings = self._alternate(works)
-            peaks = {n: peak_memory(self.runtime, programs[n], ways[n], works[n]) for n in works}
-        return [self._row(n, ways[n].form, timings[n], peaks[n]) for n in works]
-
-    def measure_parts(
-        self, programs: Mapping[str, Program], name: str, plans: Any, form: Mapping[str, str]
-    ) -> tuple[list[PartTime], list[str]]:
-        """Each converted part of one network beside the first network's, slowest first."""
-        original = next(iter(programs))
-        found, left = parts_of(plans)
-        before, after = (
-            programs_of(programs[who].network, programs[who].args,
-                        {part: own[side] for part, own in found.items()})
-            for who, side in ((original, "before"), (name, "after"))
-        )  # fmt: skip
-        both = [part for part in after if part in before]
-        left += [part for part in found if part not in both]
-        each = replace(self, seconds=self.seconds / max(len(both), 1))
-        rows = []
-        for part in both:
-            with tempfile.TemporaryDirectory() as folder:
-                works = {
-                    side: self.runtime.prepare(
-                        program, Way(self.threads, form[who], _inside(folder, index))
-                    )
-                    for index, (side, who, program) in enumerate(
-                        (("before", original, before[part]), ("after", name, after[part]))
-                    )
-                }
-                timings = each._alternate(works)
-            rows.append(self._part_row(part, name, timings))
-        rows.sort(key=lambda row: -row.after)
-        return rows, [f"{part} of {name} could not be measured alone." for part in left]
-
-    def _alternate(self, works: Mapping[str, Work]) -> dict[str, Timing]:
-        return alternate(works, seconds=self.seconds, precision=self.precision, timer=self.timer)
-
-    def _fastest(self, program: Program, folder: Path) -> tuple[Work, Way]:
-        """A program in the fastest of the runtime's forms."""
-        ways = {form: Way(self.threads, form, folder) for form in self.runtime.forms}
-        works = {form: self.runtime.prepare(program, way) for form, way in ways.items()}
-        form = next(iter(works))
-        works[form]()
-        if len(works) > 1:
-            timings = alternate(works, seconds=0, precision=1, timer=self.timer)
-            form = min(works, key=lambda form: timings[form].typical)
-        return works[form], ways[form]
-
-    def _row(self, name: str, form: str, timing: Timing, peak: int | None) -> NetworkTime:
-        return NetworkTime(
-            name, self.runtime.name, self.batch, self.threads, form, timing.typical * 1e3,
-            timing.spread, timing.ratio, timing.low, timing.high, len(timing.seconds), peak,
-        )  # fmt: skip
-
-    def _part_row(self, part: str, name: str, timings: Mapping[str, Timing]) -> PartTime:
-        before, after = timings["before"], timings["after"]
-        return PartTime(
-            part, name, self.runtime.name, self.batch, self.threads, before.typical * 1e3,
-            after.typical * 1e3, after.ratio, after.low, after.high,
-        )  # fmt: skip
-
-
-@contextmanager
-def _explained(runtime: Runtime, name: str) -> Iterator[None]:
-    """Whatever a runtime raises becomes one sentence."""
-    try:
-        yield
-    except GhostifyError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error).rstrip('.')}"
-        raise ModelError(
-            f"{runtime.name} can't run {name} ({reason}): choose another runtime or batch."
-        ) from error
-
-
 def _sized(args: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
     try:
         return with_batch(args, batch)
     except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
         raise SettingsError(f"batch={batch} does not fit into memory: give fewer.") from error
-
-
-def _inside(folder: str, index: int) -> Path:
-    path = Path(folder) / str(index)
-    path.mkdir()
-    return path
-
-
-def _timer(device: torch.device, threads: int) -> Timer:
-    if device.type != "cpu":
-        return timed_by_events if device.type == "cuda" else timed_on_mps
-    return timed_by(time.process_time if threads == 1 else time.perf_counter)
-
-
-def _moved(program: Program, device: torch.device, dtype: torch.dtype | None) -> Program:
-    """A copy of a program on a device, its floating-point numbers of a type."""
-
-    def move(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor):
-            return leaf
-        return leaf.to(device, dtype if leaf.dtype.is_floating_point else None)
-
-    network = copy_network(program.network).to(device=device, dtype=dtype)
-    return replace(program, network=network, args=pytree.tree_map(move, program.args))
 
 
 def _check_batches(networks: Mapping[str, nn.Module], sized: Mapping[int, tuple[Any, ...]]) -> None:
@@ -274,7 +139,12 @@ def _check_batches(networks: Mapping[str, nn.Module], sized: Mapping[int, tuple[
                 ) from error
 
 
-def _device(name: torch.device | str) -> torch.device:
+def device_of(name: torch.device | str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        SettingsError: It is not to be had.
+    """
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

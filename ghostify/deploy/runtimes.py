@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import importlib.metadata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ghostify.deploy.formats import FORMATS, Format, torch_threads, write
+from ghostify.deploy.formats import FORMATS, Format, torch_threads, write, write_several
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.program import Program
 from ghostify.deploy.timing import Work
@@ -46,6 +47,7 @@ class Runtime:
         forms: The memory formats that it is tried in; one empty name where there is no choice.
         format: The file format that it runs, if it runs files.
         devices: Kinds of device that it runs on here.
+        package: The package whose version is the runtime's.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Runtime:
     forms: tuple[str, ...] = ("",)
     format: Format | None = None
     devices: tuple[str, ...] = ("cpu",)
+    package: str = "torch"
 
     def require(self, device: torch.device, dtype: torch.dtype | None) -> None:
         """Raise `SettingsError` where it is not installed, or runs no such device or dtype."""
@@ -69,6 +72,26 @@ class Runtime:
                 f"{self.name} is measured in float32 alone, not in {dtype_name(dtype)}: "
                 "leave dtype out, or choose eager or compile."
             )
+
+    @property
+    def version(self) -> str:
+        """Version of its package; empty where that says none."""
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    def prepare_all(self, programs: Sequence[Program], ways: Sequence[Way]) -> list[Work]:
+        """`prepare` for several programs, in less time where the format writes them together."""
+        kind = self.format
+        if kind is None or kind.write_several is None:
+            return [self.prepare(*pair) for pair in zip(programs, ways, strict=True)]
+        paths = [file_of(kind, way.folder) for way in ways]
+        write_several(kind, programs, paths)
+        return [
+            _work_of_file(kind, path, program, way.threads)
+            for path, program, way in zip(paths, programs, ways, strict=True)
+        ]
 
     def inference_form(self, network: ModuleT) -> ModuleT:
         """The copy of a network that it runs fastest; see `fuse`."""
@@ -143,11 +166,14 @@ def _of_file(kind: Format) -> Callable[[Program, Way], Work]:
     def prepare(program: Program, way: Way) -> Work:
         path = file_of(kind, way.folder)
         write(kind, program, path)
-        session = kind.open(path, way.threads)
-        tensors = program.tensors
-        return lambda: session(tensors)
+        return _work_of_file(kind, path, program, way.threads)
 
     return prepare
+
+
+def _work_of_file(kind: Format, path: Path, program: Program, threads: int) -> Work:
+    session, tensors = kind.open(path, threads), program.tensors
+    return lambda: session(tensors)
 
 
 _IN_TORCH = ("cpu", "cuda", "mps")
@@ -155,10 +181,15 @@ RUNTIMES: dict[str, Runtime] = {
     "eager": Runtime("eager", _eager, tuple(MEMORY_FORMATS), devices=_IN_TORCH),
     "compile": Runtime("compile", _compiled, tuple(MEMORY_FORMATS), devices=_IN_TORCH),
     "cudagraph": Runtime("cudagraph", _captured, tuple(MEMORY_FORMATS), devices=("cuda",)),
-    "onnxruntime": Runtime("onnxruntime", _of_file(FORMATS["onnx"]), format=FORMATS["onnx"]),
     **{
-        name: Runtime(name, _of_file(FORMATS[name]), format=FORMATS[name])
-        for name in ("openvino", "aoti", "executorch", "litert")
+        name: Runtime(name, _of_file(FORMATS[kind]), format=FORMATS[kind], package=package)
+        for name, kind, package in (
+            ("onnxruntime", "onnx", "onnxruntime"),
+            ("openvino", "openvino", "openvino"),
+            ("aoti", "aoti", "torch"),
+            ("executorch", "executorch", "executorch"),
+            ("litert", "litert", "ai-edge-litert"),
+        )
     },
 }
 """The runtimes by their names; a new one is one more entry."""

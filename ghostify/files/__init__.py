@@ -15,8 +15,10 @@ from ghostify.files.access import (
     write_text,
     writing,
 )
+from ghostify.files.caches import cache_folder
 
 __all__ = [
+    "cache_folder",
     "check_folder",
     "check_writable",
     "explained",

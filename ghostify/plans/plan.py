@@ -11,6 +11,7 @@ from typing import Any
 from ghostify.cost.theory import speedup_ratio
 from ghostify.documents import Column, Document, Printable, Table, counted, sizes, times
 from ghostify.plans import rows
+from ghostify.plans.times import MeasuredTimes
 from ghostify.settings import Calibration, Settings, settings_from_dict
 from ghostify.settings.base import check_number
 
@@ -116,6 +117,7 @@ class Plan(Printable):
         untraced: Where tracing stopped, module by module; empty when the whole network traces.
         calibration: What the new parts are fitted to, and how; None where they are not.
         target_macs: Part of the MACs to leave at most, where that chose s or the ratios.
+        times: The measured times that it was decided by; None where no clock was asked.
     """
 
     settings: Settings
@@ -126,6 +128,7 @@ class Plan(Printable):
     kept_stages: tuple[Kept, ...] = ()
     calibration: Calibration | None = None
     target_macs: float | None = None
+    times: MeasuredTimes | None = None
 
     def document(self) -> Document:
         """The decisions as tables: layers, stages, and what is left and why."""
@@ -142,6 +145,7 @@ class Plan(Printable):
                 ", ".join(filter(None, counts)),
                 *(f"  {number} x {reason}" for reason, number in left.most_common()),
                 *(f"tracing stopped in {where}" for where in self.untraced[:1]),
+                *([] if self.times is None else [self.times.describe()]),
                 "what it saves: ghostify.report(network, plan=plan)",
             ),
         )
@@ -160,6 +164,8 @@ class Plan(Printable):
             data["calibration"] = self.calibration.to_dict()
         if self.target_macs is not None:
             data["target_macs"] = self.target_macs
+        if self.times is not None:
+            data["times"] = self.times.to_dict()
         return data
 
     @classmethod
@@ -172,6 +178,7 @@ class Plan(Printable):
         settings = settings_from_dict(rows.part_of(data, "settings"))
         rows.check_rows(data, settings)
         calibration, target = data.get("calibration"), data.get("target_macs")
+        timed = data.get("times")
         if target is not None:
             check_number("target_macs", target, 0, 1)
         return cls(
@@ -183,6 +190,7 @@ class Plan(Printable):
             kept_stages=tuple(Kept(**row) for row in data.get("kept_stages", ())),
             calibration=None if calibration is None else Calibration.from_dict(calibration),
             target_macs=target,
+            times=None if timed is None else MeasuredTimes.from_dict(timed),
         )
 
 

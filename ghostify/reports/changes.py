@@ -47,6 +47,13 @@ def change(before: int | None, after: int | None) -> str:
     return f"{amount(before)} > {amount(after)}"
 
 
+def milliseconds_of(row: Any) -> str:
+    """Measured times of a row: ``1.20 > 0.81``; empty where there are none."""
+    if row.time_before is None or row.time_after is None:
+        return ""
+    return f"{row.time_before:.2f} > {row.time_after:.2f}"
+
+
 def change_table(
     columns: Sequence[Column], rows: Sequence[Any], kind: str, longest: int | None
 ) -> Table:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from torch import nn
 
 from ghostify.cost.figures import Cost, Count, worst
 from ghostify.cost.theory import approximate_ratio, compression_ratio
 from ghostify.documents import sizes
-from ghostify.plans import Plan, Replacement
+from ghostify.plans import MeasuredTimes, Plan, Replacement
 from ghostify.reports.compare_stages import compare_stages
 from ghostify.reports.conversion import Report
 from ghostify.reports.layer_rows import LayerRow
+from ghostify.reports.stage_rows import StageRow
+
+RowT = TypeVar("RowT", LayerRow, StageRow)
 
 
 def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Report:
@@ -35,6 +40,8 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
         if kept.name not in converted:
             cost = costs.get(kept.name, Cost())
             rows.append(LayerRow(kept.name, kept.kind, cost, cost, reason=kept.reason))
+    times = plans[-1].times
+    rows = [_timed(row, times) for row in rows]
     rows.sort(key=lambda row: order.get(row.name, len(order)))
     notes = (*_untraced(plans[-1]), *dict.fromkeys((*before.notes(), *_loss(after))))
     mode = "+".join(dict.fromkeys(plan.settings.mode for plan in plans))
@@ -47,7 +54,8 @@ def compare(name: str, plans: Sequence[Plan], before: Count, after: Count) -> Re
         inputs=before.inputs,
         form=before.form,
         notes=notes,
-        stages=compare_stages(plans, before, after),
+        stages=tuple(_timed(row, times) for row in compare_stages(plans, before, after)),
+        times=times,
         how=worst(before.how, after.how),
         missing=before.missing or after.missing,
     )
@@ -73,6 +81,14 @@ def describe(name: str, model: nn.Module, count: Count) -> Report:
         how=count.how,
         missing=count.missing,
     )
+
+
+def _timed(row: RowT, times: MeasuredTimes | None) -> RowT:
+    """A row with the times that were measured of it."""
+    own = None if times is None else times.of(row.name)
+    if own is None:
+        return row
+    return replace(row, time_before=own.before, time_after=own.after)
 
 
 def _replaced(item: Replacement, before: Cost, after: Cost) -> LayerRow:

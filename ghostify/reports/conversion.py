@@ -20,6 +20,7 @@ from ghostify.cost.figures import (
 )
 from ghostify.documents import Document, Table, Writable, amount, counted, plain_columns, times
 from ghostify.documents.render import to_markdown
+from ghostify.plans import MeasuredTimes
 from ghostify.reports.changes import Changed
 from ghostify.reports.layer_rows import LayerRow, layer_table
 from ghostify.reports.stage_rows import StageRow, gaps_of, reasons_of, stage_table
@@ -47,6 +48,7 @@ class Report(Changed, Writable):
             that were not counted.
         how: How MACs and activations were got: ``"shapes"``, ``"run"`` or ``"partial"``.
         missing: What was not counted, before or after, or why not; None where all was.
+        times: The measured times that the conversion was decided by; None where no clock was asked.
     """
 
     model: str
@@ -60,6 +62,7 @@ class Report(Changed, Writable):
     stages: tuple[StageRow, ...] = ()
     how: How = "shapes"
     missing: str | None = None
+    times: MeasuredTimes | None = None
 
     @property
     def replaced(self) -> tuple[LayerRow, ...]:
@@ -103,6 +106,7 @@ class Report(Changed, Writable):
             "before": dataclasses.asdict(self.before),
             "after": dataclasses.asdict(self.after),
             "ratios": dataclasses.asdict(self.ratios),
+            "times": None if self.times is None else self.times.to_dict(),
             "stages": [stage.to_dict() for stage in self.stages],
             "layers": [row.to_dict() for row in self.rows],
             "notes": list(self.notes),
@@ -111,6 +115,7 @@ class Report(Changed, Writable):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
         """A report from what `to_dict` gave."""
+        timed = data.get("times")
         return cls(
             model=data["model"],
             mode=data["mode"],
@@ -122,6 +127,7 @@ class Report(Changed, Writable):
             stages=tuple(StageRow.from_dict(row) for row in data.get("stages", ())),
             how=data.get("how", "shapes"),
             missing=data.get("missing"),
+            times=None if timed is None else MeasuredTimes.from_dict(timed),
         )
 
     def to_markdown(self, order: Order = "savings") -> str:
@@ -157,7 +163,15 @@ class Report(Changed, Writable):
             (title, amount(was) + mark, amount(now) + mark, times(ratio) + mark)
             for (title, was, mark), now, ratio in figures
         ]
-        return Table(plain_columns("", "before", "after", "x fewer"), rows)
+        return Table(plain_columns("", "before", "after", "x fewer"), [*rows, *self._time()])
+
+    def _time(self) -> list[tuple[str, ...]]:
+        """The row of the measured time of the whole network, where there is one."""
+        timed = self.times
+        if timed is None or timed.before is None or timed.after is None or timed.ratio is None:
+            return []
+        title, both = f"time, {timed.conditions.runtime}", (timed.before, timed.after)
+        return [(title, *(f"{ms:.1f} ms" for ms in both), times(1 / timed.ratio))]
 
     def _footnotes(self) -> list[str]:
         """What was left and why, and what a reader must know of the figures."""
@@ -172,4 +186,6 @@ class Report(Changed, Writable):
             replaced = counted(len(self.replaced), "layer")
             lines.append(f"{replaced} replaced, {len(self.kept)} left as they are")
             lines += [f"  {count} x {reason}" for reason, count in self.reasons.items()]
+        if self.times is not None:
+            lines.append(self.times.describe())
         return [*lines, *input_note(self.inputs, self.before), *self.notes]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ghostify.cost.figures import Cost
 from ghostify.documents import Column, Table, sizes, times
-from ghostify.reports.changes import Changed, change, change_table
+from ghostify.reports.changes import Changed, change, change_table, milliseconds_of
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class LayerRow(Changed):
             None where there was none.
         held_out: The same for images that it was not fitted to; None where there were none.
         dead: Whether its maps are constant, so that there is nothing to explain.
+        time_before: Milliseconds of the original's, alone; None where it was not timed.
+        time_after: Of the new one; of what was left, the fastest that it could become.
     """
 
     name: str
@@ -46,6 +48,8 @@ class LayerRow(Changed):
     error: float | None = None
     held_out: float | None = None
     dead: bool = False
+    time_before: float | None = None
+    time_after: float | None = None
 
     @property
     def cost(self) -> Cost:
@@ -83,9 +87,15 @@ HELD_OUT_COLUMN = Column("held out", lambda row: times(row.held_out))
 """The same for images that were not fitted to."""
 
 
+TIME_COLUMN = Column("ms", milliseconds_of)
+"""Measured time before and after, beside Eq. 4."""
+
+
 def layer_table(rows: Sequence[LayerRow], longest: int | None) -> Table:
     """The replaced layers."""
     columns = list(LAYER_COLUMNS)
+    if any(row.time_before is not None for row in rows):
+        columns[-1] = TIME_COLUMN  # the approximation gives room: measured beside Eq. 4
     if any(row.error is not None or row.dead for row in rows):
         columns.append(ERROR_COLUMN)
     if any(row.held_out is not None for row in rows):

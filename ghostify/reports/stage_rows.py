@@ -8,7 +8,7 @@ from typing import Any
 
 from ghostify.cost.figures import Cost
 from ghostify.documents import Column, Table, amount, times
-from ghostify.reports.changes import Changed, change, change_table
+from ghostify.reports.changes import Changed, change, change_table, milliseconds_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class StageRow(Changed):
         eq14: Theoretical ratio of parameters; None likewise.
         gaps: Where the measured costs part from the theoretical ones, part by part.
         reason: Why the stage was left; None where it was rebuilt.
+        time_before: Milliseconds of the original's, alone; None where it was not timed.
+        time_after: Of the new one.
     """
 
     name: str
@@ -59,6 +61,8 @@ class StageRow(Changed):
     eq14: float | None = None
     gaps: tuple[Gap, ...] = ()
     reason: str | None = None
+    time_before: float | None = None
+    time_after: float | None = None
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StageRow:
@@ -80,9 +84,16 @@ STAGE_COLUMNS = (
 )
 
 
+TIME_COLUMN = Column("ms", milliseconds_of)
+"""Measured time before and after, beside Eq. 13."""
+
+
 def stage_table(rows: Sequence[StageRow], longest: int | None) -> Table:
     """The rebuilt stages."""
-    return change_table(STAGE_COLUMNS, rows, "stages", longest)
+    columns = list(STAGE_COLUMNS)
+    if any(row.time_before is not None for row in rows):
+        columns.append(TIME_COLUMN)
+    return change_table(columns, rows, "stages", longest)
 
 
 def reasons_of(left: Iterable[StageRow]) -> list[str]:

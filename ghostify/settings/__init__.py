@@ -3,6 +3,7 @@
 from ghostify.settings.base import Settings
 from ghostify.settings.c_ghost import DEFAULT_D, DEFAULT_S, CGhost
 from ghostify.settings.calibration import DATA_FREE, Calibration
+from ghostify.settings.clock import Clock
 from ghostify.settings.g_ghost import DEFAULT_RATIO, GGhost
 from ghostify.settings.modes import (
     MODES,
@@ -15,6 +16,7 @@ from ghostify.settings.modes import (
 
 __all__ = [
     "Calibration",
+    "Clock",
     "DATA_FREE",
     "DEFAULT_D",
     "DEFAULT_RATIO",

@@ -112,3 +112,63 @@ def test_what_could_not_be_counted_whole_exits_1_and_says_why(run, folder):
 
 def test_the_installed_command_exits_1(installed, saved):
     assert installed("check", saved, "--min-macs-ratio", "3").code == 1
+
+
+def measured(monkeypatch, ratio, low, high):
+    """Let a benchmark find these."""
+    from ghostify import deploy
+    from ghostify.deploy import Benchmark, NetworkTime
+
+    row = NetworkTime("net", "eager", 1, 1, "", 7.0, 0.0, ratio, low, high, 9)
+    asked = []
+
+    def benchmark(*networks, **options):
+        asked.append((len(networks), options))
+        return Benchmark((row,), "3x32x32", "CPU time")
+
+    monkeypatch.setattr(deploy, "benchmark", benchmark)
+    return asked
+
+
+def test_time_is_measured_beside_the_original(run, saved, monkeypatch):
+    asked = measured(monkeypatch, 0.65, 0.63, 0.66)
+    bound = ("--max-latency-ratio", "0.7", "--runtime", "onnxruntime", "--threads", "2")
+    outcome = run("check", saved, *bound)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert asked[0][0] == 1 and asked[0][1]["runtime"] == "onnxruntime"
+    assert asked[0][1]["threads"] == 2
+    assert run("check", NET, "--s", "2", *bound).code == 0 and asked[1][0] == 2
+
+
+def test_a_miss_that_noise_could_explain_is_none_and_says_so(run, saved, monkeypatch):
+    bound = ("--max-latency-ratio", "0.7", "--runtime", "eager")
+    measured(monkeypatch, 0.72, 0.69, 0.75)
+    outcome = run("check", saved, *bound)
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "0.72" in outcome.err and "noise could explain" in outcome.err
+    measured(monkeypatch, 0.72, 0.71, 0.75)
+    outcome = run("check", saved, *bound)
+    assert outcome.code == 1 and outcome.err == ""
+    text = "missed: latency ratio is 0.7200 (0.7100 to 0.7500), must be at most 0.7"
+    assert outcome.out.splitlines() == [text]
+    (row,) = json.loads(run("check", saved, *bound, "--json").out)["bounds"]
+    assert row["interval"] == [0.71, 0.75] and row["met"] is False
+
+
+def test_a_time_is_really_measured(run, saved):
+    outcome = run("check", saved, "--max-latency-ratio", "100", "--runtime", "eager")
+    assert outcome.code == 0
+
+
+def test_a_clock_that_makes_no_sense_exits_2(run, saved):
+    for options, words in {
+        ("--max-latency-ratio", "0.7"): "needs --runtime",
+        ("--runtime", "eager"): "--max-latency-ratio too",
+        ("--max-latency-ratio", "0", "--runtime", "eager"): "above 0",
+        ("--max-latency-ratio", "0.7", "--runtime", "eagre"): "runtime='eagre'",
+        ("--max-latency-ratio", "0.7", "--runtime", "eager", "--threads", "0"): "threads=0",
+        ("--max-macs", "1e9", "--threads", "2"): "without --runtime",
+    }.items():
+        outcome = run("check", saved, *options)
+        assert outcome.code == 2 and outcome.out == ""
+        assert words in outcome.err and len(outcome.err.splitlines()) == 1

@@ -55,7 +55,7 @@ def test_the_choice_is_the_best_of_all(found: list[list[tuple[int, float]]], bud
     combinations = [
         combination
         for combination in product(*table.values())
-        if sum(option.macs for option in combination) <= budget
+        if sum(option.cost for option in combination) <= budget
     ]
     chosen = allocate(table, budget)
     if not combinations:
@@ -63,7 +63,7 @@ def test_the_choice_is_the_best_of_all(found: list[list[tuple[int, float]]], bud
         return
     assert chosen is not None
     taken = [next(o for o in table[name] if o.s == s) for name, s in chosen.items()]
-    assert sum(option.macs for option in taken) <= budget
+    assert sum(option.cost for option in taken) <= budget
     least = min(sum(option.loss for option in some) for some in combinations)
     # What is equal but for rounding is equal (numerics/ranking.py), of losses of up to 50 here.
     assert sum(option.loss for option in taken) == pytest.approx(least, rel=1e-5, abs=1e-8)

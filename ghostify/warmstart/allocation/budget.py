@@ -1,4 +1,4 @@
-"""The best choice within a budget: what each layer becomes, at a part of the network's MACs."""
+"""The best choice within a budget: what each layer becomes, at so many MACs or so much time."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ class Option:
 
     Attributes:
         s: Its s; 1 leaves it.
-        macs: What the whole network then costs, all else as it was.
+        cost: What the whole network then costs, all else as it was: a whole number of MACs, of
+            nanoseconds, or of whatever the budget is in.
         loss: What that does to the network's output.
     """
 
     s: int
-    macs: int
+    cost: int
     loss: float
 
 
@@ -60,16 +61,27 @@ def choose_within(
     Raises:
         SettingsError: No choice leaves so little.
     """
-    least = {name: min(option.macs for option in some) for name, some in options.items()}
-    floor = total - sum(total - macs for macs in least.values())
-    above = {
-        name: [Option(o.s, o.macs - least[name], o.loss) for o in some]
-        for name, some in options.items()
-    }
-    chosen = allocate(above, int(target * total) - floor)
+    floor = total - sum(total - least for least in _least_costs(options).values())
+    chosen = allocate_above(options, int(target * total) - floor)
     if chosen is None:
         raise unreachable(target, floor, total)
     return chosen
+
+
+def allocate_above(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, int] | None:
+    """`allocate`, where the budget is what may be spent above each layer's cheapest option."""
+    least = _least_costs(options)
+    return allocate(
+        {
+            name: [Option(o.s, o.cost - least[name], o.loss) for o in some]
+            for name, some in options.items()
+        },
+        budget,
+    )
+
+
+def _least_costs(options: Mapping[str, Sequence[Option]]) -> dict[str, int]:
+    return {name: min(option.cost for option in some) for name, some in options.items()}
 
 
 def unreachable(target: float, least: int, total: int) -> SettingsError:
@@ -87,9 +99,9 @@ def _first_least(table: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, int] | None:
-    """The s of each layer of least total loss, the MACs at most ``budget``; None if none is.
+    """The s of each layer of least total loss, the cost at most ``budget``; None if none is.
 
-    Dynamic programming over the budget, in steps that an option's MACs are rounded up to.
+    Dynamic programming over the budget, in steps that an option's cost is rounded up to.
 
     Example:
         >>> layers = {"a": [Option(1, 10, 0.0), Option(2, 5, 3.0)],
@@ -104,7 +116,7 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
     best = np.zeros(size + 1)
     picks: list[np.ndarray] = []
     for choices in options.values():
-        costs = [-int(-option.macs // step) for option in choices]
+        costs = [-int(-option.cost // step) for option in choices]
         table = np.full((len(choices), size + 1), np.inf)
         for row, cost, option in zip(table, costs, choices, strict=True):
             if cost <= size:
@@ -118,5 +130,5 @@ def allocate(options: Mapping[str, Sequence[Option]], budget: int) -> dict[str, 
     for (name, choices), pick in zip(reversed(list(options.items())), reversed(picks), strict=True):
         option = choices[int(pick[left])]
         chosen[name] = option.s
-        left += int(-option.macs // step)
+        left += int(-option.cost // step)
     return {name: chosen[name] for name in options}

@@ -26,6 +26,7 @@ from ghostify.plans import Plan
 from ghostify.settings import DEFAULT_S, CGhost
 from ghostify.warmstart.allocation.budget import Option, choose_within, macs_of
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
+from ghostify.warmstart.c_ghost.datafree import white_errors
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
 from ghostify.warmstart.fit.ridge import map_costs
@@ -78,7 +79,7 @@ def choose_s(
     # What can't be reached is said before images are looked at: that may take minutes.
     unjudged = {name: dict.fromkeys(plans, 0.0) for name in convolutions}
     choose_within(_options(unjudged, before, plans), total, target_macs)
-    losses = _losses(network, plans, convolutions, images, seed, progress)
+    losses = losses_of_ghosts(network, plans, convolutions, images, seed, progress)
     chosen = choose_within(_options(losses, before, plans), total, target_macs)
     return replace(settings, s={**chosen, "*": DEFAULT_S})
 
@@ -113,7 +114,7 @@ def _options(
     return options
 
 
-def _losses(
+def losses_of_ghosts(
     network: nn.Module,
     plans: Planned,
     names: Sequence[str],
@@ -121,7 +122,16 @@ def _losses(
     seed: int,
     progress: Progress,
 ) -> dict[str, dict[int, float]]:
-    """What ghosts of each s do to the output, for each layer that was seen at work."""
+    """What ghosts of each s do to the output, for each layer that was seen at work.
+
+    Args:
+        network: The trained network; it is not changed.
+        plans: For each s a plan with it for all layers.
+        names: The convolutions to judge.
+        images: Calibration images.
+        seed: Of the labels that are drawn, and the places that are looked at.
+        progress: Told what is done now.
+    """
     teacher = to_single(copy_network(network).eval())
     progress("feeling for each layer what the output makes of its errors")
     felt = gradients(teacher, names, images, seed)
@@ -137,6 +147,32 @@ def _losses(
         )
         weight = felt[name].view(len(errors), 1, -1)
         found[name] = dict(_judge(name, errors * weight, plans))
+    return found
+
+
+@torch.no_grad()
+def losses_without_data(
+    network: nn.Module, plans: Planned, names: Sequence[str], progress: Progress
+) -> dict[str, dict[int, float]]:
+    """What ghosts of each s leave unexplained of each convolution's maps, for white inputs.
+
+    It follows from the weights, and knows nothing of what the output feels: all layers count alike.
+
+    Args:
+        network: The trained network; it is not changed.
+        plans: For each s a plan with it for all layers.
+        names: The convolutions to judge.
+        progress: Told what is done now.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for plan, _ in plans.values():
+        for item in plan.replaced:
+            conv = network.get_submodule(item.name)
+            if item.name in names and item.name not in found and isinstance(conv, _ConvNd):
+                progress(f"judging ghosts of {item.name} from its weights")
+                errors, energy = white_errors(conv, item.d)
+                judged = _judge(item.name, errors, plans)
+                found[item.name] = {s: loss / max(energy, 1e-30) for s, loss in judged}
     return found
 
 

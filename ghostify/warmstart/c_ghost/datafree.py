@@ -7,8 +7,10 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.nn.filters import filters_of
+from ghostify.nn.ghost import KernelSize, sizes_of
 from ghostify.warmstart.c_ghost.layers import GhostPair
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
@@ -29,10 +31,7 @@ def fit_without_data(layer: GhostPair) -> LayerFit:
     cheap = ghost.cheap
     assert cheap is not None
     m, copies = layer.intrinsic, layer.copies
-    filters = filters_of(conv).detach().double().cpu()
-    if conv.transposed:  # a pixel is written where an ordinary filter would read it, so turned
-        filters = filters.flip(tuple(range(2, filters.ndim)))
-    filters = filters.unflatten(0, (groups, -1))
+    filters = _filters_by_group(conv)
     means = _means(layer).view(groups, -1)
     require_finite(filters, means)
     pairings, kernels, offsets = [], [], []
@@ -56,6 +55,35 @@ def fit_without_data(layer: GhostPair) -> LayerFit:
     kept = torch.zeros(groups, m) if bias is None else bias.detach().clone().view(groups, m)
     layer.set_offsets(kept, torch.stack(offsets), pairings)
     return LayerFit(layer.name, float(left / total.clamp_min(1e-30)), refitted=False)
+
+
+def white_errors(conv: _ConvNd, d: KernelSize) -> tuple[Tensor, float]:
+    """What each map of a convolution leaves unexplained of each other, for white inputs.
+
+    Args:
+        conv: The convolution.
+        d: Kernel size of the cheap operation.
+
+    Returns:
+        Squared errors, ``(groups, maps, maps)``, and the energy of all maps.
+    """
+    filters = _filters_by_group(conv)
+    require_finite(filters)
+    errors, energies = [], []
+    for own in filters:
+        shifts, targets = shifted(own, sizes_of(d, own.ndim - 2), conv.dilation)
+        energies.append(targets.square().sum(1))
+        gram, cross = shifts @ shifts.transpose(1, 2), shifts @ targets.T
+        errors.append(map_costs(gram, cross, energies[-1], CHEAP_RIDGE))
+    return torch.stack(errors), float(torch.stack(energies).sum())
+
+
+def _filters_by_group(conv: _ConvNd) -> Tensor:
+    """The filters as they read their input, ``(groups, n / groups, c, *kernel)``."""
+    filters = filters_of(conv).detach().double().cpu()
+    if conv.transposed:  # a pixel is written where an ordinary filter would read it, so turned
+        filters = filters.flip(tuple(range(2, filters.ndim)))
+    return filters.unflatten(0, (conv.groups, -1))
 
 
 def shifted(
