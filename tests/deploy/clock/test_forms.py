@@ -12,7 +12,7 @@ from ghostify.deploy import RUNTIMES
 from ghostify.deploy.clock.forms import TimedLayer, find_timed_layers, form_of
 from ghostify.deploy.clock.stopwatch import Stopwatch, as_fitted
 from ghostify.deploy.clock.table import LEFT
-from ghostify.deploy.ghosts import FusedGhost2d
+from ghostify.deploy.ghosts import FusedGhost
 from ghostify.passes.survey import survey
 from ghostify.plans import Replacement
 from ghostify.settings import CGhost, Clock
@@ -66,7 +66,7 @@ def test_a_ghost_module_is_measured_without_the_index_of_an_output(
     layer, item = timed(network)["3"], Replacement("3", "Conv2d", 4, 3, 64, 64, (3, 3))
     left, ghost = (layer.program(i, CGhost(), RUNTIMES[runtime]) for i in (None, item))
     assert left.run()[0].shape == ghost.run()[0].shape == (1, 64, 12, 12)
-    (fused,) = (m for m in ghost.network.modules() if isinstance(m, FusedGhost2d))
+    (fused,) = (m for m in ghost.network.modules() if isinstance(m, FusedGhost))
     assert fused.order is None and len(fused.cheap) == 3
 
 
