@@ -49,6 +49,7 @@ def convert(
     ] = False,
     json_file: given.JsonFile = None,
     markdown_file: given.MarkdownFile = None,
+    html_file: given.HtmlFile = None,
     quiet: given.Quiet = False,
     chosen: Any = None,
 ) -> None:
@@ -77,7 +78,7 @@ def convert(
         target_macs,
     )
     size = given.parse_input_size(input_size)
-    check_report_targets(json_file, markdown_file)
+    check_report_targets(json_file, markdown_file, html_file)
     if output is not None:
         saving.check_target(output)
     with one_speaks() as first, prints_to_stderr(), Steps(3, quiet or not first) as step:
@@ -98,8 +99,8 @@ def convert(
     assert report is not None
     if not first:
         return
-    write_report(report, json_file, markdown_file)
-    if not quiet and "-" not in (json_file, markdown_file):
+    write_report(report, json_file, markdown_file, html_file)
+    if not quiet and "-" not in (json_file, markdown_file, html_file):
         print_plain(report)
     if output is not None and converted is not None and not quiet:
         complain(f"saved to {output}")
