@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghostify.cli import _options as given
+from ghostify.cli._next_steps import name_next_steps
 from ghostify.cli._processes import join_others, one_speaks
 from ghostify.cli._settings import takes_settings
 from ghostify.cli._terminal import (
@@ -105,6 +106,12 @@ def convert(
     if output is not None and converted is not None and not quiet:
         complain(f"saved to {output}")
     _end_if_interrupted(converted)
+    if converted is not None and not quiet:
+        is_trained = weights is not None or saving.is_saved(Path(model))
+        for sentence in name_next_steps(
+            report, output, weights=weights, is_trained=is_trained, is_fitted=bool(warm)
+        ):
+            complain(sentence)
     if self_check and converted is not None and not _self_check(converted, network, size, quiet):
         raise typer.Exit(1)
 
