@@ -2,7 +2,7 @@
 
 from ghostify.analysis.images import ImageFiles
 from ghostify.analysis.measure import analyze
-from ghostify.analysis.pictures import draw
+from ghostify.analysis.pictures import draw, draw_for_page
 from ghostify.analysis.redundancy import BlockRedundancy, KernelFit, LayerRedundancy, Pair, Subset
 from ghostify.analysis.result import Analysis
 
@@ -16,4 +16,5 @@ __all__ = [
     "Subset",
     "analyze",
     "draw",
+    "draw_for_page",
 ]

@@ -17,11 +17,14 @@ from ghostify.analysis.plots import (
     draw_ghosts,
     draw_maps,
     draw_redundancy,
+    figure_bytes,
+    figure_title,
     save_figure,
 )
 from ghostify.analysis.redundancy import LayerRedundancy
 from ghostify.analysis.result import Analysis
 from ghostify.analysis.watch import Watched, first_tensors
+from ghostify.documents.page import Picture
 from ghostify.files import make_folder
 from ghostify.nn.g_ghost import GGhostStage
 from ghostify.nn.ghost import GhostConv2d
@@ -29,6 +32,9 @@ from ghostify.numerics.ranking import ranked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+REDUNDANCY = "redundancy"
+"""Name of the picture of all layers."""
 
 MOST = 4
 """Layers that are pictured where the caller names none."""
@@ -79,19 +85,52 @@ def draw(
     """
     folder = Path(directory)
     make_folder(folder)
-    batches = as_batches(images, model, input_size)
-    batch = next(iter(first_tensors(batches)))[:1]
-    subject = _Subject(analysis, Watched(model), batch, _picture(batches, batch))
     written = []
-    for name, figure in _figures(subject, layers):
+    for name, figure in _figures(_subject(analysis, model, images, input_size), layers):
         written += [save_figure(figure, folder / f"{name}.{suffix}") for suffix in formats]
     return written
+
+
+def draw_for_page(
+    analysis: Analysis,
+    model: nn.Module,
+    images: Images,
+    *,
+    layers: Sequence[str] = (),
+    input_size: Sequence[int] | None = None,
+) -> tuple[Picture, ...]:
+    """Draw the maps that `draw` draws, for `Analysis.to_html`.
+
+    Args:
+        analysis: What `analyze` found in ``model``.
+        model: The network.
+        images: The images it was found on.
+        layers: Layers to show the maps of; where none is given, the most redundant ones.
+        input_size: ``(C, H, W)`` that image files are brought to.
+
+    Raises:
+        GhostifyError: matplotlib is missing.
+    """
+    figures = _figures(_subject(analysis, model, images, input_size), layers)
+    return tuple(
+        Picture(figure_title(figure) or name, figure_bytes(figure))
+        for name, figure in figures
+        if name != REDUNDANCY  # the page has bars of its own for it
+    )
+
+
+def _subject(
+    analysis: Analysis, model: nn.Module, images: Images, input_size: Sequence[int] | None
+) -> _Subject:
+    batches = as_batches(images, model, input_size)
+    batch = next(iter(first_tensors(batches)))[:1]
+    return _Subject(analysis, Watched(model), batch, _picture(batches, batch))
 
 
 def _figures(subject: _Subject, layers: Sequence[str]) -> Iterator[tuple[str, Figure]]:
     analysis = subject.analysis
     if analysis.layers:
-        yield "redundancy", draw_redundancy(analysis)
+        yield REDUNDANCY, draw_redundancy(analysis)
     for layer in _pictured(analysis, layers):
         for name, draw_one in (("maps", _draw_layer), ("ghosts", _draw_ghost)):
             figure = draw_one(subject, layer)

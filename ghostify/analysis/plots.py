@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,6 +129,18 @@ def draw_redundancy(analysis: Analysis) -> Figure:
         fontsize=9.5, loc="left",
     )  # fmt: skip
     return figure
+
+
+def figure_bytes(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=110, metadata={"Software": None}, format="png")
+    return stream.getvalue()
+
+
+def figure_title(figure: Figure) -> str:
+    """What a figure says that it shows; empty where it says nothing."""
+    return figure.texts[0].get_text() if figure.texts else ""
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

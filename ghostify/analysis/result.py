@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ghostify.analysis.redundancy import BlockRedundancy, LayerRedundancy
+from ghostify.analysis.redundancy_page import analysis_page
 from ghostify.analysis.tables import block_table, pair_table, redundancy_table
 from ghostify.documents import Document, Writable
+from ghostify.documents.html_page import render_page
+from ghostify.documents.page import Page, Picture
 from ghostify.errors import SettingsError
 from ghostify.settings import CGhost, GGhost
 
@@ -99,6 +102,18 @@ class Analysis(Writable):
             block_table(self.blocks),
         ]
         return Document(tables=tables, footnotes=self._footnotes(), width=100)
+
+    def page(self, pictures: Sequence[Picture] = ()) -> Page:
+        """How redundant each layer is, what that recommends, and pictures of maps."""
+        return analysis_page(self, pictures)
+
+    def to_html(self, pictures: Sequence[Picture] = ()) -> str:
+        """That page as one file of HTML.
+
+        Args:
+            pictures: What `draw_for_page` drew.
+        """
+        return render_page(self.page(pictures))
 
     def _footnotes(self) -> list[str]:
         """How the figures are to be read."""

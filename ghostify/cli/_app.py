@@ -12,6 +12,7 @@ from ghostify.cli.analyze import analyze
 from ghostify.cli.bench import bench
 from ghostify.cli.check import check
 from ghostify.cli.convert import convert
+from ghostify.cli.doctor import doctor
 from ghostify.cli.evaluate import evaluate
 from ghostify.cli.export import export
 from ghostify.cli.finetune import finetune
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     convert, finetune, evaluate, bench, export, stages, report, check, analyze, reproduce, models,
+    doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Command)(command)
@@ -62,4 +64,5 @@ def _options(
     ghostify analyze resnet50 --image cat.jpg  what in its feature maps is redundant
     ghostify reproduce --table 4               the paper's tables, counted
     ghostify models 'resnet*'                  the names that MODEL may be
+    ghostify doctor                            versions and runtimes: what a bug report needs
     """  # noqa: D301 (click reads the character)

@@ -90,6 +90,9 @@ JsonFile = Annotated[
 MarkdownFile = Annotated[
     str | None, typer.Option("--markdown", metavar="FILE|-", help="Write it as Markdown.")
 ]
+HtmlFile = Annotated[
+    str | None, typer.Option("--html", metavar="FILE|-", help="Write it as a page to look at.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")]
 
 

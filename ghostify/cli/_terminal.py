@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from threading import Timer
@@ -58,12 +58,18 @@ def print_plain(shown: Any) -> None:
     Console(highlight=False).print(shown)
 
 
-def check_report_targets(json_file: str | None, markdown_file: str | None) -> None:
+def check_report_targets(
+    json_file: str | None = None, markdown_file: str | None = None, html_file: str | None = None
+) -> None:
     """Raise where a report can't be written, before any work is done for it."""
-    targets = {"--json": json_file, "--markdown": markdown_file}
+    targets = {"--json": json_file, "--markdown": markdown_file, "--html": html_file}
     given = {option: target for option, target in targets.items() if target is not None}
-    if len(set(given.values())) < len(given):
-        raise SettingsError(f"{' and '.join(given)} both go to {json_file}: give two places.")
+    for option, target in given.items():
+        others = [other for other in given if given[other] == target and other != option]
+        if others:
+            raise SettingsError(
+                f"{option} and {others[0]} both go to {target}: give each a place of its own."
+            )
     for option, target in given.items():
         if not target:
             raise SettingsError(f"{option} names no file: give one, or - for stdout.")
@@ -71,13 +77,34 @@ def check_report_targets(json_file: str | None, markdown_file: str | None) -> No
             check_writable(Path(target))
 
 
-def write_report(report: Writable, json_file: str | None, markdown_file: str | None) -> None:
-    """A report as files; ``-`` is stdout."""
-    for target, text in ((json_file, report.to_json), (markdown_file, report.to_markdown)):
-        if target == "-":
-            sys.stdout.write(text().rstrip() + "\n")
-        elif target is not None:
-            write_text(Path(target), text().rstrip() + "\n")
+def write_report(
+    report: Writable,
+    json_file: str | None,
+    markdown_file: str | None,
+    html_file: str | None = None,
+    to_html: Callable[[], str] | None = None,
+) -> None:
+    """A report as files; ``-`` is stdout.
+
+    Args:
+        report: The report.
+        json_file: Where its JSON goes; None for nowhere.
+        markdown_file: Where its Markdown goes.
+        html_file: Where its page goes.
+        to_html: What makes the page, where the report alone has not all of it.
+    """
+    page = to_html or report.to_html
+    made = (json_file, report.to_json), (markdown_file, report.to_markdown), (html_file, page)
+    for target, text in made:
+        write_target(target, text)
+
+
+def write_target(target: str | None, text: Callable[[], str]) -> None:
+    """Write a text to a file, ``-`` for stdout; it is not made where there is no target."""
+    if target == "-":
+        sys.stdout.write(text().rstrip() + "\n")
+    elif target is not None:
+        write_text(Path(target), text().rstrip() + "\n")
 
 
 class Steps:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ghostify.analysis import Analysis
+    from ghostify.documents.page import Picture
     from ghostify.settings import Settings
 
 
@@ -59,6 +61,7 @@ def analyze(
     ] = None,
     json_file: given.JsonFile = None,
     markdown_file: given.MarkdownFile = None,
+    html_file: given.HtmlFile = None,
     quiet: given.Quiet = False,
 ) -> None:
     """Show how redundant a network's feature maps are, and what s that recommends.
@@ -77,7 +80,7 @@ def analyze(
     if not files:
         raise SettingsError("No image is given: give some, --image FILE.")
     size = given.parse_input_size(input_size)
-    check_report_targets(json_file, markdown_file)
+    check_report_targets(json_file, markdown_file, html_file)
     if output is not None:
         check_folder(output)
     pairs = [_parse_pair(text) for text in compare or []]
@@ -91,8 +94,11 @@ def analyze(
         )
         step("drawing")
         written = [] if output is None else _write(found, network, files, output, layer, size)
-    write_report(found, json_file, markdown_file)
-    if not quiet and "-" not in (json_file, markdown_file):
+        pictures = [] if html_file is None else _pictures(found, network, files, layer, size)
+    write_report(
+        found, json_file, markdown_file, html_file, to_html=lambda: found.to_html(pictures)
+    )
+    if not quiet and "-" not in (json_file, markdown_file, html_file):
         print_plain(found)
     if written and not quiet:
         complain(f"wrote {len(written)} files to {output}: {', '.join(p.name for p in written)}")
@@ -103,6 +109,23 @@ def _parse_pair(text: str) -> tuple[str, str]:
     if not (comma and first and last):
         raise SettingsError(f"--compare={text} names no two blocks: give FIRST,LAST.")
     return first, last
+
+
+def _pictures(
+    found: Analysis,
+    network: nn.Module,
+    files: list[Path],
+    layers: list[str] | None,
+    size: tuple[int, ...] | None,
+) -> Sequence[Picture]:
+    """The pictures of a page; none where matplotlib is missing, which is said."""
+    from ghostify.analysis import draw_for_page
+
+    if importlib.util.find_spec("matplotlib") is None:
+        complain("the page has no pictures: they need matplotlib, pip install 'ghostify[plots]'")
+        return ()
+    named = [layer.name for layer in found.layers] if layers else ()
+    return draw_for_page(found, network, files, layers=named, input_size=size)
 
 
 def _write(

@@ -57,6 +57,7 @@ def bench(
     trust: given.Trust = False,
     json_file: given.JsonFile = None,
     markdown_file: given.MarkdownFile = None,
+    html_file: given.HtmlFile = None,
     quiet: given.Quiet = False,
 ) -> None:
     """Measure networks' time beside each other, each in its inference form.
@@ -70,7 +71,7 @@ def bench(
     from ghostify.documents.render import TerminalDocument
 
     size = given.parse_input_size(input_size)
-    check_report_targets(json_file, markdown_file)
+    check_report_targets(json_file, markdown_file, html_file)
     runtimes, batches, numbers = runtime or ["eager"], batch or [1], threads or [1]
     if model_args is not None and len(models) > 1:
         raise SettingsError("--model-args given for several networks: give one.")
@@ -82,6 +83,6 @@ def bench(
             *networks, runtime=runtimes, batch=batches, threads=numbers, input_size=size,
             device=device, dtype=dtype, layers=layers, seconds=seconds, progress=step,
         )  # fmt: skip
-    write_report(found, json_file, markdown_file)
-    if not quiet and "-" not in (json_file, markdown_file):
+    write_report(found, json_file, markdown_file, html_file)
+    if not quiet and "-" not in (json_file, markdown_file, html_file):
         print_plain(TerminalDocument(found.document()))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ghostify.cli import _options as given
+from ghostify.cli._next_steps import name_next_steps
 from ghostify.cli._processes import join_others, one_speaks
 from ghostify.cli._settings import takes_settings
 from ghostify.cli._terminal import (
@@ -55,6 +56,7 @@ def convert(
     ] = False,
     json_file: given.JsonFile = None,
     markdown_file: given.MarkdownFile = None,
+    html_file: given.HtmlFile = None,
     quiet: given.Quiet = False,
     chosen: Any = None,
 ) -> None:
@@ -91,7 +93,7 @@ def convert(
     size = given.parse_input_size(input_size)
     if latency_table is not None:
         check_writable(latency_table)
-    check_report_targets(json_file, markdown_file)
+    check_report_targets(json_file, markdown_file, html_file)
     if output is not None:
         saving.check_target(output)
     with one_speaks() as first, prints_to_stderr(), Steps(3, quiet or not first) as step:
@@ -113,12 +115,18 @@ def convert(
     assert report is not None
     if not first:
         return
-    write_report(report, json_file, markdown_file)
-    if not quiet and "-" not in (json_file, markdown_file):
+    write_report(report, json_file, markdown_file, html_file)
+    if not quiet and "-" not in (json_file, markdown_file, html_file):
         print_plain(report)
     if output is not None and converted is not None and not quiet:
         complain(f"saved to {output}")
     _end_if_interrupted(converted)
+    if converted is not None and not quiet:
+        is_trained = weights is not None or saving.is_saved(Path(model))
+        for sentence in name_next_steps(
+            report, output, weights=weights, is_trained=is_trained, is_fitted=bool(warm)
+        ):
+            complain(sentence)
     if self_check and converted is not None and not _self_check(converted, network, size, quiet):
         raise typer.Exit(1)
 

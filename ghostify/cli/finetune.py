@@ -9,7 +9,14 @@ import typer
 
 from ghostify.cli import _options as given
 from ghostify.cli._processes import one_speaks
-from ghostify.cli._terminal import Stopped, complain, prints_to_stderr, warn_in_a_line
+from ghostify.cli._terminal import (
+    Stopped,
+    check_report_targets,
+    complain,
+    prints_to_stderr,
+    warn_in_a_line,
+    write_target,
+)
 from ghostify.errors import ModelError
 
 if TYPE_CHECKING:
@@ -97,6 +104,7 @@ def finetune(
     devices: Annotated[
         str, typer.Option(metavar="N", help="How many (1); torchrun says it itself.")
     ] = "1",
+    html_file: given.HtmlFile = None,
     quiet: given.Quiet = False,
 ) -> None:
     """Tune a network by a teacher, labels or your own loss, and save it.
@@ -129,6 +137,7 @@ def finetune(
             **{name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
         )
         size = given.parse_input_size(input_size)
+        check_report_targets(html_file=html_file)
         saving.check_target(output)
         own_loss = None if loss is None else given.open_function("--loss", loss)
         own_metric = None if metric is None else given.open_function("--metric", metric)
@@ -141,7 +150,9 @@ def finetune(
                 accelerator=accelerator, devices=devices, input_size=size, progress=board,
                 loss=own_loss, metric=own_metric,
             )  # fmt: skip
-    if first and not quiet:
+    if first:
+        write_target(html_file, result.to_html)
+    if first and not quiet and html_file != "-":
         typer.echo("\n".join(result.describe()))
     if first and result.interrupted:
         complain(

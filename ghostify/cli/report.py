@@ -36,6 +36,7 @@ def report(
     layers: Annotated[int, typer.Option(min=0, help="Layers to show; 0 for all.")] = 20,
     json_file: given.JsonFile = None,
     markdown_file: given.MarkdownFile = None,
+    html_file: given.HtmlFile = None,
     quiet: given.Quiet = False,
 ) -> None:
     """Print what a saved conversion saved, or what a network costs.
@@ -51,13 +52,13 @@ def report(
     from ghostify.saving.history import history_of
 
     size = given.parse_input_size(input_size)
-    check_report_targets(json_file, markdown_file)
+    check_report_targets(json_file, markdown_file, html_file)
     with prints_to_stderr(), Steps(2, quiet) as step:
         step(f"opening {model}")
         network = given.open_model(model, model_args, None, trust, size)
         step("counting")
         is_counted = history_of(network).report is not None
         found = api.report(network) if is_counted else api.report(network, input_size=size)
-    write_report(found, json_file, markdown_file)
-    if not quiet and "-" not in (json_file, markdown_file):
+    write_report(found, json_file, markdown_file, html_file)
+    if not quiet and "-" not in (json_file, markdown_file, html_file):
         print_plain(TerminalDocument(found.document(order.value, layers or None)))

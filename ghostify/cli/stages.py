@@ -26,6 +26,7 @@ def stages(
     trust: given.Trust = False,
     json_file: given.JsonFile = None,
     markdown_file: given.MarkdownFile = None,
+    html_file: given.HtmlFile = None,
     names: Annotated[bool, typer.Option("--names", help="Print the blocks of each too.")] = False,
     chosen: Any = None,
 ) -> None:
@@ -40,14 +41,14 @@ def stages(
     from ghostify import api
 
     size = given.parse_input_size(input_size)
-    check_report_targets(json_file, markdown_file)
+    check_report_targets(json_file, markdown_file, html_file)
     with prints_to_stderr(), Steps(2, quiet=False) as step:
         step(f"opening {model}")
         network = given.open_model(model, model_args, None, trust, size)
         step("finding stages")
         found = api.find_stages(network, chosen, input_size=size)
-    write_report(found, json_file, markdown_file)
-    if "-" not in (json_file, markdown_file):
+    write_report(found, json_file, markdown_file, html_file)
+    if "-" not in (json_file, markdown_file, html_file):
         print_plain(found)
         for stage in found.stages if names else ():
             blocks = ", ".join("+".join(block) for block in stage.blocks)

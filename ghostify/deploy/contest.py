@@ -79,7 +79,7 @@ class Contest:
         left += [part for part in found if part not in both]
         each = replace(self, seconds=self.seconds / max(len(both), 1))
         rows = []
-        for part in both:
+        for place, part in enumerate(both):
             with tempfile.TemporaryDirectory() as folder:
                 works = {
                     side: self.runtime.prepare(
@@ -90,7 +90,7 @@ class Contest:
                     )
                 }
                 timings = each.alternate(works)
-            rows.append(self._part_row(part, name, timings))
+            rows.append(self._part_row(part, name, timings, place))
         rows.sort(key=lambda row: -row.after)
         return rows, [f"{part} of {name} could not be measured alone." for part in left]
 
@@ -115,11 +115,13 @@ class Contest:
             timing.spread, timing.ratio, timing.low, timing.high, len(timing.seconds), peak,
         )  # fmt: skip
 
-    def _part_row(self, part: str, name: str, timings: Mapping[str, Timing]) -> PartTime:
+    def _part_row(
+        self, part: str, name: str, timings: Mapping[str, Timing], place: int
+    ) -> PartTime:
         before, after = timings["before"], timings["after"]
         return PartTime(
             part, name, self.runtime.name, self.batch, self.threads, before.typical * 1e3,
-            after.typical * 1e3, after.ratio, after.low, after.high,
+            after.typical * 1e3, after.ratio, after.low, after.high, place,
         )  # fmt: skip
 
 

@@ -115,11 +115,11 @@ class Exported(Writable):
 class Details(Printable):
     """An export's proof in full."""
 
-    page: Document
+    whole: Document
 
     def document(self) -> Document:
-        """The page."""
-        return self.page
+        """All of it."""
+        return self.whole
 
 
 def _votes(found: OutputProof) -> tuple[int, int]:

@@ -38,7 +38,7 @@ def parts_of(plans: Sequence[Plan]) -> tuple[dict[str, Parts], list[str]]:
 
 
 def programs_of(network: nn.Module, args: tuple[Any, ...], parts: Parts) -> dict[str, Program]:
-    """Each part as a program: its modules, and arguments like those of its first call.
+    """Each part as a program, in calling order: its modules, and arguments like its first call's.
 
     A batch norm that reads a part alone and was not folded into it belongs to it: otherwise it
     would count on one side of a comparison only.
@@ -60,9 +60,8 @@ def programs_of(network: nn.Module, args: tuple[Any, ...], parts: Parts) -> dict
         for handle in handles:
             handle.remove()
     return {
-        name: Program(_succession([*own, *watch.norms.get(name, ())]), _drawn(watch.given[name]))
-        for name, own in known.items()
-        if name in watch.given
+        name: Program(_succession([*known[name], *watch.norms.get(name, ())]), _drawn(given))
+        for name, given in watch.given.items()
     }
 
 

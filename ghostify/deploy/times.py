@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ghostify.deploy.times_page import benchmark_page
 from ghostify.documents import Column, Document, Table, Writable, amount
+from ghostify.documents.page import Page
 
 SCHEMA = "ghostify.benchmark/2"
 
@@ -58,6 +60,7 @@ class PartTime:
         ratio: after / before, median of the rounds.
         low: Lower end of the ratio's 95 % confidence interval.
         high: Upper end.
+        place: Its number in the order in which the network calls them, from 0.
     """
 
     part: str
@@ -70,6 +73,7 @@ class PartTime:
     ratio: float
     low: float
     high: float
+    place: int = 0
 
     @property
     def is_slower(self) -> bool:
@@ -121,6 +125,10 @@ class Benchmark(Writable):
             tables=(Table(NETWORK_COLUMNS, self.rows), *self._part_tables()),
             footnotes=notes,
         )
+
+    def page(self) -> Page:
+        """How much faster each network is, its time, and that of each layer and stage."""
+        return benchmark_page(self)
 
     def _part_tables(self) -> list[Table]:
         groups: dict[tuple[Any, ...], list[PartTime]] = {}

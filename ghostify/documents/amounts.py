@@ -19,6 +19,18 @@ def amount(value: int | None) -> str:
     return str(value)
 
 
+def short_amount(value: float) -> str:
+    """A round number for the scale of a chart: ``50M``, ``2.5k``.
+
+    Example:
+        >>> short_amount(50_000_000), short_amount(2500), short_amount(0)
+        ('50M', '2.5k', '0')
+    """
+    text = amount(round(value))
+    digits, unit = text.rstrip("kMG"), text.lstrip("0123456789.")
+    return (digits.rstrip("0").rstrip(".") if "." in digits else digits) + unit
+
+
 def times(value: float | None) -> str:
     """A ratio for a person: ``1.97``; ``?`` where it is unknown."""
     return "?" if value is None else f"{value:.2f}"

@@ -6,8 +6,11 @@ import json
 from abc import ABC, abstractmethod
 from typing import Any
 
+from ghostify.documents import render
 from ghostify.documents.document import Document
-from ghostify.documents.render import TerminalDocument, to_html, to_markdown, to_text
+from ghostify.documents.html_page import render_page
+from ghostify.documents.page import Page, page_of
+from ghostify.documents.render import TerminalDocument, to_markdown, to_text
 
 
 class Printable(ABC):
@@ -22,6 +25,14 @@ class Printable(ABC):
     def document(self) -> Document:
         """The result's title, tables and notes."""
 
+    def page(self) -> Page:
+        """The result as a page to look at: figures, bars, tables, notes."""
+        return page_of(self.document())
+
+    def to_html(self) -> str:
+        """That page as one file of HTML, which needs nothing else and asks no network."""
+        return render_page(self.page())
+
     def to_markdown(self) -> str:
         """The result as Markdown."""
         return to_markdown(self.document())
@@ -35,7 +46,7 @@ class Printable(ABC):
 
     def _repr_html_(self) -> str:
         """The result in a notebook."""
-        return to_html(self.document())
+        return render.to_html(self.document())
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         """The result in IPython, and in a notebook's plain text."""

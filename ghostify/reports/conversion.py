@@ -19,10 +19,12 @@ from ghostify.cost.figures import (
     total_table,
 )
 from ghostify.documents import Document, Table, Writable, amount, counted, plain_columns, times
+from ghostify.documents.page import Page
 from ghostify.documents.render import to_markdown
 from ghostify.plans import MeasuredTimes
 from ghostify.reports.changes import Changed
 from ghostify.reports.layer_rows import LayerRow, layer_table
+from ghostify.reports.report_page import report_page
 from ghostify.reports.stage_rows import StageRow, gaps_of, reasons_of, stage_table
 
 SCHEMA = "ghostify.report/1"
@@ -152,6 +154,10 @@ class Report(Changed, Writable):
             rows = self.rows if order == "network" else by_cost(self.rows)
             tables = [cost_table(rows, longest)]
         return Document(title, tables, totals, footnotes=self._footnotes())
+
+    def page(self) -> Page:
+        """Totals, each layer before and after, errors of the fit, what was left and why."""
+        return report_page(self)
 
     def _totals(self) -> Table:
         """The whole network before and after."""

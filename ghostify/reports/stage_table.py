@@ -9,11 +9,13 @@ from typing import Any
 from ghostify.cost.figures import Cost, How, add_costs
 from ghostify.cost.theory import stage_ratio
 from ghostify.documents import Column, Document, Table, Writable, amount, counted, times
+from ghostify.documents.page import Page
 from ghostify.graph.stages import NoStage, Stage
 from ghostify.passes.g_ghost import search_stages
 from ghostify.passes.stage_build import complicated_channels
 from ghostify.passes.survey import Survey
 from ghostify.reports.compare_stages import block_costs
+from ghostify.reports.stages_page import stages_page
 from ghostify.settings import DEFAULT_RATIO, GGhost
 from ghostify.settings.selectors import value_for
 
@@ -87,6 +89,10 @@ class StageTable(Writable):
             lines.append(f"MACs are for an input of {self.inputs}")
         title = f"{self.model}, {counted(len(self.stages), 'stage')}"
         return Document(title, [Table(INFO_COLUMNS, self.stages)], footnotes=[*lines, *self.notes])
+
+    def page(self) -> Page:
+        """Each stage, and what the equations leave of it."""
+        return stages_page(self)
 
 
 INFO_COLUMNS = (

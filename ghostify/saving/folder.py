@@ -25,6 +25,7 @@ from ghostify.nn.memory_format import to_channels_last
 from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
 from ghostify.saving import recipe as recipes
+from ghostify.saving.card import CARD, is_untouched, put_card, write_card
 from ghostify.saving.history import History, history_of, remember
 from ghostify.saving.layouts import laid_out, usual
 from ghostify.saving.recipe import SavedFolder
@@ -45,7 +46,7 @@ READS = 20
 
 
 def write_network(model: nn.Module, directory: Path, history: History) -> Path:
-    """Write a network into a folder.
+    """Write a network into a folder, and a model card beside it.
 
     The weights get a name of their own and the recipe, which names them, is put into place last, by
     one rename: whenever a save is cut off, the folder is what it was, or is the new one. What saves
@@ -64,7 +65,7 @@ def write_network(model: nn.Module, directory: Path, history: History) -> Path:
             old = _weights_named_in(directory)
             if old is not None or not is_saved(directory):
                 _sweep(directory, old)
-            new = _write(tensors, recipe, directory, place)
+            new = _write(tensors, recipe, history, directory, place)
             if old is not None and old != new:
                 _remove(old)
             _sweep(directory, new)
@@ -191,10 +192,14 @@ def _check_history(model: nn.Module, history: History) -> None:
 
 
 def _write(
-    tensors: dict[str, Tensor], recipe: dict[str, Any], directory: Path, place: Path
+    tensors: dict[str, Tensor],
+    recipe: dict[str, Any],
+    history: History,
+    directory: Path,
+    place: Path,
 ) -> Path:
-    """Write weights and recipe under temporary names and rename them; the path of the weights."""
-    draft = place / "draft"
+    """Write weights, recipe, card under temporary names and rename them; the weights' path."""
+    draft, card = place / "draft", place / "card"
     weights = None
     try:
         draft.touch()
@@ -203,10 +208,13 @@ def _write(
         draft.chmod(mode)  # safetensors lets nobody but the owner read
         digest = _digest(draft)
         weights = directory / f"model-{digest[:8]}.safetensors"
+        said = write_card(history, weights.name)
+        card.write_text(said, encoding="utf-8", errors="backslashreplace")
         drafts.put(draft, weights)
         text = recipes.to_yaml({**recipe, "weights": {"file": weights.name, "sha256": digest}})
         draft.write_text(text, encoding="utf-8")
         drafts.put(draft, directory / RECIPE)
+        put_card(card, directory / CARD)
     except BaseException:
         if weights is not None and weights != _weights_named_in(directory):
             weights.unlink(missing_ok=True)
@@ -352,10 +360,14 @@ def check_target(directory: Path) -> None:
     if kind == "nothing" or is_saved(directory):
         return
     held = list_folder(directory, SavedFolderError)
-    if any(not _LEFTOVER.fullmatch(path.name) for path in held):
+    if any(not (_LEFTOVER.fullmatch(path.name) or _is_card(path)) for path in held):
         raise SavedFolderError(
             f"{directory} holds other things, and no saved network: give a new or empty folder."
         )
+
+
+def _is_card(path: Path) -> bool:
+    return path.name == CARD and is_untouched(path)
 
 
 def _weights_named_in(directory: Path) -> Path | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,14 @@ class Journal:
         self._columns = columns
         self._file: Path | None = None
         self._events: Any = None
+        self.rows: list[dict[str, float]] = []
+        """All rows of the run, before a resume too: their figures by column."""
         if folder is None:
             return
         make_folder(folder)
         self._file = folder / "metrics.csv"
         kept = _rows_until(self._file, step, len(columns)) if step else []
+        self.rows = [_numbers(zip(columns, row, strict=True)) for row in kept]
         write_text(self._file, _as_csv([list(columns), *kept]))
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
@@ -55,9 +59,10 @@ class Journal:
 
     def write(self, row: LogRow) -> None:
         """Add a row."""
+        values = _values(row)
+        self.rows.append({n: float(values[n]) for n in self._columns if values.get(n) is not None})
         if self._file is None:
             return
-        values = _values(row)
         with explained(self._file):
             with self._file.open("a", newline="", encoding="utf-8") as stream:
                 csv.writer(stream, lineterminator="\n").writerow(
@@ -82,6 +87,15 @@ def _values(row: LogRow) -> dict[str, Any]:
         "images_per_second": row.images_per_second,
         **({} if row.validation is None else row.validation.columns),
     }  # fmt: skip
+
+
+def _numbers(row: Iterable[tuple[str, str]]) -> dict[str, float]:
+    """The figures of a row of the file; what a person wrote into it is left out."""
+    found = {}
+    for name, text in row:
+        with suppress(ValueError):
+            found[name] = float(text)
+    return found
 
 
 def _short(value: float | None) -> str:

@@ -9,8 +9,10 @@ from typing import TypeAlias
 from torch import nn
 
 from ghostify.documents import Document, Printable
+from ghostify.documents.page import Page
 from ghostify.train.accuracy import Evaluation
 from ghostify.train.measured import Measured
+from ghostify.train.result_page import finetuned_page
 from ghostify.train.settings import FinetuneSettings
 
 Validated: TypeAlias = Evaluation | Measured
@@ -70,6 +72,7 @@ class Finetuned(Printable):
         notes: What a reader must know.
         before: What the caller's metric gave before the first step.
         best_step: The step whose weights these are, the best by that metric; None without one.
+        log: The rows of the run's log, those before a resume too: their figures by column.
     """
 
     model: nn.Module
@@ -86,6 +89,7 @@ class Finetuned(Printable):
     notes: tuple[str, ...] = ()
     before: Measured | None = None
     best_step: int | None = None
+    log: tuple[Mapping[str, float], ...] = field(default=(), repr=False)
 
     def describe(self) -> tuple[str, ...]:
         """The result in sentences."""
@@ -109,3 +113,7 @@ class Finetuned(Printable):
     def document(self) -> Document:
         """The sentences of `describe`."""
         return Document(footnotes=self.describe())
+
+    def page(self) -> Page:
+        """The result, the learning curves, and what the conversion saved."""
+        return finetuned_page(self)

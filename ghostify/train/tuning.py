@@ -150,6 +150,7 @@ def finetune(
         tuple(p.name for p in task.points), run.last, run.validation, len(task.pool),
         time.perf_counter() - start, interrupted, task.notes,
         None if best is None else best.before, None if best is None else best.step,
+        tuple(journal.rows),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ NET = "resnet20-cifar"
 
 def test_it_prints_what_was_replaced_and_what_that_saves(run):
     outcome = run("convert", NET)
-    assert outcome.code == 0 and outcome.err == ""
+    assert outcome.code == 0 and outcome.err.startswith("ghostify: next: ")
     assert re.search(r"^layer3\.0\.conv2 +2 +3 .* 1\.97", outcome.out, re.MULTILINE)
     assert re.search(r"^params +270k +139k +1\.94$", outcome.out, re.MULTILINE)
     assert "19 layers replaced, 0 left as they are" in outcome.out
@@ -25,7 +25,7 @@ def test_it_prints_what_was_replaced_and_what_that_saves(run):
 
 def test_it_saves_what_it_converted(run, folder):
     outcome = run("convert", NET, "--s", "4", "-o", "deep/er/out")
-    assert outcome.code == 0 and outcome.err == "ghostify: saved to deep/er/out\n"
+    assert outcome.code == 0 and outcome.err.startswith("ghostify: saved to deep/er/out\n")
     loaded = ghostify.load("deep/er/out")
     assert loaded.conv1.s == 4
     assert sorted(path.name for path in folder.iterdir()) == ["deep"]
@@ -127,7 +127,7 @@ def test_a_saved_folder_is_a_model_too(run, folder, saved):
 def test_a_folder_can_be_converted_in_its_place(run, folder):
     run("convert", NET, "--only", "layer1", "-q", "-o", "out")
     assert run("convert", "out", "--only", "layer2", "-q", "-o", "out").code == 0
-    assert len(list((folder / "out").iterdir())) == 2
+    assert len(list((folder / "out").glob("model-*.safetensors"))) == 1
     assert ghostify.load("out").layer1[0].conv1.s == ghostify.load("out").layer2[0].conv1.s == 2
 
 
@@ -194,6 +194,6 @@ def test_an_interrupt_ends_with_a_word_and_130(run, monkeypatch):
 def test_the_installed_command_pipes_plain_text(installed):
     outcome = installed("convert", NET, "--s", "2", COLUMNS="100")
     assert outcome.code == 0 and "\x1b" not in outcome.out + outcome.err
-    lines = outcome.err.splitlines()
-    assert all("compiled ops" in line for line in lines), lines  # a torchvision that doesn't match
-    assert len(lines) <= 1
+    *others, last = outcome.err.splitlines()
+    assert all("compiled ops" in line for line in others), others  # a torchvision of another torch
+    assert len(others) <= 1 and last.startswith("ghostify: next: ")

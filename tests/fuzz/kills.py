@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import ghostify
+from ghostify.saving.card import CARD
 from ghostify.saving.folder import RECIPE
 from tests.fuzz.files import converted, tiny
 from tests.fuzz.state import same_bits
@@ -72,5 +73,5 @@ def check_whole(folder: Path) -> None:
 def left_over(folder: Path) -> list[str]:
     """What lies in a saved folder beside the recipe and one file of weights."""
     weights = sorted(folder.glob("model-*.safetensors"))
-    known = {RECIPE, *(path.name for path in weights[:1])}
+    known = {RECIPE, CARD, *(path.name for path in weights[:1])}
     return sorted(path.name for path in folder.iterdir() if path.name not in known)

@@ -139,8 +139,9 @@ def told_by(script: str, *args: object, env: dict[str, str] | None = None):
 
 
 def is_whole(names: list[str]) -> bool:
-    """Whether these are a recipe and the weights, and nothing beside them."""
-    return len(names) == 2 and names[0].startswith("model-") and names[1] == "recipe.yaml"
+    """Whether these are a card, the weights and a recipe, and nothing beside them."""
+    weights = names[1] if len(names) == 3 else ""
+    return names == ["README.md", weights, "recipe.yaml"] and weights.startswith("model-")
 
 
 @pytest.mark.parametrize("folder", ["fresh", "good"])
@@ -192,7 +193,7 @@ def test_what_killed_saves_of_earlier_versions_left_is_removed(converted, tmp_pa
     out = tmp_path / "out"
     if is_saved:
         ghostify.save(converted, out)
-    assert len(old_leftovers(out)) == 4 + 2 * is_saved
+    assert len(old_leftovers(out)) == 4 + 3 * is_saved
     ghostify.save(converted, out)
     assert is_whole(sorted(path.name for path in out.iterdir()))
 
