@@ -17,6 +17,7 @@ from ghostify.cli.evaluate import evaluate
 from ghostify.cli.export import export
 from ghostify.cli.finetune import finetune
 from ghostify.cli.models import models
+from ghostify.cli.push import push
 from ghostify.cli.report import report
 from ghostify.cli.reproduce import reproduce
 from ghostify.cli.stages import stages
@@ -29,7 +30,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     convert, finetune, evaluate, bench, export, stages, report, check, analyze, reproduce, models,
-    doctor,
+    push, doctor,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(cls=Command)(command)
@@ -64,5 +65,6 @@ def _options(
     ghostify analyze resnet50 --image cat.jpg  what in its feature maps is redundant
     ghostify reproduce --table 4               the paper's tables, counted
     ghostify models 'resnet*'                  the names that MODEL may be
+    ghostify push out user/name                a saved network to the Hugging Face Hub
     ghostify doctor                            versions and runtimes: what a bug report needs
     """  # noqa: D301 (click reads the character)

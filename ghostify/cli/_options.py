@@ -18,7 +18,7 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="A torchvision name, timm/NAME, resnet56-cifar (see `ghostify models`), "
-        "package.module:factory, file.py:factory, or a saved folder.",
+        "package.module:factory, file.py:factory, a saved folder, or hf://user/name.",
     ),
 ]
 Calibration = Annotated[
@@ -108,7 +108,7 @@ def open_model(
     from ghostify.files import kind_of
     from ghostify.saving.history import name_of
 
-    if not model or not saving.is_saved(Path(model)):
+    if not names_saved(model):
         try:
             return api.build(model, parse_model_args(model_args), weights)
         except ModelError:
@@ -123,6 +123,13 @@ def open_model(
     if name_of(network) == model:
         complain(f"taking the saved folder {model}, not the model of that name")
     return network
+
+
+def names_saved(model: str) -> bool:
+    """Whether MODEL is a saved network: a folder, or one on the Hub."""
+    from ghostify import saving
+
+    return bool(model) and (saving.is_hub_name(model) or saving.is_saved(Path(model)))
 
 
 def open_function(option: str, name: str) -> Any:

@@ -122,7 +122,7 @@ def convert(
         complain(f"saved to {output}")
     _end_if_interrupted(converted)
     if converted is not None and not quiet:
-        is_trained = weights is not None or saving.is_saved(Path(model))
+        is_trained = weights is not None or given.names_saved(model)
         for sentence in name_next_steps(
             report, output, weights=weights, is_trained=is_trained, is_fitted=bool(warm)
         ):

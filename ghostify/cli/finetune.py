@@ -169,18 +169,14 @@ def _open_teacher(
     student: nn.Module, model: str, teacher: str | None, weights: str | None, trust: bool
 ) -> nn.Module | None:
     """``--teacher`` and ``--teacher-weights``; None where neither is given."""
-    from ghostify import saving, zoo
+    from ghostify import zoo
     from ghostify.saving.history import history_of
 
     if teacher is None and weights is None:
         return None
     source = history_of(student).source
     if teacher is not None:
-        if (
-            weights is None
-            and not saving.is_saved(Path(teacher))
-            and not zoo.runs_user_code(teacher)
-        ):
+        if weights is None and not given.names_saved(teacher) and not zoo.runs_user_code(teacher):
             raise ModelError(
                 f"The teacher {teacher!r} would have random weights: give --teacher-weights."
             )

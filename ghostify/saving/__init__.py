@@ -10,15 +10,19 @@ from ghostify.saving.folder import (
     restore,
     write_network,
 )
+from ghostify.saving.hub import fetch_folder, is_hub_name, push
 from ghostify.saving.loading import load
 
 __all__ = [
     "RECIPE",
     "build",
     "check_target",
+    "fetch_folder",
+    "is_hub_name",
     "is_saved",
     "load",
     "network_of",
+    "push",
     "read",
     "read_whole",
     "restore",

@@ -24,6 +24,9 @@ from ghostify.reports.conversion import Report
 from ghostify.saving.history import History, Source
 
 CARD = "README.md"
+PLACE = "FOLDER"
+"""What stands in a card for the folder that it is in, which may move."""
+
 _MARK = "<!-- Written by ghostify ({}). Edit the text, and later saves leave it alone. -->"
 _END = re.compile(re.escape(_MARK).replace(r"\{\}", "([0-9a-f]{16})") + "\n?")
 UNFITTED = (
@@ -34,7 +37,7 @@ LONGEST = 1_000_000
 """Bytes of a card at most; a longer file is somebody else's."""
 
 
-def write_card(history: History, weights: str, place: str = "FOLDER") -> str:
+def write_card(history: History, weights: str, place: str = PLACE) -> str:
     """The text of a card, in the form of Hugging Face: YAML, then Markdown.
 
     Args:
@@ -54,7 +57,17 @@ def write_card(history: History, weights: str, place: str = "FOLDER") -> str:
         "## License\n\n"
         "`license: unknown` above: give the licence of the weights that it was made from.",
     ]
-    text = "\n\n".join(blocks) + "\n\n"
+    return _marked("\n\n".join(blocks) + "\n\n")
+
+
+def address_card(text: str, place: str) -> str:
+    """The text of an untouched card, with another place in the lines that load the network."""
+    body = text[: [*_END.finditer(text)][-1].start()]
+    there = f'ghostify.load("{_in_block(place)}"'
+    return _marked(body.replace(f'ghostify.load("{PLACE}"', there, 1))
+
+
+def _marked(text: str) -> str:
     return f"{text}{_MARK.format(_checksum(text))}\n"
 
 
@@ -72,15 +85,20 @@ def is_untouched(path: Path) -> bool:
     return end is not None and end.end() == len(text) and _checksum(text[: end.start()]) == end[1]
 
 
+def warn_of_card(card: str) -> None:
+    """Say that a card is somebody's own, and is left alone."""
+    warnings.warn(
+        f"{card} is not as ghostify wrote it, and stays as it is: its figures may be those of "
+        "another network than the one that is saved now.",
+        GhostifyWarning,
+        stacklevel=3,
+    )
+
+
 def put_card(draft: Path, card: Path) -> None:
     """Put a written card into its place; with a warning where somebody's own text stands there."""
     if not is_untouched(card):
-        warnings.warn(
-            f"{card} is not as ghostify wrote it, and stays as it is: its figures may be those of "
-            "another network than the one that is saved now.",
-            GhostifyWarning,
-            stacklevel=2,
-        )
+        warn_of_card(str(card))
         return
     try:
         drafts.put(draft, card)

@@ -18,6 +18,7 @@ from ghostify.reports.compare import compare
 from ghostify.saving.building import build
 from ghostify.saving.folder import read_whole, restore
 from ghostify.saving.history import name_of, remember
+from ghostify.saving.hub import fetch_folder, is_hub_name
 from ghostify.saving.recipe import SavedFolder
 from ghostify.saving.untrusted import UntrustedError, check_source
 
@@ -33,7 +34,8 @@ def load(
     """Load a saved network; its outputs are those of the one that was saved, bit for bit.
 
     Args:
-        directory: What `save` wrote.
+        directory: What `save` wrote; or ``"hf://user/name"`` (``"hf://user/name@revision"``), what
+            `push` sent to the Hugging Face Hub: recipe and weights are fetched, and nothing else.
         model: The original network, where no name builds it; it is not changed.
         trust: Whether to import and call the ``module:factory`` that the folder names, with any
             arguments; without it, no more than a known architecture is built.
@@ -44,7 +46,8 @@ def load(
         SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
         ModelError: The network can't take an image of ``input_size``.
     """
-    folder, state = read_whole(Path(directory))
+    place = fetch_folder(directory) if is_hub_name(directory) else Path(directory)
+    folder, state = read_whole(place)
     original = _original(folder, trust) if model is None else model
     network = restore(folder, original, state)
     plans = folder.history.plans
