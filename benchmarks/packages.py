@@ -119,7 +119,7 @@ NETWORKS: dict[str, tuple[Builder, tuple[int, ...]]] = {
     ),
     "pytorchcv resnet18": (
         of("pytorchcv.model_provider", "get_model", name="resnet18"),
-        (3, 96, 96),
+        (3, 224, 224),
     ),
     "ultralytics yolo11n": (yolo("yolo11n.yaml"), (3, 160, 160)),
     "ultralytics yolov8n": (yolo("yolov8n.yaml"), (3, 160, 160)),

@@ -214,7 +214,7 @@ class _Walk:
 
     def _of_ghost(self, node: fx.Node, ghost: nn.Module) -> Channels | None:
         assert isinstance(ghost, GhostConv)
-        if node not in self.once:
+        if node not in self.once or not isinstance(ghost.primary, _ConvNd):
             return None
         source = self._map_into(node)
         if ghost.primary.groups == 1 and _has_plain_weight(ghost.primary) and source is not None:

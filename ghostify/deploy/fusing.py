@@ -10,7 +10,13 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ghostify.deploy.channel_spaces import Channels, ChannelSpaces, Space, find_spaces
-from ghostify.deploy.ghosts import FusedGhost, can_be_fused, fused_ghost, outputs_in_concat
+from ghostify.deploy.ghosts import (
+    FusedGhost,
+    can_be_fused,
+    fused_ghost,
+    fused_ghost_module,
+    outputs_in_concat,
+)
 from ghostify.deploy.norms import fold_norms
 from ghostify.errors import ModelError
 from ghostify.graph.meta_copy import copy_network, meta_copy
@@ -75,8 +81,17 @@ def _reorder(graph: fx.Graph, module: nn.Module) -> None:
 
 def _fuse_rest(network: nn.Module) -> None:
     """Fuse the ghost modules that no graph reaches, each in its own order."""
-    ghosts = [m for m in network.modules() if isinstance(m, GhostConv) and can_be_fused(m)]
-    replace_modules(network, {g: fused_ghost(g, torch.arange(g.out_channels)) for g in ghosts})
+    ghosts = [m for m in network.modules() if isinstance(m, GhostConv)]
+    found: dict[nn.Module, nn.Module] = {}
+    for ghost in ghosts:
+        if can_be_fused(ghost):
+            found[ghost] = fused_ghost(ghost, torch.arange(ghost.out_channels))
+        elif (made := fused_ghost_module(ghost)) is not None:
+            for part in (made.primary, made.cheap):
+                for region in trace(meta_copy(part).eval()).regions:
+                    fold_norms(region.graph, part.get_submodule(region.name), (_ConvNd,))
+            found[ghost] = made
+    replace_modules(network, found)
 
 
 def _best_order(space: Space) -> Tensor:

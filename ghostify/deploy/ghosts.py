@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost import GhostConv, PlainGhostConv
 from ghostify.nn.ghost_kinds import GHOST_KINDS
 from ghostify.nn.order import select_channels
 
@@ -82,6 +82,46 @@ class FusedGhost(nn.Module):
         """Text that ``print(model)`` shows beside the parts."""
         channels = self.primary.out_channels + sum(self.gives)
         return f"{self.primary.in_channels}, {channels}"
+
+
+class FusedGhostModule(nn.Module):
+    """A ghost module for inference whose parts have norms and activations inside.
+
+    Args:
+        primary: Makes the intrinsic maps.
+        cheap: Makes the ghosts of them.
+        surplus: How many maps of the concat, the last, are not used.
+
+    Shape:
+        - Input: ``(N, in_channels, ...)``
+        - Output: ``(N, out_channels, ...)``
+    """
+
+    def __init__(self, primary: nn.Module, cheap: nn.Module, surplus: int) -> None:
+        super().__init__()
+        self.primary, self.cheap, self.surplus = primary, cheap, surplus
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in_channels, ...)`` to ``(N, out_channels, ...)``."""
+        intrinsic = self.primary(x)
+        out = torch.cat([intrinsic, self.cheap(intrinsic)], dim=1)
+        return out if self.surplus == 0 else out[:, : -self.surplus]
+
+
+def fused_ghost_module(ghost: GhostConv) -> FusedGhostModule | None:
+    """The inference form of a ghost module whose parts are no plain convolutions.
+
+    Its norms are not folded by this. None where it has more to do than a concat.
+    """
+    is_plain = ghost.groups == 1 and ghost.order is None
+    is_plain = is_plain and ghost.bias is None and ghost.scale is None
+    if isinstance(ghost.primary, _ConvNd) or ghost.cheap is None or not is_plain:
+        return None
+    if type(ghost).forward is not PlainGhostConv.forward or is_hooked(ghost):
+        return None
+    surplus = ghost.intrinsic_maps * ghost.s - ghost.out_channels
+    made = FusedGhostModule(ghost.primary, ghost.cheap, surplus)
+    return made.train(ghost.training)
 
 
 def can_be_fused(ghost: GhostConv) -> bool:

@@ -348,3 +348,11 @@ def test_hooks_still_see_and_change_what_they_did(name: str) -> None:
     by_channel = torch.arange(24.0).view(1, -1, 1, 1)
     made.get_submodule(name).register_forward_hook(lambda _, x, y: y * by_channel[:, : y.size(1)])
     assert difference(made, ghostify.fuse(made), torch.rand(2, 8, 9, 9)) < 1e-5
+
+
+def test_ghost_modules_with_norms_inside_have_an_inference_form() -> None:
+    network = alive(ghostify.build("c-ghostnet"))
+    fused = ghostify.fuse(network)
+    assert kinds(network, GhostConv) and not kinds(fused, GhostConv)
+    assert not kinds(fused, _BatchNorm)
+    assert difference(network, fused, torch.rand(2, 3, 64, 64)) < 1e-4
