@@ -50,6 +50,7 @@ def _charts(found: Analysis) -> Iterator[Section]:
             [_lane(blocks) for blocks in known],
             "Mean, over the last block's channels, of the variance that a 1x1 convolution of the "
             "first block's maps explains.",
+            least=1.0,
         )
 
 

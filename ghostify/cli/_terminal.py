@@ -67,9 +67,7 @@ def check_report_targets(
     for option, target in given.items():
         others = [other for other in given if given[other] == target and other != option]
         if others:
-            raise SettingsError(
-                f"{option} and {others[0]} both go to {target}: give each a place of its own."
-            )
+            raise SettingsError(f"{option} and {others[0]} both go to {target}: give two places.")
     for option, target in given.items():
         if not target:
             raise SettingsError(f"{option} names no file: give one, or - for stdout.")

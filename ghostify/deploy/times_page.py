@@ -58,7 +58,7 @@ def _headline(row: NetworkTime) -> Headline:
         value, interval = row.ratio, f"{row.low:.2f} to {row.high:.2f}"
     else:
         value, interval = 1 / row.ratio, f"{1 / row.high:.2f} to {1 / row.low:.2f}"
-    note = Number(interval, None, "95 times of 100 between")
+    note = Number(interval, None, "95 % interval")
     unit: str = "slower" if row.ratio > 1 else "faster"
     tone: Tone = "worse" if row.low > 1 else "ghost"
     return Headline(label, Number(f"{value:.2f}x", value), unit, [note], row.ratio, tone)

@@ -140,6 +140,11 @@ class Profile(Section):
         """Whether there are pale bars."""
         return any(bar.before is not None for bar in self.bars)
 
+    @property
+    def has_marks(self) -> bool:
+        """Whether some pale bars are hidden behind longer ones."""
+        return any(bar.hides_before for bar in self.bars)
+
 
 @dataclass(frozen=True)
 class Lane:
@@ -160,17 +165,23 @@ class Lane:
 
 @dataclass(frozen=True)
 class Lanes(Section):
-    """Bars below each other, for a few things that are compared."""
+    """Bars below each other, for a few things that are compared.
+
+    Attributes:
+        lanes: The bars.
+        least: The scale goes at least so far.
+    """
 
     template = "lanes.html"
     title: str
     lanes: Sequence[Lane]
     text: str = ""
+    least: float = 0.0
 
     @property
     def top(self) -> float:
         """The greatest length."""
-        return max((lane.value.exact or 0.0 for lane in self.lanes), default=0.0) or 1.0
+        return max([self.least, *(lane.value.exact or 0.0 for lane in self.lanes)]) or 1.0
 
 
 @dataclass(frozen=True)
