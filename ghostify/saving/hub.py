@@ -57,7 +57,7 @@ def push(
     directory = Path(folder)
     name = repo_id.removeprefix(PREFIX) if isinstance(repo_id, str) else repo_id
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name):
-        raise SettingsError(f"repo_id={shown(repo_id)} is no repository: give it as user/name.")
+        raise SettingsError(f"{shown(repo_id)} is no repository: give it as user/name.")
     saved, _ = read_whole(directory)
     api, hub = _open_hub(token)
     with _explained(f"{directory} can't be sent to {PREFIX}{name}", hub):
