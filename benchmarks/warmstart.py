@@ -1,7 +1,7 @@
 """Time and memory of the warm start: random weights, random images.
 
     python benchmarks/warmstart.py                          # the table, 64 images each
-    python benchmarks/warmstart.py --write docs/warmstart.md # and put it into the docs
+    python benchmarks/warmstart.py --write PAGE             # and into a page
     python benchmarks/warmstart.py --only resnet50 --images 256
 
 One thread: CPU time. Each network in a process of its own. The floor is one forward pass of the
