@@ -80,7 +80,7 @@ def with_batch(args: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
     """The same arguments for another number of images: the first is repeated, slightly changed.
 
     Raises:
-        SettingsError: There is no such batch.
+        SettingsError: There is no such batch, or it does not fit into memory.
     """
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise SettingsError(f"batch={batch!r} makes no sense: give a whole number of 1 or more.")
@@ -94,5 +94,8 @@ def with_batch(args: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
             repeated = repeated * factors.view(-1, *[1] * (leaf.dim() - 1))
         return repeated
 
-    repeated: tuple[Any, ...] = pytree.tree_map(repeat, args)
+    try:
+        repeated: tuple[Any, ...] = pytree.tree_map(repeat, args)
+    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
+        raise SettingsError(f"batch={batch} does not fit into memory: give fewer.") from error
     return repeated

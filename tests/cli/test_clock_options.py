@@ -55,6 +55,7 @@ def test_a_table_is_written_and_read_and_the_report_has_the_times(run, net, fold
         (("--target-latency", "0.6"), "--target-latency given without --runtime"),
         (("--threads", "2", "--batch", "4"), "--threads, --batch given without --runtime"),
         (("--runtime", "eager", "--target-latency", "0"), "target-latency='0'"),
+        (("--runtime", "eager", "--batch", "1" + "0" * 11), "batch=100000000000 does not fit"),
         (("--runtime", "eager", "--target-latency", "20min"), "target-latency='20min'"),
         (("--runtime", "eager", "--target-latency", "nanms"), "target-latency='nanms'"),
         (("--runtime", "earger"), "did you mean"),
