@@ -10,6 +10,7 @@ from torch import nn
 
 from ghostify.deploy.contest import Contest, moved, timer_for
 from ghostify.deploy.formats import named
+from ghostify.deploy.machine import device_of
 from ghostify.deploy.program import Program, example_arguments, with_batch
 from ghostify.deploy.runtimes import RUNTIMES, dtype_name
 from ghostify.deploy.times import Benchmark, NetworkTime, PartTime
@@ -87,7 +88,7 @@ def benchmark(
             "layers=True needs an original and its conversion: give both, or a saved folder alone."
         )
     args = example_arguments(first, example_inputs, input_size)
-    sized = {size: _sized(args, size) for size in batches}
+    sized = {size: with_batch(args, size) for size in batches}
     _check_batches(networks, sized)
     is_cpu = set(numbers) == {1} and place.type == "cpu"
     rows: list[NetworkTime] = []
@@ -118,13 +119,6 @@ def benchmark(
     return Benchmark(tuple(rows), shapes, clock, kind, tuple(parts), tuple(notes))
 
 
-def _sized(args: tuple[Any, ...], batch: int) -> tuple[Any, ...]:
-    try:
-        return with_batch(args, batch)
-    except (RuntimeError, MemoryError, OverflowError, TypeError) as error:
-        raise SettingsError(f"batch={batch} does not fit into memory: give fewer.") from error
-
-
 def _check_batches(networks: Mapping[str, nn.Module], sized: Mapping[int, tuple[Any, ...]]) -> None:
     """Raise `ModelError` unless every network takes every batch."""
     for args in sized.values():
@@ -137,23 +131,6 @@ def _check_batches(networks: Mapping[str, nn.Module], sized: Mapping[int, tuple[
                     f"{name} can't be run on {shapes} ({type(error).__name__}: "
                     f"{first_line(error).rstrip('.')}): choose another batch or input size."
                 ) from error
-
-
-def device_of(name: torch.device | str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        SettingsError: It is not to be had.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SettingsError(
-            f"device={str(name)!r} is not to be had here ({first_line(error).rstrip('.')}): "
-            "choose cpu, or another."
-        ) from error
-    return device
 
 
 def _dtype(given: torch.dtype | str | None) -> torch.dtype | None:

@@ -8,14 +8,18 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ghostify._version import __version__
-from ghostify.deploy.runtimes import MEMORY_FORMATS, RUNTIMES
-from ghostify.deploy.timing import alternate, timed_by
+from ghostify.deploy.contest import timer_for
+from ghostify.deploy.machine import has_device, processor_name
+from ghostify.deploy.program import Program
+from ghostify.deploy.runtimes import RUNTIMES, Way
+from ghostify.deploy.timing import alternate
 from ghostify.documents import Document, Table, Writable, plain_columns
 from ghostify.errors import SettingsError, first_line
 from ghostify.numerics.random_state import keep_random_state
@@ -176,7 +180,7 @@ def _version(name: str) -> str | None:
 def _lack_of(runtime: str) -> str | None:
     """Why a runtime can't be used here."""
     chosen = RUNTIMES[runtime]
-    kinds = [kind for kind in chosen.devices if _has_device(kind)]
+    kinds = [kind for kind in chosen.devices if has_device(kind)]
     if not kinds:
         return f"needs {' or '.join(chosen.devices)}"
     try:
@@ -186,29 +190,12 @@ def _lack_of(runtime: str) -> str | None:
     return None
 
 
-def _has_device(kind: str) -> bool:
-    try:
-        torch.empty(1, device=kind)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        return False
-    return True
-
-
 def _system() -> dict[str, str]:
     return {
         "system": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor_name(torch.device("cpu")),
         "cores": f"{_usable_cores()} of {os.cpu_count()} usable",
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as stream:  # noqa: PTH123
-            found = re.search(r"^model name\s*:\s*(.*)$", stream.read(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor() or "unknown"
 
 
 def _usable_cores() -> int:
@@ -218,7 +205,7 @@ def _usable_cores() -> int:
 
 def _torch() -> dict[str, str]:
     cuda = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    devices = [*cuda, *(["mps"] if _has_device("mps") else [])]
+    devices = [*cuda, *(["mps"] if has_device("mps") else [])]
     return {
         "torch threads": f"{torch.get_num_threads()} ({torch.get_num_interop_threads()} interop)",
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
@@ -250,26 +237,12 @@ def _time_formats() -> tuple[FormatTime, ...]:
 
 
 def _ratio(layer: nn.Module) -> float:
-    def work(form: torch.memory_format) -> Callable[[], object]:
-        weights = {name: _laid_out(value, form) for name, value in layer.state_dict().items()}
-        maps = _laid_out(torch.rand(1, 64, 56, 56), form)
-
-        def run() -> object:
-            with torch.inference_mode():
-                return torch.func.functional_call(layer, weights, (maps,))
-
-        return run
-
-    works = {name: work(MEMORY_FORMATS[name]) for name in ("contiguous", "channels_last")}
-    timings = alternate(works, seconds=0.4, precision=0.03, timer=timed_by(_clock()))
+    threads = torch.get_num_threads()
+    program = Program(layer.eval(), (torch.rand(1, 64, 56, 56),))
+    works = {
+        form: RUNTIMES["eager"].prepare(program, Way(threads, form, Path()))
+        for form in ("contiguous", "channels_last")
+    }
+    timer = timer_for(torch.device("cpu"), threads)
+    timings = alternate(works, seconds=0.4, precision=0.03, timer=timer)
     return round(timings["channels_last"].ratio, 3)
-
-
-def _laid_out(values: Tensor, form: torch.memory_format) -> Tensor:
-    return values.contiguous(memory_format=form) if values.dim() == 4 else values
-
-
-def _clock() -> Callable[[], float]:
-    import time
-
-    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter

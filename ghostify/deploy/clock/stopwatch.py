@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -12,11 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ghostify.deploy.benchmark import device_of
 from ghostify.deploy.clock.forms import TimedLayer
 from ghostify.deploy.clock.table import LEFT, Forms
 from ghostify.deploy.contest import Contest, folder_inside, in_a_sentence, moved, timer_for
 from ghostify.deploy.formats import named
+from ghostify.deploy.machine import device_of, processor_name
 from ghostify.deploy.program import Program, example_arguments, with_batch
 from ghostify.deploy.runtimes import RUNTIMES, Way, dtype_name
 from ghostify.deploy.timing import Timing, Work
@@ -205,18 +204,6 @@ class Stopwatch:
 class _Built:
     layer: TimedLayer
     programs: Mapping[str, Program]
-
-
-def processor_name(device: torch.device) -> str:
-    """Name of the processor, or of the GPU."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    with suppress(OSError, UnicodeDecodeError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def as_fitted(converted: nn.Module) -> nn.Module:
