@@ -11,7 +11,6 @@ from torch import nn
 
 from ghostify import saving
 from ghostify.cost.counting import count as count_costs
-from ghostify.cost.figures import Count
 from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.inputs import ExampleInputs, image_size
 from ghostify.graph.meta_copy import copy_network
@@ -291,8 +290,12 @@ def decide(
         made, after = chosen, count_after(found, chosen, network)
         made = made if asked is None else replace(made, calibration=asked)
     elif clock is not None:
-        timing = _Timing(clock, example_inputs, input_size, progress or (lambda _: None))
-        made, after = _plan_by_clock(network, chosen, asked, found, timing)
+        from ghostify.deploy.clock import Stopwatch, plan_by_clock
+
+        told = progress or (lambda _: None)
+        with Stopwatch(network, clock, example_inputs, input_size) as stopwatch:
+            made = plan_by_clock(network, chosen, asked, clock, found, stopwatch, told)
+        after = count_after(found, made, network)
     else:
         if target_macs is not None:
             from ghostify.warmstart.allocation import choose_within_target
@@ -304,43 +307,6 @@ def decide(
         made, after = make_plan(found, chosen, network)
         made = replace(made, calibration=asked, target_macs=target_macs)
     return Decision(made, compare(name_of(network), [made], found.count, after))
-
-
-@dataclass(frozen=True)
-class _Timing:
-    """How a conversion is timed."""
-
-    clock: Clock
-    example_inputs: ExampleInputs | None
-    input_size: Sequence[int] | None
-    progress: Progress
-
-
-def _plan_by_clock(
-    network: nn.Module,
-    settings: Settings,
-    calibration: Calibration | None,
-    found: Survey,
-    timing: _Timing,
-) -> tuple[Plan, Count]:
-    """A plan that the measured times of layers decide, and what the network then costs."""
-    from ghostify.deploy.clock import Stopwatch, choose_within_time, leave_what_is_slower
-    from ghostify.deploy.clock.leaving import explain_left
-
-    clock, progress = timing.clock, timing.progress
-    progress(f"timing the original in {clock.runtime}")
-    with Stopwatch(network, clock, timing.example_inputs, timing.input_size) as stopwatch:
-        if clock.target is None:
-            plan, _ = make_plan(found, settings, network)
-            plan = replace(plan, calibration=calibration)
-            plan = leave_what_is_slower(network, plan, clock, found, stopwatch, progress)
-        else:
-            settings, calibration, reasons, times = choose_within_time(
-                network, settings, calibration, clock, found, stopwatch, progress
-            )
-            plan, _ = make_plan(found, settings, network)
-            plan = replace(explain_left(plan, reasons), calibration=calibration, times=times)
-    return plan, count_after(found, plan, network)
 
 
 def _check_clock(target_macs: float | None, settings: Any) -> None:

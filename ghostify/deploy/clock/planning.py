@@ -1,0 +1,51 @@
+"""A plan that measured times decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from ghostify.deploy.clock.choosing import choose_within_time
+from ghostify.deploy.clock.leaving import explain_left, leave_what_is_slower
+from ghostify.deploy.clock.stopwatch import Stopwatch
+from ghostify.passes.planning import make_plan
+from ghostify.passes.survey import Survey
+from ghostify.plans import Plan
+from ghostify.settings import Calibration, Clock, Settings
+
+
+def plan_by_clock(
+    network: nn.Module,
+    settings: Settings,
+    calibration: Calibration | None,
+    clock: Clock,
+    survey: Survey,
+    stopwatch: Stopwatch,
+    progress: Callable[[str], None],
+) -> Plan:
+    """What of a network becomes what, decided by time: within a target, or never slower.
+
+    Args:
+        network: The trained network; it is not changed.
+        settings: Of the conversion.
+        calibration: Images that say what the output feels; None for data-free losses.
+        clock: The runtime, and the time to keep to, if there is one.
+        survey: Of the network.
+        stopwatch: For the network.
+        progress: Told what is done now.
+
+    Raises:
+        SettingsError: The time can't be kept to, or settings and clock don't go together.
+    """
+    progress(f"timing the original in {clock.runtime}")
+    if clock.target is None:
+        plan, _ = make_plan(survey, settings, network)
+        plan = replace(plan, calibration=calibration)
+        return leave_what_is_slower(network, plan, clock, survey, stopwatch, progress)
+    settings, calibration, reasons, times = choose_within_time(
+        network, settings, calibration, clock, survey, stopwatch, progress
+    )
+    plan, _ = make_plan(survey, settings, network)
+    return replace(explain_left(plan, reasons), calibration=calibration, times=times)
