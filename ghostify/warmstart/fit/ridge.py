@@ -42,7 +42,7 @@ def solve(
         prior: ``(groups, outputs, inputs)``; zero if not given.
         intercept: Whether there is a b.
     """
-    if moments.rows() is not None:
+    if moments.has_few_rows:
         return _solve_rows(moments, ridge, prior, intercept)
     if intercept:
         gram, cross = moments.centred()

@@ -52,6 +52,7 @@ class RegressionMoments:
         self.groups, self.inputs, self.outputs = groups, inputs, outputs
         self._sums: _Sums | None = None
         self._waiting = _Waiting()
+        self._rows: tuple[Tensor, Tensor] | None = None
         self._products: dict[bool, Tensor] = {}
 
     @classmethod
@@ -67,22 +68,29 @@ class RegressionMoments:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Add rows: ``(groups, rows, inputs)`` regressors, ``(groups, rows, outputs)`` targets."""
+        self._forget()
         self._waiting.add(x.float(), y.float())  # of networks of any floating-point type
-        self._products.clear()
         most = max(ROWS_AT_ONCE, self.inputs) if self._sums is None else ROWS_AT_ONCE
         if self._waiting.count >= most:
             self._summed()
 
+    @property
+    def has_few_rows(self) -> bool:
+        """Whether there are fewer rows than regressors, and they are not summed yet."""
+        return self._sums is None and 0 < self._waiting.count < self.inputs
+
     def rows(self) -> tuple[Tensor, Tensor] | None:
-        """All regressors and targets, where they are fewer than the regressors and not summed yet.
+        """All regressors and targets, where they are few.
 
         Returns:
             ``(groups, rows, inputs)`` and ``(groups, rows, outputs)``, in double precision.
         """
-        if self._sums is not None or not 0 < self._waiting.count < self.inputs:
+        if not self.has_few_rows:
             return None
-        x, y = self._waiting.joined()
-        return x.double().cpu(), y.double().cpu()
+        if self._rows is None:
+            x, y = self._waiting.joined()
+            self._rows = x.double().cpu(), y.double().cpu()
+        return self._rows
 
     def row_products(self, centred: bool) -> Tensor:
         """Products of the rows with each other, ``(groups, rows, rows)``; see `rows`.
@@ -99,23 +107,25 @@ class RegressionMoments:
 
     def share(self) -> None:
         """Add up what all processes have seen, where there are several."""
-        if processes()[1] == 1 and self.rows() is not None:
+        if processes()[1] == 1 and self.has_few_rows:
             require_finite(*self._waiting.joined())
             return
         sums = self._summed()
         sum_over_processes(sums.gram, sums.cross, sums.energy, sums.count)
         require_finite(sums.energy, sums.gram, sums.cross)
 
-    def include(self, other: RegressionMoments) -> None:
-        """Add the sums of other rows."""
-        self._summed().include(other._summed())
-
     def _summed(self) -> _Sums:
         if self._sums is None:
             self._sums = _Sums.zero(self.groups, self.inputs, self.outputs)
+        self._forget()
         for x, y in self._waiting.take():
             self._sums.add(x, y)
         return self._sums
+
+    def _forget(self) -> None:
+        """Drop what was worked out from the rows so far."""
+        self._rows = None
+        self._products.clear()
 
     @property
     def gram(self) -> Tensor:
@@ -187,12 +197,6 @@ class _Sums:
         self.cross[:, -1].add_(y.sum(1).cpu())
         self.energy.add_(y.square().sum(1).cpu())
         self.count.add_(x.shape[1])
-
-    def include(self, other: _Sums) -> None:
-        self.gram.add_(other.gram)
-        self.cross.add_(other.cross)
-        self.energy.add_(other.energy)
-        self.count.add_(other.count)
 
 
 class WindowMoments:
