@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TypeVar
 
 import torch
@@ -61,15 +62,20 @@ def fuse_(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
     if not isinstance(network, nn.Module):
         raise ModelError(f"fuse takes a network (torch.nn.Module), and {network!r} is none.")
     network.eval()
-    # On a meta copy, where hooks of the user's keep what they note to themselves.
-    for region in trace(meta_copy(network).eval()).regions:
-        module = network.get_submodule(region.name)
-        fold_norms(region.graph, module, (_ConvNd,))
-        _reorder(region.graph, module)
+    for graph, module in _graphs(network):
+        fold_norms(graph, module, (_ConvNd,))
+        _reorder(graph, module)
         if fold_ghost_norms:
-            fold_norms(region.graph, module, (FusedGhost,))
+            fold_norms(graph, module, (FusedGhost,))
     _fuse_rest(network)
     return network
+
+
+def _graphs(network: nn.Module) -> Iterator[tuple[fx.Graph, nn.Module]]:
+    """The graphs of a network's largest parts that trace, and those parts."""
+    # On a meta copy, where hooks of the user's keep what they note to themselves.
+    for region in trace(meta_copy(network).eval()).regions:
+        yield region.graph, network.get_submodule(region.name)
 
 
 def _reorder(graph: fx.Graph, module: nn.Module) -> None:
@@ -87,9 +93,8 @@ def _fuse_rest(network: nn.Module) -> None:
         if can_be_fused(ghost):
             found[ghost] = fused_ghost(ghost, torch.arange(ghost.out_channels))
         elif (made := fused_ghost_module(ghost)) is not None:
-            for part in (made.primary, made.cheap):
-                for region in trace(meta_copy(part).eval()).regions:
-                    fold_norms(region.graph, part.get_submodule(region.name), (_ConvNd,))
+            for graph, part in (*_graphs(made.primary), *_graphs(made.cheap)):
+                fold_norms(graph, part, (_ConvNd,))
             found[ghost] = made
     replace_modules(network, found)
 

@@ -11,7 +11,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ghostify.deploy.channel_spaces import called_once
-from ghostify.deploy.ghosts import FusedGhost
+from ghostify.deploy.ghosts import FusedGhost, is_hooked
 from ghostify.nn.swap import replace_modules
 
 
@@ -98,7 +98,7 @@ def _part_of(norm: _BatchNorm, channels: Tensor, conv: _ConvNd) -> _BatchNorm:
 def is_open_conv(conv: _ConvNd) -> bool:
     """Whether a convolution's weight is what it computes with: no hooks, no parametrization."""
     has_own = conv._parameters.keys() == {"weight", "bias"}
-    return has_own and not conv._forward_hooks and not conv._forward_pre_hooks
+    return has_own and not is_hooked(conv)
 
 
 def is_foldable(norm: _BatchNorm) -> bool:

@@ -239,7 +239,7 @@ class Curve(Section):
 
 @dataclass(frozen=True)
 class Tabular(Section):
-    """A table; a ``folded`` one is closed until it is opened."""
+    """A table; one that is folded is closed until it is opened."""
 
     template = "table.html"
     table: Table

@@ -88,7 +88,8 @@ class Segment:
         needed = {*self.nodes[place:], *self._results()}
         live = [n for n in dict.fromkeys((*known, *before)) if n in needed or needed & set(n.users)]
         executor = Executor(self.entry.graph, network)
-        touched = [n.all_input_nodes[0] for n in before if executor.changes_input(n)]
+        changing = [n for n in before if executor.changes_input(n)]
+        touched = [used for n in changing for used in n.all_input_nodes[:1]]
         if any(n in live or not _is_fresh(network, n) for n in touched):
             return None
         return replace(self, nodes=(*fixed, *self.nodes[place:]), inputs=(), live=tuple(live))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ghostify.cost.figures import (
@@ -212,7 +213,7 @@ def _names(names: Sequence[str], most: int = 4) -> str:
 
 def _tabular(table: Table, title: str) -> Section:
     """A table, folded where it is long."""
-    return Tabular(table if len(table.rows) > FEW else Table(table.columns, table.rows), title)
+    return Tabular(table if len(table.rows) > FEW else replace(table, folded=""), title)
 
 
 def _sections_of_plain(report: Report) -> Iterator[Section]:
