@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -31,6 +31,8 @@ from ghostify.saving.history import (
     remember,
 )
 from ghostify.settings import (
+    SHORT_FORMS_OF_BUDGETS,
+    Budgets,
     Calibration,
     CGGhost,
     CGhost,
@@ -39,7 +41,6 @@ from ghostify.settings import (
     Settings,
     make_settings,
 )
-from ghostify.settings.base import check_number
 from ghostify.settings.calibration import SHORT_FORMS
 from ghostify.settings.clock import SHORT_FORMS_OF_CLOCK
 
@@ -135,15 +136,15 @@ def convert(
         model: Any network, or the name of one (see `build`).
         settings: Settings as data (`CGhost`), or a `Plan` to follow; in place of ``mode`` and
             ``options``.
-        **options: ``mode`` (``"c-ghost"``, ``"g-ghost"``, ``"cg-ghost"``) and its settings
-            (see `CGhost`, `GGhost`, `CGGhost`), ``preset`` among them; and what `decide` takes:
-            ``example_inputs``, or ``input_size=(C, H, W)``, that costs are for; ``calibration``,
-            what the network takes without labels, ``"data-free"``, or a `Calibration`, for a warm
-            start; ``inputs``, a function from a batch of that data to what the network takes;
-            ``target_macs``, the part of the MACs to leave at most, in place of ``s`` or ``ratio``;
-            ``runtime``, in which what does not get faster on this machine is left (with
+        **options: ``mode`` (``"c-ghost"``, ``"g-ghost"``, ``"cg-ghost"``, ``"auto"``) and its
+            settings (see `CGhost`, `GGhost`, `CGGhost`, `Auto`), ``preset`` among them; and what
+            `decide` takes: ``example_inputs``, or ``input_size=(C, H, W)``, that costs are for;
+            ``calibration``, what the network takes without labels, ``"data-free"``, or a
+            `Calibration`, for a warm start; ``inputs``, a function from a batch of that data to
+            what the network takes; ``target_macs`` and ``target_params``, the part of the MACs and
+            of the parameters to leave at most, in place of ``s`` or ``ratio``; ``runtime``, in which what does not get faster on this machine is left (with
             ``threads``, ``batch``, ``device``), and ``target_latency``, the part of the time (0.6)
-            or the time (``"20ms"``) to take there at most, in place of ``s``; ``latency_table``, a
+            or the time (``"20ms"``) to take there at most, likewise; ``latency_table``, a
             file of measured times to use or to write; ``progress``, told what is done now.
 
     Returns:
@@ -245,7 +246,6 @@ def decide(
     example_inputs: ExampleInputs | None = None,
     input_size: Sequence[int] | None = None,
     calibration: Any = None,
-    target_macs: float | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> Decision:
@@ -261,27 +261,27 @@ def decide(
             ...)`` alone or in a tuple or mapping, a data set, a loader), ``"data-free"``, or a
             `Calibration`, which also says how much of it is taken, and for how long the network is
             reconstructed.
-        target_macs: Part of the MACs to leave at most, in place of ``s`` or ``ratio``: with these
-            images one is chosen for each layer or stage.
         progress: Told what is done now.
         **options: Settings of the mode; and short forms of the calibration's fields
             (``calibration_samples``, ``calibration_seed``, ``reconstruct_minutes``, ``inputs``,
-            ``mean``, ``std``) and of the clock's (``runtime``, ``target_latency``, ``threads``,
-            ``batch``, ``device``, ``latency_table``; see `Clock`).
+            ``mean``, ``std``), of the budgets' (``target_macs``, ``target_params``: with these
+            images an s or ratio is chosen for each layer or stage) and of the clock's
+            (``runtime``, ``target_latency``, ``threads``, ``batch``, ``device``,
+            ``latency_table``; see `Clock`).
 
     Raises:
         SettingsError: A setting makes no sense, or a selector matches nothing.
         ModelError: The network can't be copied, or can't take the inputs that were given.
     """
-    short = {name: options.pop(name) for name in SHORT_FORMS if name in options}
-    clock = Clock.from_options({n: options.pop(n) for n in SHORT_FORMS_OF_CLOCK if n in options})
+    short = _taken(options, SHORT_FORMS)
+    clock = Clock.from_options(_taken(options, SHORT_FORMS_OF_CLOCK))
+    budgets = Budgets.from_options(_taken(options, SHORT_FORMS_OF_BUDGETS))
     if calibration is None and isinstance(settings, Plan) and settings.calibration is not None:
         calibration = settings.calibration if settings.calibration.images is not None else None
     asked = Calibration.from_options(calibration, short)
-    if target_macs is not None:
-        _check_target(target_macs, asked, settings)
-    if clock is not None:
-        _check_clock(target_macs, settings)
+    budgets.check(asked, isinstance(settings, Plan), clock)
+    if clock is not None and isinstance(settings, Plan):
+        raise SettingsError("runtime given beside a plan: the plan says what is converted.")
     chosen = _settings_or_plan(settings, mode, options)
     found = survey(network, example_inputs, input_size)
     if found.count.stopped is not None and asked is not None and found.run.inputs.assumed:
@@ -294,28 +294,23 @@ def decide(
 
         told = progress or (lambda _: None)
         with Stopwatch(network, clock, example_inputs, input_size) as stopwatch:
-            made = plan_by_clock(network, chosen, asked, clock, found, stopwatch, told)
+            made = plan_by_clock(network, chosen, asked, clock, budgets, found, stopwatch, told)
+        after = count_after(found, made, network)
+    elif budgets.asked and asked is not None:
+        from ghostify.warmstart.allocation import plan_within_budgets
+
+        told = progress or (lambda _: None)
+        made = plan_within_budgets(network, chosen, asked, budgets, found, told)
         after = count_after(found, made, network)
     else:
-        if target_macs is not None:
-            from ghostify.warmstart.allocation import choose_within_target
-
-            assert asked is not None
-            chosen, asked = choose_within_target(
-                network, chosen, asked, target_macs, found, progress or (lambda _: None)
-            )
         made, after = make_plan(found, chosen, network)
-        made = replace(made, calibration=asked, target_macs=target_macs)
+        made = replace(made, calibration=asked)
     return Decision(made, compare(name_of(network), [made], found.count, after))
 
 
-def _check_clock(target_macs: float | None, settings: Any) -> None:
-    if isinstance(settings, Plan):
-        raise SettingsError("runtime given beside a plan: the plan says what is converted.")
-    if target_macs is not None:
-        raise SettingsError(
-            "target_macs given beside runtime: give target_latency, or leave the runtime."
-        )
+def _taken(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Some options, taken out of the others."""
+    return {name: options.pop(name) for name in names if name in options}
 
 
 def _survey_for_data(network: nn.Module, calibration: Calibration) -> Survey | None:
@@ -329,18 +324,6 @@ def _survey_for_data(network: nn.Module, calibration: Calibration) -> Survey | N
         return None if example is None else survey(network, example)
     except ModelError:  # it takes the data, and no tensors without data
         return None
-
-
-def _check_target(target: float, calibration: Calibration | None, settings: Any) -> None:
-    if isinstance(settings, Plan):
-        raise SettingsError("target_macs given beside a plan: the plan says each layer's s.")
-    if calibration is None:
-        raise SettingsError(
-            "target_macs given without calibration: give images, calibration=FOLDER."
-        )
-    check_number("target_macs", target, 0, 1)
-    if calibration.is_data_free:
-        raise SettingsError("target_macs needs images: give calibration=FOLDER.")
 
 
 def _settings_or_plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,11 +36,15 @@ TargetMacs = Annotated[
         help="Part of the MACs to leave: each layer (or stage) gets its own s (or ratio).",
     ),
 ]
+TargetParams = Annotated[
+    float | None, typer.Option(metavar="PART", help="Part of the parameters to leave, likewise.")
+]
 TargetLatency = Annotated[
     str | None,
     typer.Option(
         metavar="PART|MS",
-        help="Time to take at most in --runtime, as 0.6 or 20ms: each layer gets its own s.",
+        help="Time to take at most in --runtime, as 0.6 or 20ms: each layer (or stage) "
+        "gets its own s (or ratio).",
     ),
 ]
 Runtime = Annotated[
@@ -229,11 +234,21 @@ def gather_warm_start(
     reconstruct: bool,
     minutes: float | None,
     seed: int | None,
-    target_macs: float | None = None,
+    budgets: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
-    """The options of a warm start, as `ghostify.convert` takes them."""
+    """The options of a warm start, as `ghostify.convert` takes them.
+
+    Args:
+        calibration: ``--calibration``.
+        samples: ``--calibration-samples``.
+        reconstruct: ``--reconstruct``.
+        minutes: ``--minutes``.
+        seed: ``--seed``.
+        budgets: Options that need images, by their names in Python.
+    """
+    targets = {name: value for name, value in (budgets or {}).items() if value is not None}
     asked = {
-        "--target-macs": target_macs,
+        **{f"--{name.replace('_', '-')}": value for name, value in targets.items()},
         "--calibration-samples": samples,
         "--reconstruct": reconstruct or None,
         "--minutes": minutes,
@@ -248,13 +263,11 @@ def gather_warm_start(
         raise SettingsError("--minutes bounds the reconstruction: give --reconstruct too.")
     if reconstruct and calibration == "data-free":
         raise SettingsError("--reconstruct needs images: give --calibration FOLDER.")
-    options: dict[str, Any] = {"calibration": calibration}
+    options: dict[str, Any] = {"calibration": calibration, **targets}
     if samples is not None:
         options["calibration_samples"] = samples
     if seed is not None:
         options["calibration_seed"] = seed
-    if target_macs is not None:
-        options["target_macs"] = target_macs
     if reconstruct:
         options["reconstruct_minutes"] = DEFAULT_MINUTES if minutes is None else minutes
     return options

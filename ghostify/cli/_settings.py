@@ -27,7 +27,10 @@ def _option(help_text: str, metavar: str | None = None) -> Any:
 
 # Names are those of the settings; a default of None or an empty list means "not given".
 OPTIONS: dict[str, Any] = {
-    "mode": Annotated[str | None, _option("c-ghost (the default), g-ghost, or cg-ghost for both.")],
+    "mode": Annotated[
+        str | None,
+        _option("c-ghost (the default), g-ghost, cg-ghost for both, or auto: part by part."),
+    ],
     "preset": Annotated[
         str | None, _option("The paper's settings: resnet (the default), cifar, regnet.")
     ],

@@ -34,6 +34,7 @@ def convert(
     reconstruct: given.Reconstruct = False,
     reconstruct_minutes: given.Minutes = None,
     target_macs: given.TargetMacs = None,
+    target_params: given.TargetParams = None,
     calibration_seed: given.Seed = None,
     target_latency: given.TargetLatency = None,
     runtime: given.Runtime = None,
@@ -72,19 +73,21 @@ def convert(
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --reconstruct -o out
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --target-macs 0.5 -o out
     ghostify convert resnet50 --target-latency 0.6 --runtime onnxruntime -o out
+    ghostify convert resnet50 --mode auto --runtime onnxruntime -o out
     torchrun --nproc-per-node 2 -m ghostify convert resnet50 --calibration images/ -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import api, saving
     from ghostify.files import check_writable
 
+    budgets = {"target_macs": target_macs, "target_params": target_params}
     warm = given.gather_warm_start(
         calibration,
         calibration_samples,
         reconstruct,
         reconstruct_minutes,
         calibration_seed,
-        target_macs,
+        {} if target_latency is not None else budgets,
     )
     clock = given.gather_clock(
         runtime, target_latency, threads=threads, batch=batch, device=device,
@@ -103,7 +106,7 @@ def convert(
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
         told: dict[str, Any] = {"progress": step.note} if warm or clock else {}
-        told |= {**warm, **clock}
+        told |= {**warm, **clock, **{n: v for n, v in budgets.items() if v is not None}}
         if dry_run:
             report, converted = api.preview(network, chosen, input_size=size, **told), None
         else:

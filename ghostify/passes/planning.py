@@ -9,20 +9,30 @@ from torch import nn
 
 from ghostify.cost.counting import count
 from ghostify.cost.figures import Count
+from ghostify.errors import SettingsError
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.cg_ghost import plan_cg_ghost
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite, rewritten
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
-from ghostify.settings import CGGhost, CGhost, GGhost, Settings
+from ghostify.settings import Auto, CGGhost, CGhost, GGhost, Settings
 
 Planner = Callable[[Survey, Any], tuple[Plan, Count]]
+
+
+def _plan_auto(survey: Survey, settings: Auto) -> tuple[Plan, Count]:
+    raise SettingsError(
+        "mode='auto' chooses by what is asked for, and nothing is: give target_macs or "
+        "target_params with calibration, or runtime, with target_latency or alone."
+    )
+
 
 PLANNERS: dict[type[Settings], Planner] = {
     CGhost: plan_c_ghost,
     GGhost: plan_g_ghost,
     CGGhost: plan_cg_ghost,
+    Auto: _plan_auto,
 }
 """The planner of each mode, by its settings class; a new mode is one more entry."""
 

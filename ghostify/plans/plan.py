@@ -117,6 +117,7 @@ class Plan(Printable):
         untraced: Where tracing stopped, module by module; empty when the whole network traces.
         calibration: What the new parts are fitted to, and how; None where they are not.
         target_macs: Part of the MACs to leave at most, where that chose s or the ratios.
+        target_params: Part of the parameters, likewise.
         times: The measured times that it was decided by; None where no clock was asked.
     """
 
@@ -128,6 +129,7 @@ class Plan(Printable):
     kept_stages: tuple[Kept, ...] = ()
     calibration: Calibration | None = None
     target_macs: float | None = None
+    target_params: float | None = None
     times: MeasuredTimes | None = None
 
     def document(self) -> Document:
@@ -162,8 +164,9 @@ class Plan(Printable):
         }
         if self.calibration is not None:
             data["calibration"] = self.calibration.to_dict()
-        if self.target_macs is not None:
-            data["target_macs"] = self.target_macs
+        for name in TARGETS:
+            if getattr(self, name) is not None:
+                data[name] = getattr(self, name)
         if self.times is not None:
             data["times"] = self.times.to_dict()
         return data
@@ -177,10 +180,10 @@ class Plan(Printable):
         """
         settings = settings_from_dict(rows.part_of(data, "settings"))
         rows.check_rows(data, settings)
-        calibration, target = data.get("calibration"), data.get("target_macs")
-        timed = data.get("times")
-        if target is not None:
-            check_number("target_macs", target, 0, 1)
+        calibration, timed = data.get("calibration"), data.get("times")
+        targets = {name: data[name] for name in TARGETS if data.get(name) is not None}
+        for name, part in targets.items():
+            check_number(name, part, 0, 1)
         return cls(
             settings=settings,
             replaced=tuple(Replacement(**_frozen(row)) for row in data["replaced"]),
@@ -189,10 +192,13 @@ class Plan(Printable):
             stages=tuple(StageRebuild(**_frozen(row)) for row in data.get("stages", ())),
             kept_stages=tuple(Kept(**row) for row in data.get("kept_stages", ())),
             calibration=None if calibration is None else Calibration.from_dict(calibration),
-            target_macs=target,
             times=None if timed is None else MeasuredTimes.from_dict(timed),
+            **targets,
         )
 
+
+TARGETS = ("target_macs", "target_params")
+"""Budgets of a plan, which it has where they chose."""
 
 PLAN_LAYERS = (
     Column("layer", lambda row: row.name),

@@ -1,12 +1,14 @@
 """Settings as data: a class for each mode, which goes to YAML or JSON and back."""
 
 from ghostify.settings.base import Settings
+from ghostify.settings.budgets import SHORT_FORMS_OF_BUDGETS, Budgets
 from ghostify.settings.c_ghost import DEFAULT_D, DEFAULT_S, CGhost
 from ghostify.settings.calibration import DATA_FREE, Calibration
 from ghostify.settings.clock import Clock
 from ghostify.settings.g_ghost import DEFAULT_RATIO, GGhost
 from ghostify.settings.modes import (
     MODES,
+    Auto,
     CGGhost,
     make_settings,
     settings_from_dict,
@@ -15,6 +17,8 @@ from ghostify.settings.modes import (
 )
 
 __all__ = [
+    "Auto",
+    "Budgets",
     "Calibration",
     "Clock",
     "DATA_FREE",
@@ -22,6 +26,7 @@ __all__ = [
     "DEFAULT_RATIO",
     "DEFAULT_S",
     "MODES",
+    "SHORT_FORMS_OF_BUDGETS",
     "CGGhost",
     "CGhost",
     "GGhost",

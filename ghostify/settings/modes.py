@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from typing_extensions import Self
@@ -78,7 +78,32 @@ class CGGhost(Settings):
 
 _PARTS: dict[str, type[Settings]] = {"g": GGhost, "c": CGhost}
 
-MODES: dict[str, type[Settings]] = {kind.mode: kind for kind in (CGhost, GGhost, CGGhost)}
+
+@dataclass(frozen=True)
+class Auto(CGGhost):
+    """Part by part the mode that loses least, or nothing: chosen by a target or by the clock.
+
+    ``keep`` and ``only`` are for stages and layers.
+
+    Attributes:
+        g: Settings of the stages; where a target is given, it chooses their ratios.
+        c: Settings of the layers; where a target is given, it chooses their s.
+
+    Example:
+        >>> make_settings("auto", keep="stem").c.keep
+        ('stem',)
+    """
+
+    mode: ClassVar[str] = "auto"
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """Settings from the options of both modes; ``keep``, ``only``, ``divisor`` are for both."""
+        both = super().from_options(options)
+        return replace(both, c=replace(both.c, only=both.g.only))
+
+
+MODES: dict[str, type[Settings]] = {kind.mode: kind for kind in (CGhost, GGhost, CGGhost, Auto)}
 """The settings class of each mode; a new mode is one more entry."""
 
 
@@ -119,8 +144,9 @@ def settings_from_dict(data: Mapping[str, Any]) -> Settings:
         raise SettingsError(f"{shown(data)} are no settings: give names and values, like s: 2.")
     mode = data.get("mode", CGhost.mode)
     rest = {k: v if k == "preset" else _frozen(v) for k, v in data.items() if k != "mode"}
-    if mode == CGGhost.mode and rest and rest.keys() <= _PARTS.keys():
-        return CGGhost(**{part: _part(part, value) for part, value in rest.items()})
+    kind = MODES.get(mode) if isinstance(mode, str) else None
+    if kind is not None and issubclass(kind, CGGhost) and rest and rest.keys() <= _PARTS.keys():
+        return kind(**{part: _part(part, value) for part, value in rest.items()})
     return make_settings(mode, **rest)
 
 

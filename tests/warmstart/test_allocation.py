@@ -170,7 +170,11 @@ def test_any_output_will_do() -> None:
         ({"target_macs": 0.6, "s": 4}, "leave s"),
         ({"target_macs": 0.6, "mode": "g-ghost"}, "can't be reached"),
         ({"target_macs": 0.6, "mode": "g-ghost", "ratio": 0.4}, "leave ratio"),
-        ({"target_macs": 0.6, "mode": "cg-ghost"}, "in one mode"),
+        ({"target_macs": 0.01, "mode": "cg-ghost"}, "can't be reached: the least is"),
+        ({"target_params": 0.01}, "target_params=0.01 can't be reached: the least is"),
+        ({"target_params": 0.6, "s": 4}, "leave s"),
+        ({"target_params": True}, "target_params=True"),
+        ({"mode": "auto", "calibration": None}, "chooses by what is asked for"),
         ({"target_macs": 0.6, "calibration": "data-free"}, "needs images"),
         ({"target_macs": 0.6, "calibration": None}, "given without calibration"),
     ],
@@ -238,7 +242,7 @@ def test_fits_and_judgements_see_images_from_all_over(monkeypatch: pytest.Monkey
     monkeypatch.setattr(stages, "ENOUGH", 10)
     images = spooled(torch.arange(95.0).view(95, 1, 1, 1))
     fitted, judged = (
-        set(torch.cat(list(p.batches(9))).flatten().tolist()) for p in stages._parts(images)
+        set(torch.cat(list(p.batches(9))).flatten().tolist()) for p in stages.halves(images)
     )
     assert len(fitted) == len(judged) == 10
     assert not fitted & judged

@@ -25,7 +25,7 @@ from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
 from ghostify.plans import LayerTime, MeasuredTimes, Plan
-from ghostify.settings import DEFAULT_S, Calibration, CGhost, Clock, Settings
+from ghostify.settings import DEFAULT_S, Calibration, CGhost, Clock
 from ghostify.warmstart.allocation.layers import (
     CHOICES,
     Planned,
@@ -42,7 +42,7 @@ Losses = Mapping[str, Mapping[int, float]]
 
 def choose_within_time(
     network: nn.Module,
-    settings: Settings,
+    settings: CGhost,
     calibration: Calibration | None,
     clock: Clock,
     survey: Survey,
@@ -65,13 +65,8 @@ def choose_within_time(
         The settings, the calibration with its images read, why layers are left, and the times.
 
     Raises:
-        SettingsError: The time can't be kept to, the mode has no s, or the settings have one.
+        SettingsError: The time can't be kept to, or the settings have an s.
     """
-    if not isinstance(settings, CGhost):
-        raise SettingsError(
-            f"target_latency chooses an s for each layer, and mode={settings.mode!r} has stages: "
-            "give mode='c-ghost', or leave it."
-        )
     if settings.s != DEFAULT_S:
         raise SettingsError(
             f"s={settings.s!r} given beside target_latency, which chooses it: leave s."

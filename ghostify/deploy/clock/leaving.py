@@ -52,7 +52,12 @@ def leave_what_is_slower(
         if item.s in timetable.layers.get(item.name, {})
     }
     if timetable.is_here:
-        found |= time_stages(network, plan, stopwatch, timetable.conditions.form, progress)
+        stages = time_stages([plan], stopwatch, clock, timetable.conditions, True, progress)
+        found |= {
+            stage.name: LayerTime(stage.name, *(stages[stage.name][r] for r in (0.0, stage.ratio)))
+            for stage in plan.stages
+            if stage.name in stages
+        }
     left = without(plan, slower(plan, found, clock.runtime))
     whole: WholeTime | None = None
     while timetable.is_here and (left.replaced or left.stages):

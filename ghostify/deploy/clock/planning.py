@@ -9,11 +9,12 @@ from torch import nn
 
 from ghostify.deploy.clock.choosing import choose_within_time
 from ghostify.deploy.clock.leaving import explain_left, leave_what_is_slower
+from ghostify.deploy.clock.mixture import plan_fastest, plan_within_time
 from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.passes.planning import make_plan
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
-from ghostify.settings import Calibration, Clock, Settings
+from ghostify.settings import Auto, Budgets, Calibration, CGhost, Clock, Settings
 
 
 def plan_by_clock(
@@ -21,6 +22,7 @@ def plan_by_clock(
     settings: Settings,
     calibration: Calibration | None,
     clock: Clock,
+    budgets: Budgets,
     survey: Survey,
     stopwatch: Stopwatch,
     progress: Callable[[str], None],
@@ -32,6 +34,7 @@ def plan_by_clock(
         settings: Of the conversion.
         calibration: Images that say what the output feels; None for data-free losses.
         clock: The runtime, and the time to keep to, if there is one.
+        budgets: Parts of the MACs and parameters to leave at most beside a time.
         survey: Of the network.
         stopwatch: For the network.
         progress: Told what is done now.
@@ -41,9 +44,16 @@ def plan_by_clock(
     """
     progress(f"timing the original in {clock.runtime}")
     if clock.target is None:
-        plan, _ = make_plan(survey, settings, network)
+        if isinstance(settings, Auto):
+            plan = plan_fastest(network, settings, clock, survey, stopwatch, progress)
+        else:
+            plan, _ = make_plan(survey, settings, network)
         plan = replace(plan, calibration=calibration)
         return leave_what_is_slower(network, plan, clock, survey, stopwatch, progress)
+    if not isinstance(settings, CGhost) or budgets.asked:
+        return plan_within_time(
+            network, settings, calibration, clock, budgets, survey, stopwatch, progress
+        )
     settings, calibration, reasons, times = choose_within_time(
         network, settings, calibration, clock, survey, stopwatch, progress
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
+from typing import Any, Protocol
 
 from ghostify.errors import SettingsError
 from ghostify.warmstart.allocation.budget import Option, allocate_above
@@ -18,8 +19,8 @@ SLACK = 0.02
 NANOSECONDS = 1e6
 """In a millisecond: options' costs are whole numbers."""
 
-Choice = Mapping[str, int]
-"""An s for each layer; 1 leaves it."""
+Choice = Mapping[str, Any]
+"""An s for each layer (1 leaves it), or a ratio for a stage; what is not named is left."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,32 @@ class Search:
         )
 
 
+class Searched(Protocol):
+    """What `search` asks of what there is to choose from."""
+
+    @property
+    def total(self) -> float:
+        """Milliseconds of the whole original."""
+
+    @property
+    def goal(self) -> float:
+        """Part of them to take at most."""
+
+    def saved(self, choice: Choice) -> float:
+        """Milliseconds that a choice saves by its parts."""
+
+    def loss(self, choice: Choice) -> float:
+        """What a choice loses."""
+
+    def fastest(self) -> Choice:
+        """The choice that takes least time."""
+
+    def choose(self, saving: float) -> Choice | None:
+        """The choice of least loss that saves so many milliseconds by its parts; None if none."""
+
+
 def search(
-    asked: Search,
+    asked: Searched,
     measure: Callable[[Choice], WholeTime],
     target: float | str | None,
     runtime: str,
@@ -159,7 +184,7 @@ def search(
     return best, look(best)
 
 
-def _corrected(asked: Search, choice: Choice, found: WholeTime) -> float:
+def _corrected(asked: Searched, choice: Choice, found: WholeTime) -> float:
     """Milliseconds that layers must save so that the whole does, by what a choice saved in fact."""
     saved, in_fact = asked.saved(choice), (1 - found.ratio) * asked.total
     wanted = (1 - asked.goal) * asked.total

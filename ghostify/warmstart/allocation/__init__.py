@@ -1,5 +1,5 @@
-"""An s for each layer or a ratio for each stage: what costs the output least within some MACs."""
+"""What becomes of each layer and stage: what costs the output least within some budgets."""
 
-from ghostify.warmstart.allocation.target import ALLOCATORS, choose_within_target
+from ghostify.warmstart.allocation.target import ALLOCATORS, plan_within_budgets
 
-__all__ = ["ALLOCATORS", "choose_within_target"]
+__all__ = ["ALLOCATORS", "plan_within_budgets"]

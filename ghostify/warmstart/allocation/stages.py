@@ -90,7 +90,7 @@ def choose_ratio(
     choices = within(saved, math.ceil((1 - target_macs) * total))
     if not choices:
         raise unreachable(target_macs, total - sum(max(some.values()) for some in saved), total)
-    fitted, judged = _parts(images)
+    fitted, judged = halves(images)
 
     def loss(choice: Choice) -> float:
         shown = ", ".join(f"{n} {ratio:.3g}" for n, ratio in zip(stages, choice, strict=True))
@@ -169,8 +169,8 @@ def _distance(one: Choice, other: Choice) -> float:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True))
 
 
-def _parts(images: Spool) -> tuple[Spool, Spool]:
-    """Images to fit to, and others to judge on; where there are too few, the same.
+def halves(images: Spool) -> tuple[Spool, Spool]:
+    """Split into images to fit to, and others to judge on; where there are too few, the same.
 
     From all over: a loader may give them class by class.
     """
