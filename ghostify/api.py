@@ -142,10 +142,11 @@ def convert(
             ``calibration``, what the network takes without labels, ``"data-free"``, or a
             `Calibration`, for a warm start; ``inputs``, a function from a batch of that data to
             what the network takes; ``target_macs`` and ``target_params``, the part of the MACs and
-            of the parameters to leave at most, in place of ``s`` or ``ratio``; ``runtime``, in which what does not get faster on this machine is left (with
-            ``threads``, ``batch``, ``device``), and ``target_latency``, the part of the time (0.6)
-            or the time (``"20ms"``) to take there at most, likewise; ``latency_table``, a
-            file of measured times to use or to write; ``progress``, told what is done now.
+            of the parameters to leave at most, in place of ``s`` or ``ratio``; ``runtime``, in
+            which what does not get faster on this machine is left (with ``threads``, ``batch``,
+            ``device``), and ``target_latency``, the part of the time (0.6) or the time (``"20ms"``)
+            to take there at most, likewise; ``latency_table``, a file of measured times to use or
+            to write; ``progress``, told what is done now.
 
     Returns:
         The converted network.

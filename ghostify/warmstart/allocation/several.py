@@ -75,7 +75,7 @@ def choose_forms(forms: Sequence[Form], needs: Mapping[str, float]) -> tuple[For
 
 
 def _largest(forms: Sequence[Form], name: str) -> float:
-    return max(max(abs(form.saves[name]) for form in forms), 1e-30)
+    return max(*(abs(form.saves[name]) for form in forms), 1e-30)
 
 
 def _solve(forms: Sequence[Form], needs: Mapping[str, float]) -> tuple[Form, ...] | None:
