@@ -26,6 +26,7 @@ from ghostify.warmstart.c_ghost.layers import (
     find_ghost_pairs,
     find_layer_pairs,
 )
+from ghostify.warmstart.c_ghost.lessons import Lessons
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.cold import ColdStart
 from ghostify.warmstart.fit.held_out import RidgeChoices
@@ -171,7 +172,8 @@ class NetworkFit:
         layers = tuple(name for name in inside if holder.name_of(name) in names)
         networks = SegmentPair(WHOLE, holder.teacher, holder.student, inputs)
         subjects = self._to_fit(replace(WHOLE, layers=layers), holder)
-        self.fits += fit_segment(networks, subjects, self.cold)
+        lessons = Lessons(WHOLE, holder.teacher, inputs, subjects)
+        self.fits += fit_segment(networks, subjects, lessons, self.cold)
         with norms_take_statistics(part.student):
             _pass(WHOLE, holder.student, inputs.student, inputs.batch, keep=False)
 
@@ -199,15 +201,15 @@ class NetworkFit:
             inputs = self._paired(before, after, batch)
             networks = SegmentPair(segment, part.teacher, part.student, inputs)
             subjects = self._to_fit(segment, part)
-            for subject in subjects[:1]:
-                self.progress(f"fitting {subject.name}")
-            for fit in fit_segment(networks, subjects, self.cold):
-                self.fits.append(fit)
-                self.progress(f"fitted {fit.name}")
             is_last = segment is segments[-1]
             tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
-            goes_on = tunes or not is_last
-            targets = _pass(segment, part.teacher, before, batch) if goes_on else before
+            for subject in subjects[:1]:
+                self.progress(f"fitting {subject.name}")
+            lessons = Lessons(segment, part.teacher, inputs, subjects, tunes or not is_last)
+            for fit in fit_segment(networks, subjects, lessons, self.cold):
+                self.fits.append(fit)
+                self.progress(f"fitted {fit.name}")
+            targets = lessons.output
             if tunes:
                 # Half of the time is for the blocks, evenly; the whole network has the rest.
                 share = SHARE * limit / holders
@@ -245,7 +247,8 @@ class NetworkFit:
             if isinstance(subject, GhostPair):
                 inputs = self._paired(images, images, batch)
                 networks = SegmentPair(WHOLE, self.teacher, self.converted, inputs)
-                self.fits.extend(fit_segment(networks, [subject], self.cold))
+                lessons = Lessons(WHOLE, self.teacher, inputs, [subject])
+                self.fits.extend(fit_segment(networks, [subject], lessons, self.cold))
                 continue
             with self.cold.instead(subject.item.place):
                 fit = fit_stage(subject, self.teacher, self.converted, images, batch, self._paired)
