@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -19,6 +19,7 @@ from ghostify.passes.planning import PLANNERS, count_after, make_plan
 from ghostify.passes.surgery import rewrite, rewrite_
 from ghostify.passes.survey import Survey, survey
 from ghostify.plans import Plan
+from ghostify.progress import Progress, silent
 from ghostify.reports.compare import compare, describe
 from ghostify.reports.conversion import Report
 from ghostify.reports.stage_table import StageTable, tabulate_stages
@@ -57,7 +58,6 @@ __all__ = [
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -292,7 +292,7 @@ def decide(
     elif clock is not None:
         from ghostify.deploy.clock import Stopwatch, plan_by_clock
 
-        told = progress or (lambda _: None)
+        told = progress or silent
         with Stopwatch(network, clock, example_inputs, input_size) as stopwatch:
             made = plan_by_clock(network, chosen, asked, clock, found, stopwatch, told)
         after = count_after(found, made, network)
@@ -302,7 +302,7 @@ def decide(
 
             assert asked is not None
             chosen, asked = choose_within_target(
-                network, chosen, asked, target_macs, found, progress or (lambda _: None)
+                network, chosen, asked, target_macs, found, progress or silent
             )
         made, after = make_plan(found, chosen, network)
         made = replace(made, calibration=asked, target_macs=target_macs)
@@ -386,7 +386,7 @@ def _finish(
 
         size = image_size(decided.report.inputs)
         fitted = warm_start_(
-            converted, original, calibration, input_size=size, progress=progress or (lambda _: None)
+            converted, original, calibration, input_size=size, progress=progress or silent
         ).summary()
         remember(converted, replace(history, report=fitted.annotate(decided.report), start=fitted))
     return converted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -15,6 +14,7 @@ from ghostify.deploy.parts import parts_of, programs_of
 from ghostify.deploy.runtimes import Way
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import LayerTime, Plan
+from ghostify.progress import Progress, tell_each
 
 
 def time_stages(
@@ -22,7 +22,7 @@ def time_stages(
     plan: Plan,
     stopwatch: Stopwatch,
     form: str,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, LayerTime]:
     """Measure each stage of a plan alone, before and after; what can't be is left out.
 
@@ -49,8 +49,8 @@ def time_stages(
         for side, own in forms.items()
     }  # fmt: skip
     found: dict[str, LayerTime] = {}
-    for name in programs["before"].keys() & programs["after"].keys():
-        progress(f"timing {name}")
+    both = [name for name in programs["before"] if name in programs["after"]]
+    for name in tell_each(progress, both, "timing {}".format):
         with tempfile.TemporaryDirectory() as folder, suppress(Exception):
             works = {
                 side: contest.runtime.prepare(

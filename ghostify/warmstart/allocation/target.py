@@ -15,11 +15,10 @@ from ghostify.graph.inputs import image_size
 from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.modes import to_single
 from ghostify.passes.survey import Survey
+from ghostify.progress import Progress
 from ghostify.settings import Calibration, CGhost, GGhost, Settings
 from ghostify.warmstart.allocation.layers import choose_s
 from ghostify.warmstart.allocation.stages import choose_ratio
-
-Progress = Callable[[str], None]
 
 ALLOCATORS: dict[type[Settings], Callable[..., Settings]] = {CGhost: choose_s, GGhost: choose_ratio}
 """The function that chooses within a target, by the settings class of the mode."""
