@@ -54,7 +54,7 @@ class Lesson:
         spots: Where those are, batch by batch.
         targets: The layer's output there, ``(N, P, n)`` for each batch.
         others: The other node's value there.
-        is_given: Whether there is one: not where a linear layer is looked at at several places.
+        is_given: Whether there is one: of a linear layer only where it runs once on each sample.
     """
 
     layer: LayerPair
@@ -68,10 +68,11 @@ class Lesson:
 
     def see(self, target: Tensor, span: Span, can_be_cut: bool) -> None:
         """Keep what a batch gives; of large maps some samples are enough, where it can be cut."""
-        if self.layer.is_linear and target.ndim != 2:
+        count = span[1] - span[0]
+        if self.layer.is_linear and (target.ndim, len(target)) != (2, count):
             self.is_given = False
             return
-        target, count = self.layer.maps(target), span[1] - span[0]
+        target = self.layer.maps(target)
         if can_be_cut and len(target) == count:
             count, places = self.sampler.some(target.shape)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -109,3 +110,30 @@ def test_a_classifier_makes_up_for_what_came_before_it() -> None:
         before = fitted(fresh)
     assert not torch.equal(again, network.fc.weight) and not torch.equal(bias, network.fc.bias)
     assert (made - wanted).square().sum() < (before - wanted).square().sum()
+
+
+class Tokens(nn.Module):
+    """A linear layer that runs at each place of the maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).flatten(2).transpose(1, 2))
+
+
+class Flat(Tokens):
+    """All places of all samples as rows of one matrix."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.conv(x).movedim(1, -1).flatten(0, 2))
+
+
+@pytest.mark.parametrize("kind", [Tokens, Flat])
+def test_linear_layers_at_several_places_stay_as_they_are(kind: type[Tokens]) -> None:
+    network = kind().eval()
+    fitted = ghostify.convert(network, s=2, keep=(), calibration=torch.randn(64, 8, 6, 6))
+    assert isinstance(fitted.conv, ghostify.GhostConv2d)
+    assert torch.equal(fitted.fc.weight, network.fc.weight)
