@@ -99,8 +99,13 @@ def train(network: nn.Module, data: Images, steps: int, batch: int = 64) -> None
         schedule.step()
 
 
-def prepare(name: str, training: int, testing: int) -> tuple[nn.Module, Images, Images]:
-    """The network, training and test images: real where the data are there, else random."""
+def prepare(
+    name: str, training: int, testing: int, **stand_in: object
+) -> tuple[nn.Module, Images, Images]:
+    """The network, training and test images: real where the data are there, else random.
+
+    ``stand_in`` are arguments of the network with random weights: it may be smaller.
+    """
     folder = data_folder()
     weights = folder / f"{name.removesuffix('-cifar')}-cifar10.safetensors"
     archive = folder / "cifar10-jpeg.tar.gz"
@@ -114,7 +119,7 @@ def prepare(name: str, training: int, testing: int) -> tuple[nn.Module, Images, 
         )
     print(f"not found: {', '.join(missing)}; set GHOSTIFY_DATA to their folder.")
     print("Going on with random weights and images: accuracies mean nothing, all else holds.\n")
-    network = ghostify.build(name)
+    network = ghostify.build(name, stand_in)
     train_set, test_set = (
         (torch.rand(count, 3, 32, 32), torch.randint(10, (count,))) for count in (training, testing)
     )

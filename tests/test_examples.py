@@ -94,10 +94,27 @@ def test_a_network_of_another_task_is_cheaper_and_recovers(
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda file: file.stem)
 def test_a_notebook_shows_what_a_run_shows(file: Path) -> None:
     refresh = _refresh()
+    if refresh.outputs_vary(nbformat.read(file, as_version=4)):
+        pytest.skip("it shows times, and runs in a test of its own")
     stored, new = nbformat.read(file, as_version=4), refresh.refresh_notebook(file)
     if not refresh.printed_alike():
         pytest.skip("older versions of rich lay tables out otherwise")
     assert refresh.outputs(new) == refresh.outputs(stored), "run: python docs/refresh.py"
+
+
+def test_a_network_becomes_a_faster_file_in_twelve_cells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GHOSTIFY_DATA", str(tmp_path))
+    monkeypatch.chdir(REPOSITORY)
+    refresh = _refresh()
+    file = EXAMPLES / "faster_file.ipynb"
+    shown = refresh.outputs(refresh.refresh_notebook(file))  # raises where a cell fails
+    assert len(shown) <= 12
+    assert "saved and loaded; equal, bit for bit: True" in str(shown)
+    assert "outputs differ by" in str(shown)
+    stored = refresh.outputs(nbformat.read(file, as_version=4))
+    assert str(stored).count("image/png") >= 4, "it is stored without its pictures"
 
 
 def _refresh() -> Any:
