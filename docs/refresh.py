@@ -1,6 +1,6 @@
 """Run what README, docs and notebooks show, and write the outputs of that run into them.
 
-    python docs/refresh.py            # all pages, all notebooks
+    python docs/refresh.py            # all pages, all notebooks whose outputs do not vary
     python docs/refresh.py --check    # change nothing; exit 1 where something shown is not current
 
 In Markdown it runs every ``console`` block (each line that starts with ``$`` is a command, what
@@ -115,6 +115,11 @@ def refresh_notebook(file: Path) -> Any:
     return notebook
 
 
+def outputs_vary(notebook: Any) -> bool:
+    """Whether a notebook says that its outputs differ from run to run: times, real data or none."""
+    return bool(notebook.metadata.get("ghostify", {}).get("outputs_vary"))
+
+
 def outputs(notebook: Any) -> list[list[Any]]:
     """What each code cell shows; not what libraries warn of meanwhile, which machines decide."""
     return [
@@ -139,6 +144,8 @@ def stale(files: Iterable[Path], write: bool) -> list[Path]:
     found = []
     for file in files:
         if file.suffix == ".ipynb":
+            if outputs_vary(nbformat.read(file, as_version=4)):
+                continue
             new = refresh_notebook(file)
             if outputs(new) == outputs(nbformat.read(file, as_version=4)):
                 continue

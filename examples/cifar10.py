@@ -1,4 +1,4 @@
-"""From a trained network to a cheaper one: converted, checked, trained again, saved, loaded.
+"""From a trained network to a cheaper one: converted, fitted, trained, checked, saved, loaded.
 
     python examples/cifar10.py                       # ResNet-20, half a minute
     python examples/cifar10.py --network resnet56-cifar --steps 1000 --images 10000
@@ -26,6 +26,8 @@ from ghostify.documents import amount
 
 Images = tuple[Tensor, Tensor]
 """Images ``(N, 3, 32, 32)`` from 0 to 1, and their classes ``(N,)``."""
+
+RATE = 0.05
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -57,10 +59,20 @@ def read_images(archive: Path, split: str, count: int) -> Images:
     return torch.stack(images).float() / 255, torch.tensor(labels)
 
 
-def scores(network: nn.Module, images: Tensor) -> Tensor:
-    """Class scores of images, which are normalised as the network's configuration says."""
+def some(images: Tensor, count: int) -> Tensor:
+    """So many images from all over: they come class by class."""
+    return images[:: max(1, len(images) // count)][:count]
+
+
+def ready(network: nn.Module, images: Tensor) -> Tensor:
+    """Images normalised as the network's configuration says."""
     mean, std = (torch.tensor(network.default_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
-    return network((images - mean) / std)
+    return (images - mean) / std
+
+
+def scores(network: nn.Module, images: Tensor) -> Tensor:
+    """Class scores of images from 0 to 1."""
+    return network(ready(network, images))
 
 
 @torch.no_grad()
@@ -74,8 +86,8 @@ def accuracy(network: nn.Module, test: Images) -> float:
 
 def train(network: nn.Module, data: Images, steps: int, batch: int = 64) -> None:
     """A plain training loop: a converted network is a network like any other."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=steps)
+    optimizer = torch.optim.SGD(network.parameters(), lr=RATE, momentum=0.9, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
     generator = torch.Generator().manual_seed(0)
     network.train()
     for _ in range(steps):
@@ -87,8 +99,13 @@ def train(network: nn.Module, data: Images, steps: int, batch: int = 64) -> None
         schedule.step()
 
 
-def prepare(name: str, training: int, testing: int) -> tuple[nn.Module, Images, Images]:
-    """The network, training and test images: real where the data are there, else random."""
+def prepare(
+    name: str, training: int, testing: int, **stand_in: object
+) -> tuple[nn.Module, Images, Images]:
+    """The network, training and test images: real where the data are there, else random.
+
+    ``stand_in`` are arguments of the network with random weights: it may be smaller.
+    """
     folder = data_folder()
     weights = folder / f"{name.removesuffix('-cifar')}-cifar10.safetensors"
     archive = folder / "cifar10-jpeg.tar.gz"
@@ -102,7 +119,7 @@ def prepare(name: str, training: int, testing: int) -> tuple[nn.Module, Images, 
         )
     print(f"not found: {', '.join(missing)}; set GHOSTIFY_DATA to their folder.")
     print("Going on with random weights and images: accuracies mean nothing, all else holds.\n")
-    network = ghostify.build(name)
+    network = ghostify.build(name, stand_in)
     train_set, test_set = (
         (torch.rand(count, 3, 32, 32), torch.randint(10, (count,))) for count in (training, testing)
     )
@@ -117,7 +134,7 @@ def show(name: str, network: nn.Module, test: Images) -> None:
 
 
 def main() -> None:
-    """Convert, check, train, save, load, evaluating all the while."""
+    """Convert, fit, train, check, save, load, evaluating all the while."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", default="resnet20-cifar", help="resnet20-cifar, ...")
     parser.add_argument("--images", type=int, default=500, help="test images")
@@ -129,8 +146,10 @@ def main() -> None:
 
     print(f"{'':22}{'params':>8}{'MACs':>8}{'x MACs':>8}{'top-1':>10}")
     show("original", original, test)
-    converted = ghostify.convert(original, mode="c-ghost", s=2)
-    show("converted", converted, test)
+    show("converted alone", ghostify.convert(original, s=2), test)
+    unlabelled = ready(original, some(training[0], 512))
+    converted = ghostify.convert(original, s=2, calibration=unlabelled)
+    show("fitted, no labels", converted, test)
     train(converted, training, arguments.steps)
     show(f"after {arguments.steps} steps", converted, test)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -19,6 +19,7 @@ from ghostify.passes.planning import PLANNERS, count_after, make_plan
 from ghostify.passes.surgery import rewrite, rewrite_
 from ghostify.passes.survey import Survey, survey
 from ghostify.plans import Plan
+from ghostify.progress import Progress, silent
 from ghostify.reports.compare import compare, describe
 from ghostify.reports.conversion import Report
 from ghostify.reports.stage_table import StageTable, tabulate_stages
@@ -58,7 +59,6 @@ __all__ = [
 ]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -293,14 +293,14 @@ def decide(
     elif clock is not None:
         from ghostify.deploy.clock import Stopwatch, plan_by_clock
 
-        told = progress or (lambda _: None)
+        told = progress or silent
         with Stopwatch(network, clock, example_inputs, input_size) as stopwatch:
             made = plan_by_clock(network, chosen, asked, clock, budgets, found, stopwatch, told)
         after = count_after(found, made, network)
     elif budgets.asked and asked is not None:
         from ghostify.warmstart.allocation import plan_within_budgets
 
-        told = progress or (lambda _: None)
+        told = progress or silent
         made = plan_within_budgets(network, chosen, asked, budgets, found, told)
         after = count_after(found, made, network)
     else:
@@ -370,7 +370,7 @@ def _finish(
 
         size = image_size(decided.report.inputs)
         fitted = warm_start_(
-            converted, original, calibration, input_size=size, progress=progress or (lambda _: None)
+            converted, original, calibration, input_size=size, progress=progress or silent
         ).summary()
         remember(converted, replace(history, report=fitted.annotate(decided.report), start=fitted))
     return converted

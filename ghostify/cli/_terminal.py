@@ -11,10 +11,21 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from ghostify.errors import GhostifyWarning, SettingsError, in_one_line
 from ghostify.files import check_writable, write_text
+from ghostify.progress import Milestone
 
 if TYPE_CHECKING:
     from ghostify.documents import Writable
@@ -106,45 +117,61 @@ def write_target(target: str | None, text: Callable[[], str]) -> None:
 
 
 class Steps:
-    """A progress bar for what takes over a second, on stderr where that is a terminal.
+    """What a command does now, on stderr where that is a terminal, from a second on.
+
+    It is a `Progress`: it takes texts, and a `Milestone` becomes a bar with the time that is left.
+
+    Args:
+        quiet: Whether to show nothing.
+        *targets: Where reports go: none is shown beside one on stdout.
 
     Example:
-        >>> with Steps(2, quiet=True) as step:
+        >>> with Steps(True) as step:
         ...     step("reading")
-        ...     step("writing")
+        ...     step(Milestone("writing layer1", 0.5))
     """
 
-    def __init__(self, total: int, quiet: bool = False) -> None:
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TimeElapsedColumn(),
-        )
+    def __init__(self, quiet: bool = False, *targets: str | None) -> None:
         console = Console(stderr=True)
-        self._progress = Progress(*columns, console=console, transient=True)
-        self._task = self._progress.add_task("", total=total)
-        self._shown = not quiet and console.is_terminal
+        # Rarely, for a clock may be running; speeds are of the last minutes.
+        self._progress = Progress(
+            SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+            TaskProgressColumn(), TimeElapsedColumn(), _Left(),
+            console=console, transient=True, refresh_per_second=4, speed_estimate_period=300,
+        )  # fmt: skip
+        self._task = self._progress.add_task("", total=None)
+        self._share: float | None = None
+        self._shown = not quiet and console.is_terminal and "-" not in targets
         self._timer = Timer(1.0, self._progress.start)
         self._timer.daemon = True
-        self._count = -1
 
     def __enter__(self) -> Steps:
         if self._shown:
             self._timer.start()
         return self
 
-    def __call__(self, description: str) -> None:
-        """Say what is done now; what was done before is complete."""
-        self._count += 1
-        self._progress.update(self._task, description=description, completed=self._count)
-
-    def note(self, description: str) -> None:
-        """Say what part of the present step is done now."""
-        self._progress.update(self._task, description=description)
+    def __call__(self, text: str) -> None:
+        """Say what is done now."""
+        share = text.share if isinstance(text, Milestone) else None
+        is_new = (share is None) != (self._share is None) or (share or 0) < (self._share or 0)
+        if is_new:
+            self._progress.remove_task(self._task)
+            total = None if share is None else 1.0
+            self._task = self._progress.add_task(str(text), total=total)
+        self._progress.update(self._task, description=str(text), completed=share or 0)
+        self._share = share
 
     def __exit__(self, *error: object) -> None:
         if self._shown:
             self._timer.cancel()
             self._timer.join()  # it may be starting the bar right now
             self._progress.stop()
+
+
+class _Left(TimeRemainingColumn):
+    """The time that is left, where it is known."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing before two milestones."""
+        left = task.time_remaining
+        return Text("") if left is None else Text("left ") + super().render(task)

@@ -85,7 +85,7 @@ def analyze(
         check_folder(output)
     pairs = [_parse_pair(text) for text in compare or []]
     blocks: Any = pairs if pairs or layer else "stages"
-    with Steps(3, quiet) as step:
+    with Steps(quiet, json_file, markdown_file, html_file) as step:
         step(f"opening {model}")
         network = given.open_model(model, model_args, weights, trust)
         step(f"looking at {len(files)} files")

@@ -75,8 +75,7 @@ def bench(
     runtimes, batches, numbers = runtime or ["eager"], batch or [1], threads or [1]
     if model_args is not None and len(models) > 1:
         raise SettingsError("--model-args given for several networks: give one.")
-    runs = len(runtimes) * len(batches) * len(numbers)
-    with prints_to_stderr(), Steps(1 + runs, quiet) as step:
+    with prints_to_stderr(), Steps(quiet, json_file, markdown_file, html_file) as step:
         step(f"opening {', '.join(models)}")
         networks = [given.open_model(model, model_args, None, trust, size) for model in models]
         found = deploy.benchmark(

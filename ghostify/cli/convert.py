@@ -99,13 +99,14 @@ def convert(
     check_report_targets(json_file, markdown_file, html_file)
     if output is not None:
         saving.check_target(output)
-    with one_speaks() as first, prints_to_stderr(), Steps(3, quiet or not first) as step:
+    hush = quiet or "-" in (json_file, markdown_file, html_file)
+    with one_speaks() as first, prints_to_stderr(), Steps(hush or not first) as step:
         if warm:
             join_others()
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
-        told: dict[str, Any] = {"progress": step.note} if warm or clock else {}
+        told: dict[str, Any] = {"progress": step} if warm or clock else {}
         told |= {**warm, **clock, **{n: v for n, v in budgets.items() if v is not None}}
         if dry_run:
             report, converted = api.preview(network, chosen, input_size=size, **told), None
@@ -119,7 +120,7 @@ def convert(
     if not first:
         return
     write_report(report, json_file, markdown_file, html_file)
-    if not quiet and "-" not in (json_file, markdown_file, html_file):
+    if not hush:
         print_plain(report)
     if output is not None and converted is not None and not quiet:
         complain(f"saved to {output}")
@@ -148,15 +149,14 @@ def _self_check(
     converted: nn.Module, original: nn.Module, size: tuple[int, ...] | None, quiet: bool
 ) -> bool:
     """Run the checks, a line each; whether none failed."""
+    from ghostify.progress import tell_each
     from ghostify.verification import CHECKS, verify
 
     passed = True
-    checks: Any = verify(converted, input_size=size, original=original)
-    with prints_to_stderr(), Steps(len(CHECKS), quiet) as step:
-        names = iter(CHECKS)
-        step(f"checking {next(names)}")
-        for check in checks:
+    checks = verify(converted, input_size=size, original=original)
+    with prints_to_stderr(), Steps(quiet) as step:
+        names = tell_each(step, list(CHECKS), "checking {}".format)
+        for _, check in zip(names, checks, strict=False):
             passed &= check.status != "failed"
             complain(f"self-check: {check}")
-            step(f"checking {next(names, '')}")
     return passed

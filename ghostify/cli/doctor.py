@@ -28,7 +28,7 @@ def doctor(
     from ghostify.deploy.environment import collect_environment
 
     check_report_targets(json_file, markdown_file)
-    with prints_to_stderr(), Steps(1) as step:
+    with prints_to_stderr(), Steps(False, json_file, markdown_file) as step:
         step("looking around")
         found = collect_environment()
     write_report(found, json_file, markdown_file)

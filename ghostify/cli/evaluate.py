@@ -56,7 +56,8 @@ def evaluate(
     from ghostify import train
 
     check_report_targets(json_file, markdown_file)
-    with one_speaks() as first, prints_to_stderr(), Steps(2, quiet or not first) as step:
+    targets = json_file, markdown_file
+    with one_speaks() as first, prints_to_stderr(), Steps(quiet or not first, *targets) as step:
         size = given.parse_input_size(input_size)
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
@@ -64,7 +65,7 @@ def evaluate(
         result = train.evaluate(
             network, data, batch_size=batch_size, samples=samples, seed=seed, workers=workers,
             precision=precision, accelerator=accelerator, devices=devices, input_size=size,
-            progress=step.note,
+            progress=step,
         )  # fmt: skip
     if first:
         write_report(result, json_file, markdown_file)

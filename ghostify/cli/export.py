@@ -61,12 +61,12 @@ def export(
 
     size = given.parse_input_size(input_size)
     by = _calibration(int8, calibration, calibration_samples)
-    with prints_to_stderr(), Steps(2, quiet) as step:
+    with prints_to_stderr(), Steps(quiet, json_file) as step:
         step(f"opening {model}")
         network = given.open_model(model, model_args, weights, trust, size)
         step(f"writing {out}")
         done = deploy.export(
-            network, Path(out), file_format, batch=_batch(batch), int8=int8, **by,
+            network, Path(out), file_format, batch=_batch(batch), int8=int8, progress=step, **by,
             **_size_of(network, size),
         )  # fmt: skip
     write_report(done, json_file, None)

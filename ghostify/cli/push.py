@@ -35,7 +35,7 @@ def push(
     warn_in_a_line()
     from ghostify import saving
 
-    with prints_to_stderr(), Steps(1, quiet) as step:
+    with prints_to_stderr(), Steps(quiet) as step:
         step(f"sending {folder}")
         url = saving.push(folder, repo_id, private=private or None, message=message)
     typer.echo(url)

@@ -53,7 +53,7 @@ def report(
 
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file, html_file)
-    with prints_to_stderr(), Steps(2, quiet) as step:
+    with prints_to_stderr(), Steps(quiet, json_file, markdown_file, html_file) as step:
         step(f"opening {model}")
         network = given.open_model(model, model_args, None, trust, size)
         step("counting")

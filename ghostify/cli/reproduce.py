@@ -35,7 +35,7 @@ def reproduce(
     from ghostify.paper import reproduce
 
     check_report_targets(json_file, markdown_file)
-    with Steps(1, quiet) as step:
+    with Steps(quiet, json_file, markdown_file) as step:
         step("counting")
         found = reproduce(table or ())
     write_report(found, json_file, markdown_file)

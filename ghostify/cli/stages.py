@@ -42,7 +42,7 @@ def stages(
 
     size = given.parse_input_size(input_size)
     check_report_targets(json_file, markdown_file, html_file)
-    with prints_to_stderr(), Steps(2, quiet=False) as step:
+    with prints_to_stderr(), Steps(False, json_file, markdown_file, html_file) as step:
         step(f"opening {model}")
         network = given.open_model(model, model_args, None, trust, size)
         step("finding stages")

@@ -164,21 +164,21 @@ class Spool:
     def _read(self, record: _Record, start: int, count: int) -> list[Tensor]:
         """Rows of each tensor of a record, and of those that go on where it ends."""
         row = sum(record.sizes)
-        data = bytearray(count * row)
-        left = memoryview(data)
+        data = torch.empty(count * row, dtype=torch.uint8)
+        left = data.numpy().data
         with _explained():
             self._file.seek(record.offset + start * row)
             while left and (got := self._file.readinto(left)):
                 left = left[got:]
-        if not data:
+        if not row:
             pairs = zip(record.shapes, record.dtypes, strict=True)
             return [torch.empty(count, *shape, dtype=dtype) for shape, dtype in pairs]
         if len(record.shapes) == 1:
-            flat = [torch.frombuffer(data, dtype=record.dtypes[0])]
+            flat = [data.view(record.dtypes[0])]
         else:
-            parts = torch.frombuffer(data, dtype=torch.uint8).view(count, row)
-            columns = [part.flatten().clone() for part in parts.split(record.sizes, dim=1)]
-            flat = [c.view(d) for c, d in zip(columns, record.dtypes, strict=True)]
+            columns = data.view(count, row).split(record.sizes, dim=1)
+            parts = zip(columns, record.dtypes, strict=True)
+            flat = [column.flatten().clone().view(dtype) for column, dtype in parts]
         return [x.view(count, *shape) for x, shape in zip(flat, record.shapes, strict=True)]
 
 
@@ -205,7 +205,9 @@ def _explained() -> Iterator[None]:
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous(memory_format=torch.contiguous_format)
+    """As it is stored: of maps the channels side by side, as convolutions are fastest."""
+    tensor = tensor.detach().cpu()
+    return (tensor.movedim(1, -1) if tensor.ndim == 4 else tensor).contiguous()
 
 
 def _bytes_of(tensors: Sequence[Tensor], rows: int) -> Tensor:
@@ -218,10 +220,5 @@ def _bytes_of(tensors: Sequence[Tensor], rows: int) -> Tensor:
 
 
 def _nested(record: _Record, tensors: Sequence[Tensor]) -> Any:
-    tensors = [_side_by_side(tensor) for tensor in tensors]
+    tensors = [x.movedim(-1, 1) if x.ndim == 4 else x for x in tensors]
     return tensors[0] if record.frame is None else record.frame.fill(tensors)
-
-
-def _side_by_side(rows: Tensor) -> Tensor:
-    """Maps with their channels side by side in memory, in which convolutions are fastest."""
-    return rows.contiguous(memory_format=torch.channels_last) if rows.ndim == 4 else rows

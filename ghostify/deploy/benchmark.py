@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
 
-from ghostify.deploy.contest import Contest, moved, timer_for
+from ghostify.deploy.contest import Contest, Told, moved, timer_for
 from ghostify.deploy.formats import named
 from ghostify.deploy.machine import device_of
 from ghostify.deploy.program import Program, example_arguments, with_batch
@@ -18,10 +19,10 @@ from ghostify.errors import ModelError, SettingsError, first_line
 from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.saving import build, network_of
 from ghostify.saving.history import history_of, name_of
 
-Progress = Callable[[str], None]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -38,7 +39,7 @@ def benchmark(
     layers: bool = False,
     seconds: float = 30.0,
     precision: float = 0.02,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Benchmark:
     """Measure the time of networks, each in its inference form, in alternation.
 
@@ -94,29 +95,44 @@ def benchmark(
     rows: list[NetworkTime] = []
     parts: list[PartTime] = []
     notes: dict[str, None] = {}
+    each, done = 1 / (len(runtimes) * len(numbers) * len(batches)), 0.0
     for chosen in runtimes:
         form_of = {name: chosen.inference_form(n) for name, n in networks.items()}
-        for count in numbers:
-            for size in batches:
-                contest = Contest(chosen, size, count, seconds, precision, timer_for(place, count))
-                progress(f"{chosen.name}, batch {size}, {count} threads")
-                programs = {
-                    name: moved(Program(fused, sized[size]), place, number)
-                    for name, fused in form_of.items()
-                }
-                found = contest.measure(programs)
-                rows += found
-                if layers:
-                    form = {row.network: row.form for row in found}
-                    for name, network in list(networks.items())[1:]:
-                        plans = history_of(network).plans
-                        found_parts, left = contest.measure_parts(programs, name, plans, form)
-                        parts += found_parts
-                        notes.update(dict.fromkeys(left))
+        for count, size in product(numbers, batches):
+            contest = Contest(chosen, size, count, seconds, precision, timer_for(place, count))
+            told = _telling(progress, f"{chosen.name}, batch {size}, {count} threads", done, each)
+            told(0.0)
+            programs = {
+                name: moved(Program(fused, sized[size]), place, number)
+                for name, fused in form_of.items()
+            }
+            # As much time is for the layers as for the networks.
+            found = contest.measure(programs, _portion(told, 0.0, 0.5 if layers else 1.0))
+            rows += found
+            if layers:
+                form = {row.network: row.form for row in found}
+                for name, network in list(networks.items())[1:]:
+                    plans = history_of(network).plans
+                    found_parts, left = contest.measure_parts(
+                        programs, name, plans, form, _portion(told, 0.5, 0.5)
+                    )
+                    parts += found_parts
+                    notes.update(dict.fromkeys(left))
+            done += each
     shapes = ", ".join("x".join(map(str, t.shape[1:])) for t in Program(nn.Module(), args).tensors)
     clock = "GPU time" if place.type == "cuda" else "CPU time" if is_cpu else "Wall time"
     kind = dtype_name(number or dtype_of(first))
     return Benchmark(tuple(rows), shapes, clock, kind, tuple(parts), tuple(notes))
+
+
+def _telling(progress: Progress, text: str, begin: float, length: float) -> Told:
+    """What tells a share of one run as a share of them all."""
+    return _portion(lambda share: progress(Milestone(text, share)), begin, length)
+
+
+def _portion(told: Told, begin: float, length: float) -> Told:
+    """What tells a share of a part as a share of the whole."""
+    return lambda share: told(begin + length * share)
 
 
 def _check_batches(networks: Mapping[str, nn.Module], sized: Mapping[int, tuple[Any, ...]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,13 @@ from ghostify.deploy.timing import (
 from ghostify.errors import GhostifyError, ModelError, first_line
 from ghostify.graph.meta_copy import copy_network
 
+Told = Callable[[float], None]
+"""Told which part of a measurement is behind."""
+
+
+def _untold(_: float) -> None:
+    pass
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -52,7 +59,7 @@ class Contest:
     precision: float
     timer: Timer
 
-    def measure(self, programs: Mapping[str, Program]) -> list[NetworkTime]:
+    def measure(self, programs: Mapping[str, Program], told: Told = _untold) -> list[NetworkTime]:
         """Whole networks beside the first one."""
         with tempfile.TemporaryDirectory() as folder:
             works: dict[str, Work] = {}
@@ -60,12 +67,17 @@ class Contest:
             for index, (name, program) in enumerate(programs.items()):
                 with in_a_sentence(self.runtime, name):
                     works[name], ways[name] = self.fastest(program, folder_inside(folder, index))
-            timings = self.alternate(works)
+            timings = self.alternate(works, told)
             peaks = {n: peak_memory(self.runtime, programs[n], ways[n], works[n]) for n in works}
         return [self._row(n, ways[n].form, timings[n], peaks[n]) for n in works]
 
     def measure_parts(
-        self, programs: Mapping[str, Program], name: str, plans: Any, form: Mapping[str, str]
+        self,
+        programs: Mapping[str, Program],
+        name: str,
+        plans: Any,
+        form: Mapping[str, str],
+        told: Told = _untold,
     ) -> tuple[list[PartTime], list[str]]:
         """Each converted part of one network beside the first network's, slowest first."""
         original = next(iter(programs))
@@ -80,6 +92,7 @@ class Contest:
         each = replace(self, seconds=self.seconds / max(len(both), 1))
         rows = []
         for place, part in enumerate(both):
+            told(place / len(both))
             with tempfile.TemporaryDirectory() as folder:
                 works = {
                     side: self.runtime.prepare(
@@ -94,9 +107,11 @@ class Contest:
         rows.sort(key=lambda row: -row.after)
         return rows, [f"{part} of {name} could not be measured alone." for part in left]
 
-    def alternate(self, works: Mapping[str, Work]) -> dict[str, Timing]:
+    def alternate(self, works: Mapping[str, Work], told: Told = _untold) -> dict[str, Timing]:
         """Time some works in turn."""
-        return alternate(works, seconds=self.seconds, precision=self.precision, timer=self.timer)
+        return alternate(
+            works, seconds=self.seconds, precision=self.precision, timer=self.timer, told=told
+        )
 
     def fastest(self, program: Program, folder: Path) -> tuple[Work, Way]:
         """A program in the fastest of the runtime's forms."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from ghostify.files import check_writable, writing
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.random_state import keep_random_state
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.saving import network_of
 from ghostify.saving.history import name_of
 from ghostify.settings.calibration import Calibration
@@ -148,6 +149,7 @@ def export(
     example_inputs: ExampleInputs | None = None,
     input_size: Sequence[int] | None = None,
     tolerance: float | None = None,
+    progress: Progress = silent,
 ) -> Exported:
     """Write a network's inference form (see `fuse`) to a file for a runtime.
 
@@ -171,6 +173,7 @@ def export(
         tolerance: Largest difference of an output, as a part of the largest output (a thousandth
             if not given); of int8 the root mean square of the differences, as a part of the
             outputs' (0.3).
+        progress: Told what is done now.
 
     Raises:
         SettingsError: There is no such format, it has no int8, or what it needs is not installed.
@@ -188,6 +191,8 @@ def export(
     original = network_of(model)
     network = copy_network(original).eval()
     args, batches = _runs_of(network, batch, asked, example_inputs, input_size)
+    if asked is not None:
+        progress("reading calibration images")
     samples = None if asked is None else samples_for(network, asked, args, batches)
     facts = _facts(original, args) | ({"precision": "int8"} if int8 else {})
     fused = fuse(network, fold_ghost_norms=folds)
@@ -196,11 +201,12 @@ def export(
     program = Program(fused, args, batch == "dynamic", facts)
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / f"network{kind.suffix}"
+        progress(f"writing {kind.name}" + (" in int8" if int8 else ""))
         if int8 and samples is not None:
             write_int8(kind, program, samples, draft)
         else:
             write(kind, program, draft)
-        proof = _prove(kind, draft, replace(program, network=network), batches, samples)
+        proof = _prove(kind, draft, replace(program, network=network), batches, samples, progress)
         done = Exported(path, kind.name, 0, proof, int8, samples is not None)
         _judge(done, tolerance)
         return replace(done, bytes=_put(kind, draft, path))
@@ -240,19 +246,31 @@ def _prove(
     program: Program,
     batches: Sequence[int],
     samples: Samples | None,
+    progress: Progress,
 ) -> tuple[OutputProof, ...]:
     """Run a file beside the network, on the samples if there are any."""
     if samples is None:
         inputs: Iterable[tuple[Any, ...]] = [with_batch(program.args, b) for b in batches]
+        most = len(batches)
     else:
         inputs = samples.runs(PROOF_IMAGES)
+        most = min(len(samples.images), PROOF_IMAGES) * len(batches) // sum(batches)
     try:
-        return prove(kind.open(path, None), program, inputs)
+        progress(f"opening {kind.name}")
+        return prove(kind.open(path, None), program, _told(inputs, most, progress))
     except Exception as error:
         raise ModelError(
             f"{kind.name} can't run the network ({type(error).__name__}: {first_line(error)}): "
             "nothing was written; choose another format."
         ) from error
+
+
+def _told(
+    inputs: Iterable[tuple[Any, ...]], most: int, progress: Progress
+) -> Iterator[tuple[Any, ...]]:
+    for index, args in enumerate(inputs):
+        progress(Milestone(f"comparing with the network, run {index + 1}", index / max(most, 1)))
+        yield args
 
 
 def _judge(done: Exported, tolerance: float | None) -> None:

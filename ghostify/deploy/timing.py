@@ -86,6 +86,7 @@ def alternate(
     seconds: float,
     precision: float,
     timer: Timer | None = None,
+    told: Callable[[float], None] | None = None,
 ) -> dict[str, Timing]:
     """Time contestants in turn, so that all meet the same machine.
 
@@ -97,6 +98,7 @@ def alternate(
         seconds: The most time to take.
         precision: Half width of the ratios' intervals that is enough, as a part of the ratio.
         timer: What tells the time of a run; the wall clock if not given.
+        told: Told after each round which part of the time is spent.
     """
     timer = timed_by(time.perf_counter) if timer is None else timer
     for work in works.values():
@@ -109,6 +111,8 @@ def alternate(
     try:
         while True:
             rounds.append([timer(work) for work in works.values()])
+            if told is not None and seconds > 0:
+                told(min(1.0, 1 - (end - time.perf_counter()) / seconds))
             is_enough = len(rounds) >= LEAST_ROUNDS
             if is_enough and (time.perf_counter() > end or _are_narrow(rounds, precision)):
                 break

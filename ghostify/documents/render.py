@@ -36,7 +36,10 @@ class TerminalDocument:
 def to_text(document: Document, width: int | None = None) -> str:
     """A document as plain text, without colours."""
     stream = io.StringIO()
-    console = Console(file=stream, width=width or document.width, color_system=None)
+    # In a notebook rich would show the text instead of writing it into the stream.
+    console = Console(
+        file=stream, width=width or document.width, color_system=None, force_jupyter=False
+    )
     console.print(TerminalDocument(document))
     return stream.getvalue()
 

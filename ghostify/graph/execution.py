@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,9 @@ from torch.utils import _pytree as pytree
 
 Env = dict[fx.Node, Any]
 """Values of nodes."""
+
+Take = Callable[[fx.Node, Any], Any]
+"""What is wanted of a node's value."""
 
 _IN_PLACE = frozenset({operator.iadd, operator.isub, operator.imul, operator.itruediv})
 
@@ -46,7 +49,11 @@ class Executor(fx.Interpreter):
         return super().placeholder(target, args or (None,), kwargs)
 
     def values(
-        self, nodes: Iterable[fx.Node], wanted: Collection[fx.Node], given: Mapping[fx.Node, Any]
+        self,
+        nodes: Iterable[fx.Node],
+        wanted: Collection[fx.Node],
+        given: Mapping[fx.Node, Any],
+        take: Take | None = None,
     ) -> Env:
         """Work out the values of some nodes, as they are before anything changes them in place.
 
@@ -57,6 +64,8 @@ class Executor(fx.Interpreter):
             nodes: The nodes that may run, in the graph's order.
             wanted: Those whose values are returned; some may be among the given ones.
             given: Values to start from; what is done in place changes them.
+            take: What is returned of a wanted node's value, instead of all of it; it is asked
+                before anything changes the value, and must not give back a part of it.
 
         Returns:
             The values of the wanted nodes.
@@ -68,11 +77,16 @@ class Executor(fx.Interpreter):
         work = self._work(nodes, wanted)
         last_use = {used: node for node in work for used in node.all_input_nodes}
         self.env = dict(given)
-        found = {n: _own(value) if work else value for n, value in given.items() if n in wanted}
+        if take is not None:
+            found = {n: take(n, value) for n, value in given.items() if n in wanted}
+        else:
+            found = {n: own(value) if work else value for n, value in given.items() if n in wanted}
         for node in work:
             value = self.env[node] = self.run_node(node)
-            if node in wanted:
-                found[node] = value if node is work[-1] else _own(value)
+            if node in wanted and take is not None:
+                found[node] = take(node, value)
+            elif node in wanted:
+                found[node] = value if node is work[-1] else own(value)
             for used in node.all_input_nodes:
                 if last_use[used] is node:
                     self.env.pop(used, None)
@@ -135,7 +149,7 @@ def made_from(wanted: Iterable[fx.Node], inside: Iterable[fx.Node]) -> set[fx.No
     return seen
 
 
-def _own(value: Any) -> Any:
+def own(value: Any) -> Any:
     """A copy, which what is done in place later can't change."""
     return value.clone() if isinstance(value, Tensor) else value
 

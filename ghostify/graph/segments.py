@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ghostify.graph.calls import Arguments, call
-from ghostify.graph.execution import Env, Executor, made_from
+from ghostify.graph.execution import Env, Executor, Take, made_from
 from ghostify.graph.inputs import forward_parameters
 from ghostify.graph.trace import LAYERS, BufferTracer, defaults_of
 
@@ -45,18 +45,36 @@ class Segment:
         """What ``network`` makes of ``x``, a value or `Arguments`, in this segment."""
         if self.entry is None:
             return call(network, x)
-        found = self.values(network, x, self._results())
+        return self.output(self.values(network, x, self.results()))
+
+    def results(self) -> list[fx.Node]:
+        """The nodes that its output is made of."""
+        found: list[fx.Node] = []
+        fx.node.map_arg(self.nodes[-1] if self.result is None else self.result, found.append)
+        return found
+
+    def output(self, found: Env) -> Any:
+        """Its output, from the values of these nodes."""
         if self.result is None:
             return found[self.nodes[-1]]
         return fx.node.map_arg(self.result, found.__getitem__)
 
-    def values(self, network: nn.Module, x: Any, wanted: Collection[fx.Node]) -> Env:
-        """The values of some nodes (the entry may be among them): only they are worked out."""
+    def values(
+        self,
+        network: nn.Module,
+        x: Any,
+        wanted: Collection[fx.Node],
+        take: Take | None = None,
+    ) -> Env:
+        """The values of some nodes (the entry may be among them), or what is taken of them.
+
+        Only they are worked out; see `Executor.values`.
+        """
         assert self.entry is not None
         executor = Executor(self.entry.graph, network)
         given = {**self._given(network, x), **self.constants}
         nodes = [n for n in self.nodes if n not in given] if self.constants else self.nodes
-        return executor.values(nodes, wanted, given)
+        return executor.values(nodes, wanted, given, take)
 
     def _given(self, network: nn.Module, x: Any) -> Env:
         """The values of the nodes that the segment begins with."""
@@ -85,7 +103,7 @@ class Segment:
         fixed = [n for n in self.nodes[:place] if n.op == "get_attr" or n in self.constants]
         before = [n for n in self.nodes[:place] if n not in fixed]
         known = self.live or self.inputs or (self.entry,)
-        needed = {*self.nodes[place:], *self._results()}
+        needed = {*self.nodes[place:], *self.results()}
         live = [n for n in dict.fromkeys((*known, *before)) if n in needed or needed & set(n.users)]
         executor = Executor(self.entry.graph, network)
         changing = [n for n in before if executor.changes_input(n)]
@@ -93,11 +111,6 @@ class Segment:
         if any(n in live or not _is_fresh(network, n) for n in touched):
             return None
         return replace(self, nodes=(*fixed, *self.nodes[place:]), inputs=(), live=tuple(live))
-
-    def _results(self) -> list[fx.Node]:
-        found: list[fx.Node] = []
-        fx.node.map_arg(self.nodes[-1] if self.result is None else self.result, found.append)
-        return found
 
     def behind(self, wanted: Iterable[fx.Node]) -> set[fx.Node]:
         """Some nodes, and all of the segment's that they are made from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,7 @@ from ghostify.data.preparation import Preparation, preparation_of
 from ghostify.nn.modes import eval_mode
 from ghostify.numerics.chance import permutation
 from ghostify.numerics.random_state import keep_random_state
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.saving.history import history_of
 from ghostify.settings.base import check_whole
 from ghostify.train.accuracy import Evaluation, Share
@@ -27,8 +28,6 @@ from ghostify.train.features import scores_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-Progress = Callable[[str], None]
 
 
 @keep_random_state()
@@ -46,7 +45,7 @@ def evaluate(
     input_size: tuple[int, ...] | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Classify labelled images and count what is right. The network is not changed.
 
@@ -106,7 +105,7 @@ def measure(
     batch_size: int,
     samples: int | None,
     seed: int,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Evaluation:
     """`evaluate` with what is open already; the network stays in the mode it has."""
     start = time.perf_counter()
@@ -114,6 +113,7 @@ def measure(
         raise DataError("The images have no labels to check: give a folder of class folders.")
     sums = torch.zeros(4, dtype=torch.float64)
     outputs = 0
+    total = _share_of(pool, samples, fabric.world_size)
     with eval_mode(network):
         for images, labels in pool.batches(
             _parts(pool, batch_size, samples, seed, fabric.global_rank, fabric.world_size),
@@ -135,12 +135,21 @@ def measure(
                 [float((ranks < 1).sum()), float((ranks < 5).sum()), float(loss), len(labels)],
                 dtype=torch.float64,
             )
-            progress(f"evaluating, {int(sums[3])} images")
+            seen = int(sums[3])
+            text = f"evaluating, {seen} images"
+            progress(Milestone(text, seen / total) if total else text)
     sums = combine(fabric, sums, "sum")
     right, right5, loss_sum, count = sums.tolist()
     n = round(count)
     share5 = Share(round(right5), n) if outputs > 5 else None
     return Evaluation(Share(round(right), n), share5, n, loss_sum / n, time.perf_counter() - start)
+
+
+def _share_of(pool: Pool, samples: int | None, ranks: int) -> int:
+    """How many images one process looks at; 0 where a loader doesn't say."""
+    if isinstance(pool, LoaderPool):
+        return 0
+    return -(-min(len(pool), samples or len(pool)) // ranks)
 
 
 def _ranks(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

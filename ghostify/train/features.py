@@ -67,9 +67,13 @@ class Observed(nn.Module):
         """What is computed, and for each place what was seen at each of its calls."""
         self._forget()  # checkpointed activations are computed, and seen, once more going back
         computed = self._compute(self.network, inputs)
+        return computed, self.collect()
+
+    def collect(self) -> list[list[Tensor]]:
+        """For each place what was seen at each of its calls since this was asked for last."""
         seen = self._seen
         self._forget()
-        return computed, seen
+        return seen
 
     def forward(self, inputs: Any) -> tuple[Any, tuple[Tensor, ...]]:
         """What is computed, and what was seen on the way."""

@@ -25,6 +25,8 @@ from ghostify.plans import Plan
 from ghostify.saving.history import history_of
 from ghostify.train.features import Compute, Observed, Side
 
+Shapes = list[torch.Size]
+
 SHORT = 4
 """Converted layers of a segment at most for its end to speak for all of them: a block's."""
 
@@ -182,14 +184,19 @@ def agreeing_on_images(
         inputs: What it takes beside the network.
     """
     with torch.no_grad():
-        seen = _seen(points, student, teacher, compute, inputs)
+        return of_equal_parts(_seen(points, student, teacher, compute, inputs))
+
+
+def of_equal_parts(seen: Sequence[tuple[Point, Shapes, Shapes]]) -> tuple[Point, ...]:
+    """The points with the same shapes in both networks, for as many parts as most points have.
+
+    Args:
+        seen: For each point the shapes at all calls in the student and in the teacher.
+    """
     alike = [(point, made) for point, made, wanted in seen if made and made == wanted]
     counts = Counter(shape[:1] for _, made in alike for shape in made)
     usual = [count for count, _ in counts.most_common(1)]
     return tuple(point for point, made in alike if all([s[:1]] == usual for s in made))
-
-
-Shapes = list[torch.Size]
 
 
 def _seen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
@@ -15,6 +15,7 @@ from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Spool
 from ghostify.graph.segments import Segment
 from ghostify.nn.ghost import GhostConv
+from ghostify.progress import Milestone, Progress
 from ghostify.saving.history import history_of
 from ghostify.settings import Calibration
 from ghostify.tuning.descent import Budget
@@ -26,6 +27,7 @@ from ghostify.warmstart.c_ghost.layers import (
     find_ghost_pairs,
     find_layer_pairs,
 )
+from ghostify.warmstart.c_ghost.lessons import Lessons
 from ghostify.warmstart.c_ghost.sequential import fit_segment
 from ghostify.warmstart.cold import ColdStart
 from ghostify.warmstart.fit.held_out import RidgeChoices
@@ -49,8 +51,6 @@ SHARE = 0.5
 
 AS_BLOCKS = 4
 """A stage is tuned for as many steps as so many blocks."""
-
-Progress = Callable[[str], None]
 
 
 class NetworkFit:
@@ -90,10 +90,17 @@ class NetworkFit:
         self.held_out, self.ridges, self.count = held_out, ridges, 0
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
+        ghosts = sum(isinstance(m, GhostConv) for m in converted.modules())
+        self.parts = ghosts + len(self.stages)
         self.fits: list[LayerFit] = []
         self.stage_fits: list[LayerFit] = []
         self.block_steps = self.network_steps = 0
         self.notes: list[str] = []
+
+    def _tell(self, text: str) -> None:
+        """Say what is done now, and which part of the fits is behind."""
+        done = len(self.fits) + len(self.stage_fits)
+        self.progress(Milestone(text, done / max(self.parts, 1)))
 
     def _is_ghost(self, name: str) -> bool:
         return is_ghost(self.converted, name)
@@ -140,7 +147,7 @@ class NetworkFit:
             )
             if not (self.fits or any(isinstance(m, GhostConv) for m in part.student.modules())):
                 continue
-            self.progress(f"looking at {name or 'the network'}")
+            self._tell(f"looking at {name or 'the network'}")
             before, after = (
                 inputs_of(name, network, map(images.slice, spans), calls)
                 for network in (self.teacher, self.converted)
@@ -171,7 +178,8 @@ class NetworkFit:
         layers = tuple(name for name in inside if holder.name_of(name) in names)
         networks = SegmentPair(WHOLE, holder.teacher, holder.student, inputs)
         subjects = self._to_fit(replace(WHOLE, layers=layers), holder)
-        self.fits += fit_segment(networks, subjects, self.cold)
+        lessons = Lessons(WHOLE, holder.teacher, inputs, subjects)
+        self.fits += fit_segment(networks, subjects, lessons, self.cold)
         with norms_take_statistics(part.student):
             _pass(WHOLE, holder.student, inputs.student, inputs.batch, keep=False)
 
@@ -199,19 +207,19 @@ class NetworkFit:
             inputs = self._paired(before, after, batch)
             networks = SegmentPair(segment, part.teacher, part.student, inputs)
             subjects = self._to_fit(segment, part)
-            for subject in subjects[:1]:
-                self.progress(f"fitting {subject.name}")
-            for fit in fit_segment(networks, subjects, self.cold):
-                self.fits.append(fit)
-                self.progress(f"fitted {fit.name}")
             is_last = segment is segments[-1]
             tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
-            goes_on = tunes or not is_last
-            targets = _pass(segment, part.teacher, before, batch) if goes_on else before
+            for subject in subjects[:1]:
+                self._tell(f"fitting {subject.name}")
+            lessons = Lessons(segment, part.teacher, inputs, subjects, tunes or not is_last)
+            for fit in fit_segment(networks, subjects, lessons, self.cold):
+                self.fits.append(fit)
+                self._tell(f"fitted {fit.name}")
+            targets = lessons.output
             if tunes:
                 # Half of the time is for the blocks, evenly; the whole network has the rest.
                 share = SHARE * limit / holders
-                self.progress(f"reconstructing the block of {subjects[-1].name}")
+                self._tell(f"reconstructing the block of {subjects[-1].name}")
                 start = time.perf_counter()
                 size = min(batch, 32)
                 budget = Budget(chosen.block_steps, share)
@@ -241,11 +249,12 @@ class NetworkFit:
         left = limit
         subjects = list(find_stage_pairs(self.stages, self.teacher, self.converted))
         for subject in self._in_order(subjects):
-            self.progress(f"fitting {subject.name}")
+            self._tell(f"fitting {subject.name}")
             if isinstance(subject, GhostPair):
                 inputs = self._paired(images, images, batch)
                 networks = SegmentPair(WHOLE, self.teacher, self.converted, inputs)
-                self.fits.extend(fit_segment(networks, [subject], self.cold))
+                lessons = Lessons(WHOLE, self.teacher, inputs, [subject])
+                self.fits.extend(fit_segment(networks, [subject], lessons, self.cold))
                 continue
             with self.cold.instead(subject.item.place):
                 fit = fit_stage(subject, self.teacher, self.converted, images, batch, self._paired)
@@ -279,7 +288,7 @@ class NetworkFit:
 
     def _tune_stage(self, subject: StagePair, images: Spool, batch: int, seconds: float) -> float:
         """Reconstruct one stage; returns the seconds it took."""
-        self.progress(f"reconstructing {subject.name}")
+        self._tell(f"reconstructing {subject.name}")
         start = time.perf_counter()
         budget, size = Budget(AS_BLOCKS * self.settings.block_steps, seconds), min(batch, 64)
         self.block_steps += tune_stage(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from ghostify.data.spool import Spool, common_spans, together
 from ghostify.distributed import processes
 from ghostify.graph.segments import Segment
 from ghostify.numerics.nested import floats_in
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.tuning.descent import Budget, descend, improve
 from ghostify.tuning.losses import difference, distillation
 from ghostify.tuning.norms import norms_learn
@@ -24,8 +26,6 @@ BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2
 
 TEMPERATURE, ON_THE_WAY = 4.0, 30.0
 """Of the softened class scores, and the weight of what is given on the way to them."""
-
-Progress = Callable[[str], None]
 
 View = Callable[[Tensor], list[Any]]
 """Computes outputs of a network's parts, and its own output at the end."""
@@ -77,7 +77,7 @@ def tune_network(
     size: int,
     seed: int,
     held_out: int = 0,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> int:
     """Tune the whole network towards the original's output, and what it gives on the way.
 
@@ -99,7 +99,7 @@ def tune_network(
         Number of steps.
     """
     generator = torch.Generator().manual_seed(seed)
-    count = 0
+    count, began = 0, time.perf_counter()
 
     def error(x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -113,8 +113,10 @@ def tune_network(
 
     def loss() -> Tensor:
         nonlocal count
+        spent = (time.perf_counter() - began) / budget.seconds
+        share = max(count / budget.steps, spent)
         count += 1
-        progress(f"reconstructing the network, step {count}")
+        progress(Milestone(f"reconstructing the network, step {count}", share))
         (x,) = _draw((images,), size, generator, held_out)
         if isinstance(x, Tensor) and x.ndim == 4 and x.dtype.is_floating_point:
             x = shift_and_mirror(x, (seed, count), list(range(len(x))))

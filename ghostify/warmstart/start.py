@@ -18,13 +18,14 @@ from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv
 from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.saving.history import INTERRUPTED, history_of
 from ghostify.settings import Calibration
 from ghostify.warmstart.c_ghost.datafree import fit_without_data
 from ghostify.warmstart.c_ghost.layers import find_ghost_pairs
 from ghostify.warmstart.cold import ColdStart
 from ghostify.warmstart.fit.held_out import FEW, RidgeChoices, count_held_out, split_spans
-from ghostify.warmstart.fitting import NetworkFit, Progress, is_ghost
+from ghostify.warmstart.fitting import NetworkFit, is_ghost
 from ghostify.warmstart.folding import fold_orders
 from ghostify.warmstart.judging import distances
 from ghostify.warmstart.result import LayerFit, WarmStart
@@ -36,7 +37,7 @@ def warm_start_(
     calibration: Calibration,
     *,
     input_size: tuple[int, ...] = (),
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> WarmStart:
     """Fit a converted network's ghost modules to what the original does; in place.
 
@@ -100,10 +101,12 @@ class _Run:
             raise SettingsError(
                 "G-Ghost stages can't be fitted without data: give images, calibration=FOLDER."
             )
-        segments, fits = self._split(), []
+        segments = self._split()
+        fits: list[LayerFit] = []
         for segment in segments:
             for subject in find_ghost_pairs(segment, self.teacher, self.converted):
-                self.progress(f"fitting {subject.name} from its weights")
+                text = f"fitting {subject.name} from its weights"
+                self.progress(Milestone(text, len(fits) / max(self.total, 1)))
                 with self.cold.instead(subject.name):
                     fits.append(fit_without_data(subject))
         self.cold.mend()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import pytest
 
 from ghostify.cli import _terminal
 from ghostify.errors import GhostifyWarning, SettingsError
+from ghostify.progress import Milestone
 
 
 def in_a_terminal(*args: str) -> str:
@@ -54,7 +56,7 @@ def in_place_of_stderr(monkeypatch, stream):
 
 def test_what_takes_long_shows_a_bar(monkeypatch):
     terminal = in_place_of_stderr(monkeypatch, Terminal())
-    with _terminal.Steps(2) as step:
+    with _terminal.Steps() as step:
         step("pondering")
         time.sleep(1.3)
     assert "pondering" in terminal.getvalue()
@@ -62,14 +64,14 @@ def test_what_takes_long_shows_a_bar(monkeypatch):
 
 def test_what_is_quick_shows_no_bar(monkeypatch):
     terminal = in_place_of_stderr(monkeypatch, Terminal())
-    with _terminal.Steps(2) as step:
+    with _terminal.Steps() as step:
         step("pondering")
     assert terminal.getvalue() == ""
 
 
 def test_quiet_shows_no_bar(monkeypatch):
     terminal = in_place_of_stderr(monkeypatch, Terminal())
-    with _terminal.Steps(2, quiet=True) as step:
+    with _terminal.Steps(quiet=True) as step:
         step("pondering")
         time.sleep(1.2)
     assert terminal.getvalue() == ""
@@ -77,16 +79,47 @@ def test_quiet_shows_no_bar(monkeypatch):
 
 def test_a_pipe_gets_no_bar(monkeypatch):
     pipe = in_place_of_stderr(monkeypatch, io.StringIO())
-    with _terminal.Steps(2) as step:
+    with _terminal.Steps() as step:
         step("pondering")
         time.sleep(1.2)
     assert pipe.getvalue() == ""
 
 
+def test_a_report_on_stdout_shows_no_bar(monkeypatch):
+    terminal = in_place_of_stderr(monkeypatch, Terminal())
+    with _terminal.Steps(False, None, "-") as step:
+        step("pondering")
+        time.sleep(1.2)
+    assert terminal.getvalue() == ""
+
+
+def test_milestones_show_the_time_that_is_left(monkeypatch):
+    terminal = in_place_of_stderr(monkeypatch, Terminal())
+    monkeypatch.setenv("COLUMNS", "100")
+    with _terminal.Steps() as step:
+        for number in range(14):
+            step(Milestone(f"pondering {number}", number / 100))
+            time.sleep(0.1)
+    shown = terminal.getvalue()
+    assert "13%" in shown
+    assert re.search(r"left \S*0:00:\d\d", shown)
+
+
+def test_a_share_that_falls_begins_anew(monkeypatch):
+    in_place_of_stderr(monkeypatch, Terminal())
+    with _terminal.Steps() as step:
+        step(Milestone("judging", 0.5))
+        before = step._task
+        step(Milestone("judging", 0.75))
+        assert step._task == before
+        step(Milestone("fitting", 0.0))
+        assert step._task != before
+
+
 def test_the_bar_leaves_stdout_as_it_was(monkeypatch):
     terminal = in_place_of_stderr(monkeypatch, Terminal())
     before = sys.stdout
-    with _terminal.prints_to_stderr(), _terminal.Steps(1) as step:
+    with _terminal.prints_to_stderr(), _terminal.Steps() as step:
         step("pondering")
         time.sleep(1.2)
         print("from the network's own code")

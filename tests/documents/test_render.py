@@ -112,3 +112,10 @@ def test_a_result_prints_as_its_document_at_its_own_width():
     assert str(Result()) == stream.getvalue() == to_text(DOCUMENT, 60)
     assert Result().to_markdown() == to_markdown(DOCUMENT)
     assert Result()._repr_html_() == to_html(DOCUMENT)
+
+
+def test_the_text_in_a_notebook_is_the_text(monkeypatch):
+    document = Document(title="a title")
+    outside = to_text(document)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert to_text(document) == outside != ""

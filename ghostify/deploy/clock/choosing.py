@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -25,6 +25,7 @@ from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
 from ghostify.plans import LayerTime, MeasuredTimes, Plan
+from ghostify.progress import Progress
 from ghostify.settings import DEFAULT_S, Calibration, CGhost, Clock
 from ghostify.warmstart.allocation.layers import (
     CHOICES,
@@ -36,7 +37,6 @@ from ghostify.warmstart.allocation.layers import (
 MARGIN = 0.8
 """Part of what layers save alone that the whole network may be expected to save at the least."""
 
-Progress = Callable[[str], None]
 Losses = Mapping[str, Mapping[int, float]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from torch import nn
@@ -14,9 +14,8 @@ from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.deploy.clock.timetable import Timetable, make_timetable
 from ghostify.passes.survey import Survey
 from ghostify.plans import Kept, LayerTime, MeasuredTimes, Plan
+from ghostify.progress import Progress
 from ghostify.settings import CGhost, Clock
-
-Progress = Callable[[str], None]
 
 
 def leave_what_is_slower(

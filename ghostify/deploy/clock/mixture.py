@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -15,6 +15,7 @@ from ghostify.deploy.clock.timetable import Timetable, make_timetable
 from ghostify.errors import SettingsError
 from ghostify.passes.survey import Survey
 from ghostify.plans import LayerTime, Plan, Replacement
+from ghostify.progress import Progress
 from ghostify.settings import Auto, Budgets, Calibration, CGhost, Clock, Settings
 from ghostify.warmstart.allocation.parts import Parts, find_parts, find_parts_as_given
 from ghostify.warmstart.allocation.several import (
@@ -24,8 +25,6 @@ from ghostify.warmstart.allocation.several import (
     most_saved,
 )
 from ghostify.warmstart.allocation.target import needs_of, read_images, worth_judging
-
-Progress = Callable[[str], None]
 
 TIME = "time"
 """Name of the time among what forms save."""

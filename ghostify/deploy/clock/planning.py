@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import nn
@@ -14,6 +13,7 @@ from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.passes.planning import make_plan
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
+from ghostify.progress import Progress
 from ghostify.settings import Auto, Budgets, Calibration, CGhost, Clock, Settings
 
 
@@ -25,7 +25,7 @@ def plan_by_clock(
     budgets: Budgets,
     survey: Survey,
     stopwatch: Stopwatch,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> Plan:
     """What of a network becomes what, decided by time: within a target, or never slower.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from ghostify.deploy.program import Program
 from ghostify.deploy.runtimes import Way
 from ghostify.passes.surgery import rewrite
 from ghostify.plans import Conditions, Plan, StageRebuild
+from ghostify.progress import Progress, tell_each
 from ghostify.settings import Clock, GGhost
 
 NOT_IN_FORM = frozenset({"ratio", "keep", "only", "min_blocks", "divisor"})
@@ -31,7 +32,7 @@ def time_stages(
     clock: Clock,
     conditions: Conditions,
     is_here: bool,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, dict[float, float]]:
     """Milliseconds of each stage as it is (0) and with each ratio; what can't be timed is left out.
 
@@ -110,16 +111,15 @@ def _measure(
     signatures: Mapping[str, str],
     stopwatch: Stopwatch,
     form: str,
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Forms]:
     """Times of stages by signature: as they are, and in some forms."""
     programs = _programs(wanted, stopwatch)
     contest = replace(stopwatch.contest, seconds=4 * LAYER_SECONDS, precision=0.02)
     found: dict[str, Forms] = {}
-    for name, forms in programs.items():
-        if LEFT not in forms or len(forms) < 2:
-            continue
-        progress(f"timing {name}")
+    usable = {n: forms for n, forms in programs.items() if LEFT in forms and len(forms) > 1}
+    for name in tell_each(progress, list(usable), "timing {}".format):
+        forms = usable[name]
         with tempfile.TemporaryDirectory() as folder, suppress(Exception):
             works = {
                 key: contest.runtime.prepare(

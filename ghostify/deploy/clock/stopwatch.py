@@ -25,6 +25,7 @@ from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.ghost import GhostConv
 from ghostify.plans import Conditions
+from ghostify.progress import Milestone, Progress
 from ghostify.settings import Clock
 
 LAYER_SECONDS = 0.3
@@ -42,7 +43,6 @@ MOST_NUMBERS = 2**26
 MOST_TOGETHER = 60
 """Programs that are written together."""
 
-Progress = Callable[[str], None]
 Forming = Mapping[str, Callable[[], Program]]
 """A layer's programs by form, each built when it is asked for."""
 
@@ -146,10 +146,14 @@ class Stopwatch:
             progress: Told what is done now.
         """
         found: dict[str, Forms] = {}
-        for group in self._groups(wanted):
-            progress(f"timing {group[0].layer.name}" + (", ..." if len(group) > 1 else ""))
+        groups = self._groups(wanted)
+        done, total = 0, sum(map(len, groups))
+        for group in groups:
+            progress(Milestone(f"writing {group[0].layer.name}", done / total))
             with tempfile.TemporaryDirectory() as folder:
                 for one, works in self._works(group, form, folder):
+                    progress(Milestone(f"timing {one.layer.name}", done / total))
+                    done += 1
                     with suppress(Exception):  # a runtime may fail in any way
                         found[one.layer.signature] = self._time(works)
         return found

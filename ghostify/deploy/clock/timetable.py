@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,10 +18,10 @@ from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.deploy.clock.table import LEFT, LatencyTable, find_table, keep_table
 from ghostify.passes.survey import Survey
 from ghostify.plans import Conditions, Replacement
+from ghostify.progress import Progress
 from ghostify.saving.history import name_of
 from ghostify.settings import CGhost, Clock
 
-Progress = Callable[[str], None]
 Items = Mapping[str, Mapping[int, Replacement]]
 """For each layer, and each s, what it becomes."""
 

@@ -7,7 +7,7 @@ the budget is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -23,6 +23,7 @@ from ghostify.nn.modes import to_single
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.settings import DEFAULT_S, CGhost
 from ghostify.warmstart.allocation.budget import Option, choose_within, macs_of
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
@@ -37,8 +38,6 @@ CHOICES = (2, 4, 8, 16)
 Planned = Mapping[int, tuple[Plan, Count]]
 """For each s: the plan with that s for all layers, and what it costs."""
 
-Progress = Callable[[str], None]
-
 
 def choose_s(
     network: nn.Module,
@@ -48,7 +47,7 @@ def choose_s(
     survey: Survey,
     *,
     seed: int = 0,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> CGhost:
     """Settings with an s for each layer that leave a part of the network's MACs.
 
@@ -138,7 +137,7 @@ def losses_of_ghosts(
     found: dict[str, dict[int, float]] = {}
     kernels = {item.name: item.d for item in plans[CHOICES[0]][0].replaced}
     for name, sums, rows in looks_at(teacher, {n: kernels[n] for n in felt}, images, seed):
-        progress(f"judging ghosts of {name}")
+        progress(Milestone(f"judging ghosts of {name}", len(found) / len(felt)))
         errors = torch.stack(
             [
                 map_costs(sums.gram[g], sums.cross[g], sums.energy[g], CHEAP_RIDGE) / rows
@@ -169,7 +168,8 @@ def losses_without_data(
         for item in plan.replaced:
             conv = network.get_submodule(item.name)
             if item.name in names and item.name not in found and isinstance(conv, _ConvNd):
-                progress(f"judging ghosts of {item.name} from its weights")
+                text = f"judging ghosts of {item.name} from its weights"
+                progress(Milestone(text, len(found) / len(names)))
                 errors, energy = white_errors(conv, item.d)
                 judged = _judge(item.name, errors, plans)
                 found[item.name] = {s: loss / max(energy, 1e-30) for s, loss in judged}

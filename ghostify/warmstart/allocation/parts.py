@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -16,6 +16,7 @@ from ghostify.passes.cg_ghost import share_selectors
 from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.survey import Survey
 from ghostify.plans import Kept, Plan, Replacement, StageRebuild
+from ghostify.progress import Progress
 from ghostify.settings import (
     DEFAULT_RATIO,
     DEFAULT_S,
@@ -34,7 +35,6 @@ from ghostify.warmstart.allocation.stage_losses import (
 )
 from ghostify.warmstart.allocation.stages import RATIOS
 
-Progress = Callable[[str], None]
 Losses = Mapping[str, Mapping[float, float]]
 """What each form of each part loses, by s or ratio."""
 

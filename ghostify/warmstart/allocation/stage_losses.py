@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,12 +21,11 @@ from ghostify.numerics.nested import tensors_in
 from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan, StageRebuild
+from ghostify.progress import Progress
 from ghostify.saving.history import History, remember
 from ghostify.settings import Calibration, GGhost
 from ghostify.warmstart.allocation.stages import halves
 from ghostify.warmstart.start import warm_start_
-
-Progress = Callable[[str], None]
 
 
 def losses_of_stages(

@@ -27,6 +27,7 @@ from ghostify.passes.g_ghost import plan_g_ghost
 from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.saving.history import History, remember
 from ghostify.settings import DEFAULT_RATIO, Calibration, GGhost
 from ghostify.warmstart.allocation.budget import macs_of, unreachable
@@ -45,7 +46,6 @@ TRIES = 12
 MOST_STAGES = 7
 """Stages beyond which the choices are too many to list: five to the power of their number."""
 
-Progress = Callable[[str], None]
 Choice = tuple[float, ...]
 """A ratio for each stage."""
 
@@ -58,7 +58,7 @@ def choose_ratio(
     survey: Survey,
     *,
     seed: int = 0,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> GGhost:
     """Settings with a ratio for each stage that leave a part of the network's MACs.
 
@@ -92,9 +92,13 @@ def choose_ratio(
         raise unreachable(target_macs, total - sum(max(some.values()) for some in saved), total)
     fitted, judged = halves(images)
 
+    tried, most = 0, min(TRIES, len(choices))
+
     def loss(choice: Choice) -> float:
+        nonlocal tried
         shown = ", ".join(f"{n} {ratio:.3g}" for n, ratio in zip(stages, choice, strict=True))
-        progress(f"trying ghosts of {shown}")
+        progress(Milestone(f"trying ghosts of {shown}", tried / most))
+        tried += 1
         plan, _ = plan_g_ghost(survey, _with(settings, stages, choice))
         return _loss(network, plan, fitted, judged, seed)
 

@@ -17,13 +17,12 @@ from ghostify.nn.modes import to_single
 from ghostify.passes.planning import make_plan
 from ghostify.passes.survey import Survey
 from ghostify.plans import Plan, Replacement
+from ghostify.progress import Progress
 from ghostify.settings import Budgets, Calibration, CGhost, GGhost, Settings
 from ghostify.warmstart.allocation.layers import CHOICES, choose_s
 from ghostify.warmstart.allocation.parts import find_parts
 from ghostify.warmstart.allocation.several import Form, check_reachable, choose_forms
 from ghostify.warmstart.allocation.stages import choose_ratio
-
-Progress = Callable[[str], None]
 
 ALLOCATORS: dict[type[Settings], Callable[..., Settings]] = {CGhost: choose_s, GGhost: choose_ratio}
 """The function that chooses within MACs alone, by the settings class of the mode."""

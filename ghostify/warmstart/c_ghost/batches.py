@@ -1,12 +1,10 @@
-"""Batches of student inputs and teacher targets for fitting one layer."""
+"""Batches of what a layer gets in the student, and of what the teacher wants of it."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import prod
-from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -15,8 +13,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ghostify.data.spool import Spool, common_spans
 from ghostify.graph.segments import Segment
 from ghostify.graph.trace import LAYERS
-from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair
-from ghostify.warmstart.fit.sampling import PairedInputs, pick, rows_for
+from ghostify.warmstart.c_ghost.layers import LayerPair
+from ghostify.warmstart.c_ghost.lessons import Lesson, Lessons, Spot, rows_of
+from ghostify.warmstart.fit.sampling import PairedInputs, Places, pick, pick_like
 
 LONG = 6
 """Layers that are run again for each layer after them, rather than that their values are kept."""
@@ -41,7 +40,8 @@ class SegmentPair:
     def ahead(self, layers: Collection[fx.Node | None]) -> SegmentPair:
         """The rest of the segment, from the first of some layers on, where much lies before it.
 
-        What comes before, which must not change any more, is run once for all of them.
+        What comes before, which must not change any more, is run once for all of them in the
+        student; what the teacher makes is known (see `Lessons`).
 
         Args:
             layers: The nodes that call them; None stands for one that no single node calls.
@@ -53,22 +53,20 @@ class SegmentPair:
         rest = self.segment.rest(self.teacher, nodes[min(places)])
         if rest is None:
             return self
-        taught = self._values(self.teacher, self.inputs.teacher, rest.live)
-        learned = self._values(self.student, self.inputs.student, rest.live)
-        if taught is None or learned is None:
+        learned = self._values(rest.live)
+        if learned is None:
             return self
-        inputs = replace(self.inputs, teacher=taught, student=learned)
-        return replace(self, segment=rest, inputs=inputs)
+        return replace(self, segment=rest, inputs=replace(self.inputs, student=learned))
 
     def _is_long(self, nodes: Iterable[fx.Node]) -> bool:
         called = [self.teacher.get_submodule(str(n.target)) for n in nodes if n.op == "call_module"]
         return sum(isinstance(module, LAYERS) for module in called) >= LONG
 
-    def _values(self, network: nn.Module, given: Spool, nodes: Sequence[fx.Node]) -> Spool | None:
-        """The values of some nodes for all samples; None where they are not one for each."""
+    def _values(self, nodes: Sequence[fx.Node]) -> Spool | None:
+        """The student's values of some nodes for all samples; None where not one for each."""
         found = Spool()
         for span in common_spans(self.inputs.batch, self.inputs.teacher, self.inputs.student):
-            values = self.segment.values(network, given.slice(span), nodes)
+            values = self.segment.values(self.student, self.inputs.student.slice(span), nodes)
             tensors, count = [values[node] for node in nodes], span[1] - span[0]
             if not all(isinstance(t, Tensor) and t.ndim and len(t) == count for t in tensors):
                 return None
@@ -76,85 +74,114 @@ class SegmentPair:
         return found
 
 
-class LayerBatches:
-    """Batches of what a layer gets in the student, and the target that the teacher sets.
-
-    The teacher runs once: for the second pass its targets are kept at the sampled places.
-
-    Args:
-        networks: The segment that the layer is in.
-        layer: The layer.
-        other: The node to whose value its (normed) output is added.
+@dataclass(frozen=True)
+class LayerBatch:
+    """What a layer gets of some samples, and what is wanted of it at some places.
 
     Attributes:
-        map_sizes: Of the targets of the last batch, ``(H', W')`` in two dimensions.
+        x: ``(N, c, ...)``, as the converted network gives it.
+        wanted: ``(N, P, n)``.
+        places: Where the P places are.
+        sizes: Of the layer's output along each dimension, ``(H', W')`` in two of them.
     """
 
-    def __init__(self, networks: SegmentPair, layer: LayerPair, other: fx.Node | None) -> None:
+    x: Tensor
+    wanted: Tensor
+    places: Places
+    sizes: tuple[int, ...]
+
+
+class LayerBatches:
+    """What a layer gets in the student, and what the teacher wants of it.
+
+    Args:
+        networks: The segment that the layer is in, or the rest of it.
+        layer: The layer.
+        other: The node to whose value its (normed) output is added.
+        lessons: What the teacher makes in the segment.
+    """
+
+    def __init__(
+        self, networks: SegmentPair, layer: LayerPair, other: fx.Node | None, lessons: Lessons
+    ) -> None:
         self.networks, self.layer, self.other = networks, layer, other
-        self.inputs = networks.inputs
-        self.kept: Spool | None = None
-        self._held_out: Spool | None = None
-        self.map_sizes: tuple[int, ...] = ()
-        maps, taps = layer.teacher.out_channels // layer.groups, 1
-        if isinstance(layer, GhostPair):
-            taps = prod(layer.sizes)
-        self.window_rows = rows_for(layer.groups * maps**2 * taps, 4096)
+        self.inputs, self.lessons = networks.inputs, lessons
+        self._wanted: Spool | None = None
+        self._held_out: list[Spot] = []
+        self._kept = Spool()
 
-    def first(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs ``(N, C, ...)`` and whole targets ``(N, n, ...)``, of what is fitted to."""
-        kept, sampler = Spool(), self.inputs.sampler(self.window_rows)
-        for count, x, target in self._whole():
-            if isinstance(self.layer, GhostPair) and self.layer.node is not None:
-                kept.append(pick(target, *sampler.sample(target.shape)).flatten(1), count)
-            yield x, target
-        self.kept = kept if self.layer.node is not None else None
+    def fitted(self) -> Iterator[LayerBatch]:
+        """Of what is fitted to; what is beside the layer runs the first time only."""
+        lesson = self.lessons.of(self.layer, held_out=False)
+        if lesson is None:
+            yield from self._watched(held_out=False)
+        elif self._wanted is not None:
+            yield from self._looks(lesson, self._wanted, ())
+        else:
+            beside, corrected = self._beside(lesson), Spool()
+            for look in self._looks(lesson, lesson.targets, beside):
+                if beside:
+                    corrected.append(look.wanted)
+                yield look
+            self._wanted = corrected if beside else lesson.targets
 
-    def held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The same of what is held out; the networks run once for it."""
-        if self._held_out is None:
-            kept = Spool()
-            for _, x, target in self._whole(held_out=True):
-                kept.append((x, target), len(x), whole=len(x) != len(target))
-            self._held_out = kept
-        for span in self._held_out.spans(self.inputs.batch):
-            x, target = self._held_out.slice(span)
-            self.map_sizes = tuple(target.shape[2:])
-            yield x, target
+    def held_out(self) -> Iterator[LayerBatch]:
+        """Of what is held out; the networks run once for it."""
+        if not self._held_out:
+            self._keep_held_out()
+        for spot in self._held_out:
+            x, wanted = self._kept.slice(spot.kept)
+            yield LayerBatch(x, wanted, spot.places, spot.sizes)
 
-    def _whole(self, held_out: bool = False) -> Iterator[tuple[int, Tensor, Tensor]]:
-        for count, before, after in self.inputs.counted(held_out):
-            if self.layer.node is None:
-                found = _watched(self.networks, self.layer, before, after)
-            else:
-                found = iter([self._traced(self.layer.node, before, after)])
-            for x, target in found:
-                self.map_sizes = tuple(target.shape[2:])
-                yield count, x, target
+    def _keep_held_out(self) -> None:
+        lesson = self.lessons.of(self.layer, held_out=True)
+        if lesson is None:
+            looks = self._watched(held_out=True)
+        else:
+            looks = self._looks(lesson, lesson.targets, self._beside(lesson))
+        for look in looks:
+            start, count = len(self._kept), len(look.x)
+            is_whole = count != len(look.wanted)
+            self._kept.append((look.x, look.wanted), count, is_whole)
+            span = start, start + count
+            self._held_out.append(Spot(span, span, look.places, look.sizes))
 
-    def second(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Inputs, and the targets at the places where windows are sampled, ``(N, P, n)``."""
+    def _beside(self, lesson: Lesson) -> tuple[fx.Node, ...]:
+        """The node that the layer's output is added to, where the teacher's value is known."""
+        return (self.other,) if self.other is not None and lesson.other is self.other else ()
+
+    def _looks(
+        self, lesson: Lesson, targets: Spool, beside: tuple[fx.Node, ...]
+    ) -> Iterator[LayerBatch]:
+        """With some targets, and with what is missing of the sum where something is beside it."""
         node, networks = self.layer.node, self.networks
-        if node is None or self.kept is None:
-            sampler = self.inputs.sampler(self.window_rows)
-            for x, target in self.first():
-                yield x, pick(target, *sampler.sample(target.shape))
-            return
-        for span in self.inputs.spans():
-            after, wanted = self.inputs.student.slice(span), self.kept.slice(span)
-            entry = _entry(node)
-            x = networks.segment.values(networks.student, after, (entry,))[entry]
-            yield x.float(), wanted.unflatten(1, (-1, self.layer.teacher.out_channels))
+        assert node is not None
+        entry = _entry(node)
+        for spot in lesson.spots:
+            given, wanted = networks.inputs.student.slice(spot.given), targets.slice(spot.kept)
+            found = networks.segment.values(networks.student, given, (entry, *beside))
+            for other in beside:
+                made = pick_like(found[other], _whole(wanted, spot.sizes), spot.places)
+                gap = lesson.others.slice(spot.kept) - made
+                wanted = wanted + gap * _scale_before(self.layer.norm).to(gap)
+            yield LayerBatch(self.layer.maps(found[entry].float()), wanted, spot.places, spot.sizes)
 
-    def _traced(self, node: fx.Node, before: Any, after: Any) -> tuple[Tensor, Tensor]:
-        networks, other, entry = self.networks, self.other, _entry(node)
-        path = () if other is None else (other,)
-        taught = networks.segment.values(networks.teacher, before, (node, *path))
-        learned = networks.segment.values(networks.student, after, (entry, *path))
-        target = taught[node]
-        if other is not None:
-            target = target + _unscaled(taught[other] - learned[other], self.layer.norm)
-        return learned[entry].float(), target.float()
+    def _watched(self, held_out: bool) -> Iterator[LayerBatch]:
+        """By hooks, of a layer that no node calls, or more than one."""
+        networks, sampler = self.networks, self.inputs.sampler(rows_of(self.layer))
+        for before, after in self.inputs.batches(held_out):
+            with _watch(self.layer.teacher) as taught, _watch(self.layer.student) as learned:
+                networks.segment.run(networks.teacher, before)
+                networks.segment.run(networks.student, after)
+            for (_, target), (x, _) in zip(taught, learned, strict=True):
+                places = sampler.sample(target.shape)
+                wanted = pick(target.float(), *places)
+                yield LayerBatch(x.float(), wanted, places, tuple(target.shape[2:]))
+
+
+def _whole(wanted: Tensor, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the maps that were looked at."""
+    return len(wanted), wanted.shape[2], *sizes
 
 
 def _entry(node: fx.Node) -> fx.Node:
@@ -164,26 +191,15 @@ def _entry(node: fx.Node) -> fx.Node:
     return entry
 
 
-def _watched(
-    networks: SegmentPair, layer: LayerPair, before: Any, after: Any
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and targets, by hooks, of a layer that no node calls, or more than one."""
-    with _watch(layer.teacher) as taught, _watch(layer.student) as learned:
-        networks.segment.run(networks.teacher, before)
-        networks.segment.run(networks.student, after)
-    for (_, target), (x, _) in zip(taught, learned, strict=True):
-        yield x.float(), target.float()
-
-
-def _unscaled(gap: Tensor, norm: _BatchNorm | None) -> Tensor:
-    """Scale ``gap``, to be added after a norm, to what must be added before it."""
+def _scale_before(norm: _BatchNorm | None) -> Tensor:
+    """By what a gap after a norm is to be multiplied for the gap before it, ``(n,)``."""
     if norm is None or norm.running_var is None:
-        return gap
+        return torch.ones(1)
     scale = (norm.running_var + norm.eps).rsqrt()
     if norm.weight is not None:
         scale = scale * norm.weight
     usable = scale.abs() > 1e-3 * scale.abs().max()
-    return gap * torch.where(usable, 1 / scale, 0.0).view(-1, *[1] * (gap.ndim - 2))
+    return torch.where(usable, 1 / scale, 0.0)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def fit_without_data(layer: GhostPair) -> LayerFit:
     filter; the ghosts are fitted as with data. Where a norm follows, its running mean is moved by
     what the ghosts' means, which follow from the intrinsic maps' means, differ.
     """
-    conv, ghost, groups = layer.teacher, layer.ghost, layer.groups
+    conv, ghost, groups = layer.conv, layer.ghost, layer.groups
     cheap = ghost.cheap
     assert cheap is not None
     m, copies = layer.intrinsic, layer.copies
@@ -124,6 +124,6 @@ def _means(layer: GhostPair) -> Tensor:
     """Mean of each of the original's maps: what its norm remembers, else its bias, else zero."""
     if layer.norm is not None and layer.norm.running_mean is not None:
         return layer.norm.running_mean.detach().double().cpu().clone()
-    if layer.teacher.bias is not None:
-        return layer.teacher.bias.detach().double().cpu().clone()
-    return torch.zeros(layer.teacher.out_channels).double()
+    if layer.conv.bias is not None:
+        return layer.conv.bias.detach().double().cpu().clone()
+    return torch.zeros(layer.conv.out_channels).double()

@@ -13,19 +13,21 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.segments import Segment
 from ghostify.graph.trace import trace
+from ghostify.nn.filters import filters_of
 from ghostify.nn.ghost import GhostConv, sizes_of
 from ghostify.nn.ghost_kinds import CONV_KINDS, GHOST_KINDS
-from ghostify.nn.start import carve
+from ghostify.nn.start import carve, out_attribute
 from ghostify.warmstart.c_ghost.pairing import Pairing
 from ghostify.warmstart.fit.neighbours import norm_after
+from ghostify.warmstart.fit.sampling import WIDEST
 
 _FITTED = frozenset((*CONV_KINDS, *GHOST_KINDS.values()))
-"""Classes of the layers that are fitted: not GhostModule, which has norms inside it."""
+"""Classes of what is fitted to convolutions: not GhostModule, which has norms inside it."""
 
 
 @dataclass(frozen=True)
 class LayerPair:
-    """A layer to fit: a convolution that was left, or a ghost module in the place of one.
+    """A layer to fit: one that was left as it is, or a ghost module in the place of one.
 
     Attributes:
         name: Qualified name.
@@ -37,7 +39,7 @@ class LayerPair:
     """
 
     name: str
-    teacher: _ConvNd
+    teacher: _ConvNd | nn.Linear
     student: nn.Module
     norm: _BatchNorm | None = None
     node: fx.Node | None = None
@@ -45,13 +47,18 @@ class LayerPair:
 
     @property
     def groups(self) -> int:
-        """Groups of the convolution; each is fitted for itself."""
-        return self.teacher.groups
+        """Groups of the layer; each is fitted for itself."""
+        return self.teacher.groups if isinstance(self.teacher, _ConvNd) else 1
+
+    @property
+    def outputs(self) -> int:
+        """Maps that it makes, n."""
+        return int(getattr(self.teacher, out_attribute(self.teacher)))
 
     @property
     def linear(self) -> bool:
         """Whether the layer's weight is its filter, as it is not in subclasses of PyTorch's."""
-        return type(self.teacher) in CONV_KINDS
+        return type(self.teacher) in (*CONV_KINDS, nn.Linear)
 
     @property
     def has_offsets(self) -> bool:
@@ -63,6 +70,26 @@ class LayerPair:
         """Whether the layer has a bias for each output itself."""
         return self.teacher.bias is not None
 
+    @property
+    def is_refitted(self) -> bool:
+        """Whether its filters are fitted: they are its weight, not too wide, and may be offset."""
+        has_room = self.has_offsets or self.teacher.bias is None
+        return self.linear and filters_of(self.teacher)[0].numel() <= WIDEST and has_room
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether anything of it is fitted."""
+        return self.is_refitted
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it is no convolution."""
+        return isinstance(self.teacher, nn.Linear)
+
+    def maps(self, values: Tensor) -> Tensor:
+        """Inputs or outputs as maps ``(N, channels, ...)``; of a linear layer of one place."""
+        return values[..., None] if self.is_linear else values
+
     def move_means(self, maps: Tensor, offsets: Tensor) -> None:
         """Add an offset to some maps by way of the mean that the norm takes away."""
         if self.norm is not None and self.norm.running_mean is not None:
@@ -70,13 +97,13 @@ class LayerPair:
 
 
 class PlainPair(LayerPair):
-    """A convolution that was left as it is: fitted, it makes up for what came before it."""
+    """A layer that was left as it is: fitted, it makes up for what came before it."""
 
     @torch.no_grad()
     def take(self, weight: Tensor, offsets: Tensor) -> None:
         """Put in fitted filters, shaped as they are, and the offset of each."""
         student = self.student
-        assert isinstance(student, _ConvNd)
+        assert isinstance(student, _ConvNd | nn.Linear)
         student.weight.copy_(weight)
         if student.bias is not None:
             student.bias.copy_(offsets)
@@ -88,15 +115,26 @@ class GhostPair(LayerPair):
     """A ghost module in the place of a convolution; each group is paired for itself."""
 
     @property
+    def conv(self) -> _ConvNd:
+        """The convolution that it stands for."""
+        assert isinstance(self.teacher, _ConvNd)
+        return self.teacher
+
+    @property
     def ghost(self) -> GhostConv:
         """The ghost module."""
         assert isinstance(self.student, GhostConv)
         return self.student
 
     @property
+    def is_fitted(self) -> bool:
+        """Its cheap operations are, in any case."""
+        return True
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Sizes of the cheap kernel along each dimension."""
-        return sizes_of(self.ghost.d, len(self.teacher.kernel_size))
+        return sizes_of(self.ghost.d, len(self.conv.kernel_size))
 
     @property
     def copies(self) -> int:
@@ -117,7 +155,7 @@ class GhostPair(LayerPair):
     @torch.no_grad()
     def arrange(self, pairings: list[Pairing]) -> None:
         """Give the ghost module its intrinsic filters, and the order of its outputs."""
-        n = self.teacher.out_channels // self.groups
+        n = self.outputs // self.groups
         kept = torch.cat([p.intrinsic + g * n for g, p in enumerate(pairings)])
         self.ghost.primary.load_state_dict(carve(self.teacher, kept).state_dict())
         # In the concat each group has its intrinsic maps and ghosts side by side.
@@ -141,7 +179,7 @@ class GhostPair(LayerPair):
             primary.bias.copy_(intrinsic.flatten())
             cheap.bias.copy_(ghosts.flatten())
             return
-        n = self.teacher.out_channels // self.groups
+        n = self.outputs // self.groups
         for g, pairing in enumerate(pairings):
             made = pairing.ghosts >= 0
             self.move_means(pairing.intrinsic + g * n, intrinsic[g])
@@ -161,7 +199,7 @@ def find_layer_pairs(
 ) -> Iterator[LayerPair]:
     """The layers that a segment calls and that can be fitted, in its order.
 
-    A convolution that was left is one of them where it is called once and alone has its weight.
+    One that was left is one of them where it is called once and alone has its weight.
 
     Args:
         segment: Of both networks, or of a part of both.
@@ -186,8 +224,10 @@ def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterat
         except AttributeError:
             continue
         kind = GhostPair if isinstance(made, GhostConv) else PlainPair
-        if not isinstance(conv, CONV_KINDS) or type(made) not in _FITTED:
+        is_linear = type(conv) is type(made) is nn.Linear
+        if not (is_linear or (isinstance(conv, CONV_KINDS) and type(made) in _FITTED)):
             continue
+        assert isinstance(conv, _ConvNd | nn.Linear)
         nodes = calls.get(name, [])
         node = nodes[0] if len(nodes) == 1 else None
         norm_node = norm_after(node, original)

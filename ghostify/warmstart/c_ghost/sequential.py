@@ -9,20 +9,22 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.distributed import count_of_all, sum_over_processes
 from ghostify.graph.segments import Segment
 from ghostify.nn.filters import filters_of, weight_of
 from ghostify.nn.start import carve
-from ghostify.warmstart.c_ghost.batches import LayerBatches, SegmentPair
+from ghostify.warmstart.c_ghost.batches import LayerBatch, LayerBatches, SegmentPair
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair, PlainPair
+from ghostify.warmstart.c_ghost.lessons import Lessons
 from ghostify.warmstart.c_ghost.pairing import Pairing, pair
 from ghostify.warmstart.cold import ColdStart
 from ghostify.warmstart.fit.held_out import PRIOR
-from ghostify.warmstart.fit.neighbours import ADDITIONS
+from ghostify.warmstart.fit.neighbours import added_to
 from ghostify.warmstart.fit.ridge import ghost_kernels, map_costs
-from ghostify.warmstart.fit.sampling import WIDEST, Window, by_group, pick, rows_for
+from ghostify.warmstart.fit.sampling import Window, by_group, pick
 from ghostify.warmstart.fit.statistics import (
     RegressionMoments,
     WindowMoments,
@@ -43,7 +45,7 @@ CLOSE = 1.1
 
 @torch.no_grad()
 def fit_segment(
-    networks: SegmentPair, layers: Sequence[LayerPair], cold: ColdStart
+    networks: SegmentPair, layers: Sequence[LayerPair], lessons: Lessons, cold: ColdStart
 ) -> Iterator[LayerFit]:
     """Fit the layers of a segment, one after the other; yields each ghost module as it is done.
 
@@ -57,15 +59,16 @@ def fit_segment(
         networks = networks.ahead([s.node for s in pending])
         pending.remove(layer)
         other = _other_path(networks.segment, layer, pending)
-        batches = LayerBatches(networks, layer, other if isinstance(other, fx.Node) else None)
+        batches = LayerBatches(
+            networks, layer, other if isinstance(other, fx.Node) else None, lessons
+        )
         fit = None
         with cold.instead(layer.name):
             if isinstance(layer, GhostPair):
                 fit = _fit_ghosts(batches, layer)
-            elif isinstance(layer, PlainPair):
+            elif isinstance(layer, PlainPair) and lessons.of(layer, held_out=False):
                 filters = _fit_filters(batches)
-                if filters.refitted:
-                    layer.take(weight_of(layer.teacher, filters.filters), filters.offsets)
+                layer.take(weight_of(layer.teacher, filters.filters), filters.offsets)
         if fit is not None:
             yield fit
 
@@ -75,12 +78,8 @@ _LATER = object()
 
 def _other_path(segment: Segment, layer: LayerPair, pending: list[LayerPair]) -> Any:
     """What a layer's (normed) output is added to; ``_LATER`` where that is still to be fitted."""
-    end = layer.norm_node or layer.node
-    users = list(end.users) if end is not None else []
-    if len(users) != 1 or users[0].target not in ADDITIONS or len(users[0].args) != 2:
-        return None
-    other = next((arg for arg in users[0].args if arg is not end), None)
-    if not isinstance(other, fx.Node):
+    other = added_to(layer.norm_node or layer.node)
+    if other is None:
         return None
     waiting = {s.node for s in pending if s is not layer}
     return _LATER if waiting & segment.behind([other]) else other
@@ -164,22 +163,27 @@ def _left_by(windows: WindowStatistics, g: int, pairing: Pairing, kernels: Tenso
 
 def unexplained_part(layer: GhostPair, batches: LayerBatches) -> float:
     """What a ghost module leaves unexplained of held-out samples, as a part of the variance."""
-    shape = (4, layer.teacher.out_channels)
+    shape = (4, layer.outputs)
     sums, rows = torch.zeros(shape, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-    for x, target in batches.held_out():
-        made = layer.ghost(x, list(batches.map_sizes)) if layer.teacher.transposed else (
-            layer.ghost(x)
-        )  # fmt: skip
-        over = [0, *range(2, target.dim())]
-        gap = target - made.float()
-        parts = (gap, gap.square(), target, target.square())
-        sums += torch.stack([part.double().sum(over) for part in parts]).cpu()
-        rows += target.numel() // target.shape[1]
+    for look in batches.held_out():
+        gap = look.wanted - pick(_made_by(layer.ghost, layer.conv, look).float(), *look.places)
+        parts = (gap, gap.square(), look.wanted, look.wanted.square())
+        sums += torch.stack([part.double().sum((0, 1)) for part in parts]).cpu()
+        rows += gap.numel() // gap.shape[2]
     sum_over_processes(sums, rows)
     require_finite(sums)
     gaps, energy, means, level = sums
     varies = (level - means.square() / rows.clamp_min(1)).sum().clamp_min(1e-30)
     return float((energy - gaps.square() / rows.clamp_min(1)).sum().clamp_min(0) / varies)
+
+
+def _made_by(module: nn.Module, conv: _ConvNd, look: LayerBatch) -> Tensor:
+    """What a module in a convolution's place makes.
+
+    Where that is transposed it can make several sizes, and was asked for one.
+    """
+    made: Tensor = module(look.x, list(look.sizes)) if conv.transposed else module(look.x)
+    return made
 
 
 @dataclass(frozen=True)
@@ -200,28 +204,22 @@ class _Filters:
 def _fit_filters(batches: LayerBatches) -> _Filters:
     layer, conv = batches.layer, batches.layer.teacher
     groups, filters = layer.groups, filters_of(conv)
-    inputs = filters[0].numel()
-    has_room = layer.has_offsets or conv.bias is None
-    if not (layer.linear and inputs <= WIDEST and has_room):
-        return _Filters(filters, filters.new_zeros(conv.out_channels), refitted=False)
-    window = Window.of(conv)
-    outputs = conv.out_channels // groups
-    wanted = rows_for(groups * inputs * (inputs + outputs), 4 * inputs)
+    if not layer.is_refitted:
+        return _Filters(filters, filters.new_zeros(len(filters)), refitted=False)
 
-    def rows(maps: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        sampler = batches.inputs.sampler(wanted)
-        for x, target in maps:
-            places = sampler.sample(target.shape)
-            seen = _by_group(window.patches(x, *places), groups)
-            yield seen, by_group(pick(target, *places), groups)
+    def rows(looks: Iterable[LayerBatch]) -> Iterator[tuple[Tensor, Tensor]]:
+        for look in looks:
+            window = Window.of(conv) if isinstance(conv, _ConvNd) else Window.same((1,))
+            seen = _by_group(window.patches(look.x, *look.places), groups)
+            yield seen, by_group(look.wanted, groups)
 
     fitted, held_out = (
-        RegressionMoments.of(groups, inputs, outputs, rows(maps))
-        for maps in (batches.first(), batches.held_out())
+        RegressionMoments.of(groups, filters[0].numel(), len(filters) // groups, rows(looks))
+        for looks in (batches.fitted(), batches.held_out())
     )
     # The windows are (pixel, channel), filters are (channel, pixel).
-    prior = filters.detach().double().cpu().flatten(2).transpose(1, 2)
-    prior = prior.flatten(1).unflatten(0, (groups, -1))
+    shaped = filters.detach().double().cpu().reshape(*filters.shape[:2], -1)
+    prior = shaped.transpose(1, 2).flatten(1).unflatten(0, (groups, -1))
     ridges = batches.inputs.ridges
     found = ridges.solve(layer.student, fitted, held_out, RIDGES, prior, layer.has_offsets)
     weight = found.weight.flatten(0, 1).unflatten(1, (-1, filters.shape[1]))
@@ -234,18 +232,16 @@ def _window_statistics(
     batches: LayerBatches, layer: GhostPair, filters: Tensor
 ) -> WindowStatistics:
     """Moments of the windows of each map that the filters make and of all targets."""
-    conv = carve(layer.teacher, torch.arange(layer.teacher.out_channels)).float()
+    conv = carve(layer.conv, torch.arange(layer.outputs)).float()
     conv.weight.copy_(weight_of(conv, filters))
     if conv.bias is not None and layer.owns_offsets:
         conv.bias.zero_()
     maps, taps = conv.out_channels // layer.groups, prod(layer.sizes)
     windows, own = WindowMoments(layer.groups, maps, taps), Window.same(layer.sizes)
-    sampler = batches.inputs.sampler(batches.window_rows)
-    for x, wanted in batches.second():
-        # A transposed convolution may have been asked for one of the sizes that it can make.
-        made = conv(x, list(batches.map_sizes)) if conv.transposed else conv(x)
-        seen = own.patches(made, *sampler.sample(made.shape)).unflatten(0, (layer.groups, -1))
-        windows.add(seen.permute(0, 2, 3, 1), by_group(wanted, layer.groups))
+    for look in batches.fitted():
+        made = _made_by(conv, conv, look)
+        seen = own.patches(made, *look.places).unflatten(0, (layer.groups, -1))
+        windows.add(seen.permute(0, 2, 3, 1), by_group(look.wanted, layer.groups))
     return windows.summed()
 
 
@@ -254,7 +250,7 @@ def _write(layer: GhostPair, linear: _Filters, ghosts: _Ghosts) -> None:
     layer.arrange(ghosts.pairings)
     primary, cheap = layer.ghost.primary, layer.ghost.cheap
     assert cheap is not None
-    maps = layer.teacher.out_channels // layer.groups
+    maps = layer.outputs // layer.groups
     if linear.refitted:
         chosen = torch.cat([p.intrinsic + g * maps for g, p in enumerate(ghosts.pairings)])
         primary.weight.copy_(weight_of(primary, linear.filters[chosen]))

@@ -19,10 +19,16 @@ from ghostify.warmstart.fit.held_out import RidgeChoices, split_spans
 AFFORDABLE = 25_000_000_000
 """Multiply-accumulates that the sums of one fit may take: well under a second of one core."""
 
-MOST_ROWS = 262_144
+MOST_ROWS = 65_536
 
 WIDEST = 8192
 """Regressors beyond which a layer is not fitted."""
+
+APART = 4
+"""Of so many places of a map one is looked at, as long as there are images enough."""
+
+FEWEST = 64
+"""Images that are looked at in any case."""
 
 Places = tuple[Tensor, ...]
 """Places in maps: along each dimension an index for each, ``(P,)``."""
@@ -60,10 +66,11 @@ class PairedInputs:
     def spans(self, held_out: bool = False) -> list[Span]:
         """The samples of each batch."""
         spans = common_spans(self.batch, self.teacher, self.student)
-        return split_spans(spans, len(self.student) - self.held_out, self._is_even)[held_out]
+        return split_spans(spans, len(self.student) - self.held_out, self.is_even)[held_out]
 
     @property
-    def _is_even(self) -> bool:
+    def is_even(self) -> bool:
+        """Whether samples can be taken one by one."""
         return self.teacher.is_even and self.student.is_even
 
     def sampler(self, rows: int) -> MapSampler:
@@ -72,7 +79,7 @@ class PairedInputs:
 
 
 class MapSampler:
-    """Repeatable places in each batch's maps.
+    """Repeatable places in each batch's maps; of large maps, if asked, in some of them.
 
     Args:
         images: How many images this process has.
@@ -81,12 +88,22 @@ class MapSampler:
     """
 
     def __init__(self, images: int, rows: int, seed: int) -> None:
-        self.each = max(1, rows // max(images * processes()[1], 1))
+        self.images, self.rows = max(images * processes()[1], 1), rows
         self.generator = torch.Generator().manual_seed(seed)
 
     def sample(self, shape: Sequence[int]) -> Places:
         """Places in the next batch's maps, of shape ``(N, C, ...)``."""
-        return sample_places(shape[2:], self.each, self.generator)
+        return sample_places(shape[2:], max(1, self.rows // self.images), self.generator)
+
+    def some(self, shape: Sequence[int]) -> tuple[int, Places]:
+        """How many of the next batch's images, the first ones, are enough; places in these.
+
+        Neighbouring places say much the same, so of each map a part is looked at.
+        """
+        most = max(prod(shape[2:]) // APART, 1)
+        images = min(max(self.rows // most, FEWEST), self.images)
+        count = -(-shape[0] * images // self.images)
+        return count, sample_places(shape[2:], max(1, self.rows // images), self.generator)
 
 
 def rows_for(cost: int, least: int) -> int:
@@ -230,3 +247,8 @@ def pick(maps: Tensor, *places: Tensor) -> Tensor:
     """Values at some places, ``(N, P, C)``."""
     values = Window.same((1,) * len(places)).patches(maps, *places)[..., 0].T
     return values.unflatten(0, (len(maps), -1))
+
+
+def pick_like(values: Tensor, shape: Sequence[int], places: Places) -> Tensor:
+    """Values at some places ``(N, P, C)`` of maps of a shape that they are spread over."""
+    return pick(values.broadcast_to(tuple(shape)), *places)
