@@ -29,6 +29,7 @@ from .reports import Report as Report
 from .reports.bounds import Bounds as Bounds
 from .reports.bounds import check as check
 from .saving.hub import push as push
+from .settings import Auto as Auto
 from .settings import Calibration as Calibration
 from .settings import CGGhost as CGGhost
 from .settings import CGhost as CGhost

@@ -78,4 +78,4 @@ class Budgets:
                 f"{names} given without calibration: give images, calibration=FOLDER."
             )
         if clock is None and calibration is not None and calibration.is_data_free:
-            raise SettingsError(f"{names} needs images: give calibration=FOLDER.")
+            raise SettingsError(f"{names}: a choice by it needs images: give calibration=FOLDER.")

@@ -47,6 +47,19 @@ def test_a_target_of_macs_chooses_an_s_for_each_layer(run, images, options):
     assert 4 in {layer["s"] for layer in report["layers"]}
 
 
+@pytest.mark.parametrize("mode", ["c-ghost", "cg-ghost", "auto"])
+def test_a_target_of_macs_and_one_of_params_are_both_kept(run, images, mode):
+    outcome = run(
+        "convert", NET, "--calibration", images, "--mode", mode, "--target-macs", "0.7",
+        "--target-params", "0.6", "--json", "-", "-o", "out",
+    )  # fmt: skip
+    assert outcome.code == 0
+    report = json.loads(outcome.out)
+    assert report["after"]["macs"] <= 0.7 * report["before"]["macs"]
+    assert report["after"]["params"] <= 0.6 * report["before"]["params"]
+    assert ghostify.report(ghostify.load("out")).after.params == report["after"]["params"]
+
+
 def test_data_free_needs_no_images(run):
     outcome = run("convert", NET, "--calibration", "data-free")
     assert outcome.code == 0
@@ -67,7 +80,9 @@ def test_data_free_needs_no_images(run):
         ("--calibration", "images", "--target-macs", "0.1"),
         ("--calibration", "images", "--target-macs", "2"),
         ("--calibration", "images", "--target-macs", "0.6", "--s", "4"),
-        ("--calibration", "images", "--target-macs", "0.6", "--mode", "cg-ghost"),
+        ("--calibration", "images", "--target-params", "0.001"),
+        ("--calibration", "data-free", "--target-params", "0.6"),
+        ("--mode", "auto"),
     ],
 )
 def test_options_that_make_no_sense_end_in_one_sentence(run, images, options):
