@@ -32,7 +32,8 @@ def test_choosing_fitting_and_tuning_tell_how_much_is_behind(told):
         progress=told.append,
     )  # fmt: skip
     assert shares(told, "judging ghosts") == [0.0, 0.5]
-    assert shares(told, "fitting") == sorted(shares(told, "fitting"))[:1] * 2
+    # Few images take two passes; the classifier's turn comes when all ghosts are fitted.
+    assert shares(told, "fitting") == [0.0, 1.0] * 2
     steps = shares(told, "reconstructing the network")
     assert steps[0] < 0.1
     assert steps == sorted(steps)

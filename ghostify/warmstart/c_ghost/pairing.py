@@ -119,7 +119,8 @@ def _matching(table: Matrix, known: Parents) -> Parents:
     graph.add_nodes_from(range(n))
     graph.add_edges_from(list(zip(*edges.T.tolist(), gains.tolist(), strict=True)))
     parents = np.arange(n)
-    for a, b in sorted(rx.max_weight_matching(graph, max_cardinality=True, weight_fn=int)):
+    pairs = rx.max_weight_matching(graph, max_cardinality=True, weight_fn=int)
+    for a, b in sorted(sorted(edge) for edge in pairs):
         _join(table, parents, a, b)
     return parents
 
