@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -80,7 +82,8 @@ def choose_within_time(
         for plan, _ in plans.values() for item in plan.replaced
     }  # fmt: skip
     timetable = _timetable(network, survey, settings, items, clock, stopwatch, progress)
-    trial = _Trial(network, settings, survey, stopwatch, timetable, calibration, progress)
+    is_fitted = calibration is not None
+    trial = _LayerTrial(settings, survey, network, stopwatch, timetable, is_fitted, progress)
     asked = trial.asked(clock, {name: dict.fromkeys(CHOICES, 0.0) for name in timetable.layers})
     # What can't be reached is said before images are looked at: that may take minutes.
     if asked.choose((1 - asked.goal) * asked.total) is None:
@@ -121,32 +124,39 @@ def _timetable(
     return found
 
 
-class _Trial:
-    """Conversions that are made to be measured."""
+class Trial(ABC):
+    """Conversions that are made to be measured, each once.
+
+    Args:
+        network: The original; it is not changed.
+        stopwatch: For it.
+        timetable: What its layers take.
+        is_fitted: Whether a warm start will follow.
+        progress: Told what is done now.
+    """
 
     def __init__(
         self,
         network: nn.Module,
-        settings: CGhost,
-        survey: Survey,
         stopwatch: Stopwatch,
         timetable: Timetable,
-        calibration: Calibration | None,
+        is_fitted: bool,
         progress: Progress,
     ) -> None:
-        self.network, self.settings, self.survey = network, settings, survey
-        self.stopwatch, self.timetable, self.progress = stopwatch, timetable, progress
-        self.is_fitted = calibration is not None
-        self.known: dict[tuple[tuple[str, int], ...], WholeTime] = {}
+        self.network, self.stopwatch, self.timetable = network, stopwatch, timetable
+        self.is_fitted, self.progress = is_fitted, progress
+        self.known: dict[tuple[tuple[str, float], ...], WholeTime] = {}
 
-    def asked(self, clock: Clock, losses: Losses) -> Search:
-        """What there is to choose from."""
-        times = {n: forms for n, forms in self.timetable.layers.items() if n in losses}
-        total = self.timetable.total
-        return Search(times, losses, total, clock.milliseconds_of(total) / total)
+    @abstractmethod
+    def plan(self, choice: Choice) -> Plan:
+        """What a choice makes of the network."""
+
+    @abstractmethod
+    def predicted(self, choice: Choice) -> float:
+        """The part of the original's time that a choice leaves, by its parts."""
 
     def measure(self, choice: Choice) -> WholeTime:
-        """The time of the whole network; elsewhere than on this machine, what layers say."""
+        """The time of the whole network; elsewhere than on this machine, what its parts say."""
         key = tuple(choice.items())
         if key not in self.known:
             self.known[key] = self._measure(choice)
@@ -154,13 +164,39 @@ class _Trial:
 
     def _measure(self, choice: Choice) -> WholeTime:
         if not self.timetable.is_here:
-            total = self.timetable.total
-            ratio = Search(self.timetable.layers, {}, total, 1).predicted(choice)
+            total, ratio = self.timetable.total, self.predicted(choice)
             return WholeTime(total, total * ratio, ratio, ratio, ratio)
         self.progress("timing the whole network")
+        return time_whole(self.network, self.plan(choice), self.stopwatch, self.is_fitted)
+
+
+class _LayerTrial(Trial):
+    """Conversions in which layers have an s each.
+
+    Args:
+        settings: What is converted, and how.
+        survey: Of the network.
+        *args: As for `Trial`.
+    """
+
+    def __init__(self, settings: CGhost, survey: Survey, *args: Any) -> None:
+        super().__init__(*args)
+        self.settings, self.survey = settings, survey
+
+    def asked(self, clock: Clock, losses: Losses) -> Search:
+        """What there is to choose from."""
+        times = {n: forms for n, forms in self.timetable.layers.items() if n in losses}
+        total = self.timetable.total
+        return Search(times, losses, total, clock.milliseconds_of(total) / total)
+
+    def plan(self, choice: Choice) -> Plan:
+        """Layers that a choice does not name stay as they are."""
         left = dict.fromkeys(self.timetable.layers, 1) | dict(choice)
-        plan, _ = plan_c_ghost(self.survey, replace(self.settings, s={**left, "*": DEFAULT_S}))
-        return time_whole(self.network, plan, self.stopwatch, self.is_fitted)
+        return plan_c_ghost(self.survey, replace(self.settings, s={**left, "*": DEFAULT_S}))[0]
+
+    def predicted(self, choice: Choice) -> float:
+        """By the layers' times."""
+        return Search(self.timetable.layers, {}, self.timetable.total, 1).predicted(choice)
 
 
 def time_whole(network: nn.Module, plan: Plan, stopwatch: Stopwatch, is_fitted: bool) -> WholeTime:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
-from ghostify.deploy.clock.choosing import MARGIN, measured_times, time_whole
-from ghostify.deploy.clock.search import Choice, WholeTime, search
+from ghostify.deploy.clock.choosing import MARGIN, Trial, measured_times
+from ghostify.deploy.clock.search import Choice, search
 from ghostify.deploy.clock.stages import time_stages
 from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.deploy.clock.timetable import Timetable, make_timetable
@@ -67,7 +68,8 @@ def plan_within_time(
     check_reachable(parts.forms(), totals, budgets.asked)
     needs = needs_of(totals, budgets.asked)
     times = _time_parts(network, parts, survey, clock, stopwatch, progress)
-    whole = _Whole(network, parts, times, stopwatch, calibration is not None, progress)
+    timetable, is_fitted = times.timetable, calibration is not None
+    whole = _PartTrial(parts, times, network, stopwatch, timetable, is_fitted, progress)
     total = times.timetable.total
     goal = clock.milliseconds_of(total) / total
     asked = PartSearch(times.forms(parts.forms()), needs, total, goal)
@@ -233,31 +235,24 @@ def _named(forms: Sequence[Form]) -> dict[str, float]:
     return {form.part: form.value for form in sorted(forms, key=lambda form: form.part)}
 
 
-@dataclass
-class _Whole:
-    """Conversions that are made to be measured."""
+class _PartTrial(Trial):
+    """Conversions in which layers and stages have a form each.
 
-    network: nn.Module
-    parts: Parts
-    times: _PartTimes
-    stopwatch: Stopwatch
-    is_fitted: bool
-    progress: Progress
-    known: dict[tuple[tuple[str, float], ...], WholeTime] = field(default_factory=dict)
+    Args:
+        parts: Of the network.
+        times: What they take.
+        *args: As for `Trial`.
+    """
 
-    def measure(self, choice: Choice) -> WholeTime:
-        """The time of the whole network; elsewhere than on this machine, what parts say."""
-        key = tuple(choice.items())
-        if key not in self.known:
-            self.known[key] = self._measure(choice)
-        return self.known[key]
+    def __init__(self, parts: Parts, times: _PartTimes, *args: Any) -> None:
+        super().__init__(*args)
+        self.parts = parts
+        self.all = PartSearch(times.forms(parts.forms()), {}, self.timetable.total, 1)
 
-    def _measure(self, choice: Choice) -> WholeTime:
-        total = self.times.timetable.total
-        asked = PartSearch(self.times.forms(self.parts.forms()), {}, total, 1)
-        if not self.times.timetable.is_here:
-            ratio = asked.predicted(choice)
-            return WholeTime(total, total * ratio, ratio, ratio, ratio)
-        self.progress("timing the whole network")
-        plan = self.parts.plan(asked.chosen(choice), {})
-        return time_whole(self.network, plan, self.stopwatch, self.is_fitted)
+    def plan(self, choice: Choice) -> Plan:
+        """Parts that a choice does not name stay as they are."""
+        return self.parts.plan(self.all.chosen(choice), {})
+
+    def predicted(self, choice: Choice) -> float:
+        """By the parts' times."""
+        return self.all.predicted(choice)

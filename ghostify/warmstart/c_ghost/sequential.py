@@ -206,10 +206,10 @@ def _fit_filters(batches: LayerBatches) -> _Filters:
     groups, filters = layer.groups, filters_of(conv)
     if not layer.is_refitted:
         return _Filters(filters, filters.new_zeros(len(filters)), refitted=False)
+    window = Window.of(conv) if isinstance(conv, _ConvNd) else Window.same((1,))
 
     def rows(looks: Iterable[LayerBatch]) -> Iterator[tuple[Tensor, Tensor]]:
         for look in looks:
-            window = Window.of(conv) if isinstance(conv, _ConvNd) else Window.same((1,))
             seen = _by_group(window.patches(look.x, *look.places), groups)
             yield seen, by_group(look.wanted, groups)
 

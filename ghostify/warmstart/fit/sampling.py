@@ -20,6 +20,7 @@ AFFORDABLE = 25_000_000_000
 """Multiply-accumulates that the sums of one fit may take: well under a second of one core."""
 
 MOST_ROWS = 65_536
+"""Rows beyond which a fit gains nothing that was seen."""
 
 WIDEST = 8192
 """Regressors beyond which a layer is not fitted."""
