@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from torch import nn
 
@@ -218,7 +219,14 @@ def report(
     return describe(name_of(network), network, counted)
 
 
-def save(model: nn.Module, directory: str | Path, *, source: str | Source | None = None) -> Path:
+def save(
+    model: nn.Module,
+    directory: str | Path,
+    *,
+    source: str | Source | None = None,
+    program: bool = False,
+    example_inputs: ExampleInputs | None = None,
+) -> Path:
     """Save a converted network: its weights as safetensors, how it was made as ``recipe.yaml``.
 
     What was in the folder before stays until all is written.
@@ -228,15 +236,41 @@ def save(model: nn.Module, directory: str | Path, *, source: str | Source | None
         directory: The folder; made if it is not there.
         source: What builds the original, where it was not built by name; None leaves that to the
             caller of `load`.
+        program: Whether to add a program of `torch.export`: the inference form, for any number of
+            images where the network takes that. With it `load` needs nothing that builds the
+            original.
+        example_inputs: What the network's forward takes, for the program; if not given, what the
+            costs were counted for, or worked out.
 
     Raises:
         SavedFolderError: The folder can't be written, or belongs to something else.
+        ModelError: The network can't be exported as a program.
     """
     known = history_of(model)
     given = Source(source) if isinstance(source, str) else source
-    return saving.write_network(
-        model, Path(directory), replace(known, source=given or known.source)
-    )
+    history = replace(known, source=given or known.source)
+    if not program:
+        return saving.write_network(model, Path(directory), history)
+    saving.check_target(Path(directory))
+    with tempfile.TemporaryDirectory() as place:
+        written = _write_program(model, example_inputs, Path(place) / "network.pt2")
+        return saving.write_network(model, Path(directory), history, written)
+
+
+def _write_program(model: nn.Module, example_inputs: ExampleInputs | None, path: Path) -> Path:
+    """A network as a program, for any number of images if it can be."""
+    from ghostify.deploy import export
+
+    given = saving.counted_inputs_of(model) if example_inputs is None else example_inputs
+    batches: tuple[Literal["dynamic", 1], ...] = ("dynamic", 1)
+    for batch in batches:
+        try:
+            return export(model, path, "pt2", batch=batch, example_inputs=given).path
+        except ModelError as error:
+            refused = error
+    raise ModelError(
+        f"This network can't be saved as a program: leave out program=True (--program). {refused}"
+    ) from refused
 
 
 def decide(

@@ -24,7 +24,11 @@ Model = Annotated[
 ]
 Calibration = Annotated[
     str | None,
-    typer.Option(metavar="FOLDER", help="Images (no labels) for a warm start, or data-free."),
+    typer.Option(
+        metavar="FOLDER|F",
+        help="Images (no labels) for a warm start, file.py:function that gives a loader, or "
+        "data-free.",
+    ),
 ]
 CalibrationSamples = Annotated[
     int | None, typer.Option(metavar="N", help="How many of them to take (512).")
@@ -87,7 +91,10 @@ ModelArgs = Annotated[
     str | None, typer.Option(metavar="JSON", help="Arguments for the factory, as '{\"a\": 1}'.")
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Run the code that a saved folder names as its source.")
+    bool,
+    typer.Option(
+        "--trust", help="Run the code that a saved folder names as its source, or its program."
+    ),
 ]
 JsonFile = Annotated[
     str | None, typer.Option("--json", metavar="FILE|-", help="Write the report as JSON.")

@@ -49,6 +49,9 @@ def convert(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="Save the network here.")
     ] = None,
+    program: Annotated[
+        bool, typer.Option("--program", help="Save a program too, which needs no MODEL to load.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, without doing it.")
     ] = False,
@@ -69,6 +72,8 @@ def convert(
     ghostify convert regnet_x_3_2gf --mode g-ghost --preset regnet --ratio 0.5
     ghostify convert resnet56-cifar --weights trained.safetensors -o out
     ghostify convert mypackage.nets:build --model-args '{"width": 32}' --input-size 1x64x64
+    ghostify convert mypackage.nets:build --program -o out
+    ghostify convert nets.py:audio --calibration data.py:loader -o out
     ghostify convert timm/resnet18 --dry-run --json -
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --reconstruct -o out
     ghostify convert resnet50 --weights DEFAULT --calibration images/ --target-macs 0.5 -o out
@@ -77,7 +82,7 @@ def convert(
     torchrun --nproc-per-node 2 -m ghostify convert resnet50 --calibration images/ -o out
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
-    from ghostify import api, saving
+    from ghostify import api
     from ghostify.files import check_writable
 
     budgets = {"target_macs": target_macs, "target_params": target_params}
@@ -97,12 +102,12 @@ def convert(
     if latency_table is not None:
         check_writable(latency_table)
     check_report_targets(json_file, markdown_file, html_file)
-    if output is not None:
-        saving.check_target(output)
+    _check_output(output, program)
     hush = quiet or "-" in (json_file, markdown_file, html_file)
     with one_speaks() as first, prints_to_stderr(), Steps(hush or not first) as step:
         if warm:
             join_others()
+            warm["calibration"] = given.open_data("--calibration", warm["calibration"])
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("converting")
@@ -116,6 +121,9 @@ def convert(
         step("saving")
         if output is not None and converted is not None and first:
             api.save(converted, output)
+            if program:  # last: what was fitted is saved, whatever becomes of the program
+                step("saving its program")
+                api.save(converted, output, program=True)
     assert report is not None
     if not first:
         return
@@ -133,6 +141,17 @@ def convert(
             complain(sentence)
     if self_check and converted is not None and not _self_check(converted, network, size, quiet):
         raise typer.Exit(1)
+
+
+def _check_output(output: Path | None, program: bool) -> None:
+    """Raise where the network can't be saved as it is asked for."""
+    from ghostify import saving
+    from ghostify.errors import SettingsError
+
+    if output is not None:
+        saving.check_target(output)
+    elif program:
+        raise SettingsError("--program given without -o DIR to save it in: add it.")
 
 
 def _end_if_interrupted(converted: nn.Module | None) -> None:

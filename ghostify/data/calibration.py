@@ -151,7 +151,7 @@ class _Gathered:
 
     def __init__(self, network: nn.Module | None, dtype: torch.dtype) -> None:
         self.network, self.dtype, self.spool = network, dtype, Spool()
-        self.form: Callable[[_Piece], Any] | None = None
+        self.form: _Form | None = None
         self.shapes: set[tuple[Any, ...]] = set()
         self.parts = 0
 
@@ -168,7 +168,8 @@ class _Gathered:
         what = piece.what.format(number)
         try:
             given = self.form(piece)
-            count, whole = (1, piece.is_item) if piece.is_item else _count_of(given)
+            is_one = piece.is_item and not self.form.is_batch
+            count, whole = (1, True) if is_one else _count_of(given)
         except (KeyError, IndexError, TypeError) as error:
             raise DataError(
                 f"{what} is not like those before it ({describe_error(error)}): give data of one "
@@ -205,7 +206,7 @@ class _Gathered:
         """Whether a network takes a list of images, which may be of several sizes."""
         return self.network is None or _refusal(self.network, Arguments((list(given),))) is None
 
-    def _choose(self, piece: _Piece) -> Callable[[_Piece], Any]:
+    def _choose(self, piece: _Piece) -> _Form:
         """The first form of the data that the network takes."""
         refused: tuple[Any, Exception] | None = None
         for form in _forms(self.network, piece, self.dtype):
@@ -230,9 +231,23 @@ class _Gathered:
         raise _cannot_take(*refused) from refused[1]
 
 
-def _forms(
-    network: nn.Module | None, piece: _Piece, dtype: torch.dtype
-) -> Iterator[Callable[[_Piece], Any]]:
+@dataclass(frozen=True)
+class _Form:
+    """A form that a part of the data may have.
+
+    Attributes:
+        shape: Brings a part's value into it.
+        is_batch: Whether that has a dimension for the samples of its own.
+    """
+
+    shape: Callable[[Any], Any]
+    is_batch: bool = True
+
+    def __call__(self, piece: _Piece) -> Any:
+        return self.shape(piece.value)
+
+
+def _forms(network: nn.Module | None, piece: _Piece, dtype: torch.dtype) -> Iterator[_Form]:
     """The forms that a part of the data may have, likeliest first."""
     ways = [forms.batched, _as_it_is] if piece.is_item else [_as_it_is]
     asked = nn.Identity() if network is None else network
@@ -242,9 +257,9 @@ def _forms(
         except (KeyError, IndexError, TypeError):
             continue
         for number in numbers:
-            yield partial(_shaped, way, form, dtype, number)
+            yield _Form(partial(_shaped, way, form, dtype, number), way is _as_it_is)
     if piece.is_item:  # networks that take lists of images
-        yield lambda p: forms.cast(Arguments(([p.value],)), dtype, False)
+        yield _Form(lambda value: forms.cast(Arguments(([value],)), dtype, False), False)
 
 
 def _shaped(
@@ -252,10 +267,10 @@ def _shaped(
     form: Callable[[Any], Any],
     dtype: torch.dtype,
     number: bool,
-    piece: _Piece,
+    value: Any,
 ) -> Any:
-    """A part of the data in one form."""
-    return forms.cast(form(way(piece.value)), dtype, number)
+    """A value in one form."""
+    return forms.cast(form(way(value)), dtype, number)
 
 
 def _as_it_is(value: Any) -> Any:

@@ -12,12 +12,14 @@ from ghostify.saving.folder import (
 )
 from ghostify.saving.hub import fetch_folder, is_hub_name, push
 from ghostify.saving.loading import load
+from ghostify.saving.recipe import counted_inputs_of
 
 __all__ = [
     "RECIPE",
     "build",
     "check_target",
     "fetch_folder",
+    "counted_inputs_of",
     "is_hub_name",
     "is_saved",
     "load",

@@ -37,23 +37,27 @@ LONGEST = 1_000_000
 """Bytes of a card at most; a longer file is somebody else's."""
 
 
-def write_card(history: History, weights: str, place: str = PLACE) -> str:
+def write_card(
+    history: History, weights: str, place: str = PLACE, program: str | None = None
+) -> str:
     """The text of a card, in the form of Hugging Face: YAML, then Markdown.
 
     Args:
         history: How the network came about.
         weights: Name of the file with its weights.
         place: What ``ghostify.load`` is to be given.
+        program: Name of the file of `torch.export`, where there is one.
     """
+    runs = "" if program is None else f"- `{program}`: a program of `torch.export` that runs it\n"
     blocks = [
         f"---\n{yaml.safe_dump(_front_matter(history), sort_keys=False)}---",
         *_what_it_is(history),
         *_what_it_costs(history.report),
         *_how_it_was_fitted(history),
-        *_how_to_load(history.source, place),
+        *_how_to_load(history.source, place, program),
         "## Files\n\n"
-        f"- `{weights}`: the weights, as safetensors\n"
-        "- `recipe.yaml`: how the network was made, as plain data; no code is in either",
+        f"- `{weights}`: the weights, as safetensors\n{runs}"
+        "- `recipe.yaml`: how the network was made, as plain data; no code is in it or the weights",
         "## License\n\n"
         "`license: unknown` above: give the licence of the weights that it was made from.",
     ]
@@ -165,9 +169,11 @@ def _how_it_was_fitted(history: History) -> Iterator[str]:
     yield "## How it was fitted\n\n" + "\n".join(f"- {note}" for note in notes)
 
 
-def _how_to_load(source: Source | None, place: str) -> Iterator[str]:
+def _how_to_load(source: Source | None, place: str, program: str | None) -> Iterator[str]:
     options, needs = "", ""
-    if source is None:
+    if source is None and program is not None:
+        options, needs = ", trust=True", f"  # runs {program}; or: model=original, to train it"
+    elif source is None:
         options, needs = ", model=original", "  # original: the network that was converted"
     elif zoo.runs_user_code(source.name):
         options, needs = ", trust=True", f"  # runs {_in_block(source.name)}"

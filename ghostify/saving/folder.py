@@ -2,74 +2,100 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from ghostify._version import __version__
 from ghostify.errors import GhostifyError, SavedFolderError, first_line, shown
-from ghostify.files import check_folder, drafts, kind_of, list_folder, read_text, reading
+from ghostify.files import check_folder, drafts, kind_of, list_folder, read_text
 from ghostify.files.plain_data import read_yaml
 from ghostify.graph.failure import describe_error
 from ghostify.graph.meta_copy import copy_network
 from ghostify.nn import GhostLayer
 from ghostify.nn.memory_format import to_channels_last
-from ghostify.nn.order import make_room_for_order
 from ghostify.passes.surgery import rewrite
 from ghostify.saving import recipe as recipes
 from ghostify.saving.card import CARD, is_untouched, put_card, write_card
 from ghostify.saving.history import History, history_of, remember
-from ghostify.saving.layouts import laid_out, usual
+from ghostify.saving.program import LoadedProgram
 from ghostify.saving.recipe import SavedFolder
+from ghostify.saving.sealed import SealedFile, may_be_left_over, remove, seal, sweep
+from ghostify.saving.weights import fill, read_weights, state_tensors
 
 RECIPE = "recipe.yaml"
-_WEIGHTS = re.compile(r"model-([0-9a-f]{8})\.safetensors")
-# Of earlier versions: their own temporary names, and those of safetensors.
-_DRAFT, _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.tmp"), re.compile(r"\.tmp[0-9A-Za-z]{6}")
-# What a save that was killed leaves, or a tuning that was stopped before its network was saved: no
-# reason to refuse the folder to the next one.
-_LEFTOVER = re.compile(
-    "|".join(
-        [_DRAFT.pattern, _PARTIAL.pattern, _WEIGHTS.pattern, "training", re.escape(drafts.PLACE)]
-    )
-)
 READS = 20
 """How often a folder is read anew where another save takes its weights away meanwhile."""
 
 
-def write_network(model: nn.Module, directory: Path, history: History) -> Path:
+def write_network(
+    model: nn.Module, directory: Path, history: History, program: Path | None = None
+) -> Path:
     """Write a network into a folder, and a model card beside it.
 
-    The weights get a name of their own and the recipe, which names them, is put into place last, by
-    one rename: whenever a save is cut off, the folder is what it was, or is the new one. What saves
-    that were killed left behind is removed; a save waits for another one into the same folder.
+    Weights and program get names of their own and the recipe, which names them, is put into place
+    last, by one rename: whenever a save is cut off, the folder is what it was, or is the new one.
+    What saves that were killed left behind is removed; a save waits for another one into the same
+    folder.
+
+    Args:
+        model: The network.
+        directory: The folder.
+        history: How the network came about.
+        program: A file of `torch.export` that runs the network by itself; it is copied.
 
     Raises:
         SavedFolderError: The folder can't be written, or holds other things.
         BusyError: Another process goes on writing into it.
     """
     _check_history(model, history)
-    tensors = _tensors(model)
+    tensors = state_tensors(model)
     with _explained(directory, "written"):
         check_target(directory)
-        recipe = recipes.describe_network(model, history)
+        content = _Content(tensors, recipes.describe_network(model, history), history, program)
         with _folder(directory), drafts.alone_in(directory) as place:
-            old = _weights_named_in(directory)
-            if old is not None or not is_saved(directory):
-                _sweep(directory, old)
-            new = _write(tensors, recipe, history, directory, place)
-            if old is not None and old != new:
-                _remove(old)
-            _sweep(directory, new)
+            old = _files_named_in(directory)
+            if old or not is_saved(directory):
+                sweep(directory, old)
+            new = _write(content, directory, place)
+            for path in old - new:
+                remove(path)
+            sweep(directory, new)
     return directory
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What is written into a folder.
+
+    Attributes:
+        tensors: The weights.
+        recipe: What the recipe says but for the names of files.
+        history: How the network came about.
+        program: A file that runs it by itself.
+    """
+
+    tensors: dict[str, Tensor]
+    recipe: dict[str, Any]
+    history: History
+    program: Path | None
+
+    def files(self) -> dict[str, Callable[[Path], object]]:
+        """What writes each file, by its kind."""
+        files: dict[str, Callable[[Path], object]] = {
+            "weights": lambda path: save_file(self.tensors, path, metadata={"format": "pt"})
+        }
+        if self.program is not None:
+            files["program"] = partial(shutil.copyfile, self.program)
+        return files
 
 
 def read(directory: Path) -> SavedFolder:
@@ -111,7 +137,7 @@ def read_whole(directory: Path) -> tuple[SavedFolder, dict[str, Tensor]]:
         seen = _recipe_stamp(directory)
         folder = read(directory)
         try:
-            return folder, _read_weights(folder)
+            return folder, read_weights(folder)
         except SavedFolderError:
             if _recipe_stamp(directory) == seen:
                 raise
@@ -143,7 +169,7 @@ def restore(
             f"{folder.directory} can't be loaded into a network on the meta device: "
             "give one whose tensors have data."
         )
-    state = _read_weights(folder) if state is None else state
+    state = read_weights(folder) if state is None else state
     network = original if folder.history.plans else copy_network(original)
     try:
         for plan in folder.history.plans:
@@ -165,7 +191,7 @@ def restore(
         network.to(folder.dtype)
     if folder.channels_last:
         to_channels_last(network)
-    _fill(network, state, folder)
+    fill(network, state, folder)
     network.train(folder.training)
     for name, module in network.named_modules():
         if name in folder.exceptions:
@@ -176,6 +202,11 @@ def restore(
 
 def _check_history(model: nn.Module, history: History) -> None:
     """Raise where the network's history does not tell how to rebuild it."""
+    if isinstance(model, LoadedProgram):
+        raise SavedFolderError(
+            "This network is a program that was loaded, and has no weights of its own to save: "
+            "copy the folder that it came from."
+        )
     if history.plans:
         return
     for name, module in model.named_modules():
@@ -191,62 +222,30 @@ def _check_history(model: nn.Module, history: History) -> None:
             )
 
 
-def _write(
-    tensors: dict[str, Tensor],
-    recipe: dict[str, Any],
-    history: History,
-    directory: Path,
-    place: Path,
-) -> Path:
-    """Write weights, recipe, card under temporary names and rename them; the weights' path."""
+def _write(content: _Content, directory: Path, place: Path) -> set[Path]:
+    """Write all files under temporary names and rename them, the recipe last; what it names."""
     draft, card = place / "draft", place / "card"
-    weights = None
+    made: dict[str, SealedFile] = {}
     try:
-        draft.touch()
-        mode = draft.stat().st_mode
-        save_file(tensors, draft, metadata={"format": "pt"})
-        draft.chmod(mode)  # safetensors lets nobody but the owner read
-        digest = _digest(draft)
-        weights = directory / f"model-{digest[:8]}.safetensors"
-        said = write_card(history, weights.name)
+        for kind, write in content.files().items():
+            draft.touch()
+            mode = draft.stat().st_mode
+            write(draft)
+            draft.chmod(mode)  # safetensors lets nobody but the owner read
+            made[kind] = seal(draft, kind, directory)
+            drafts.put(draft, made[kind].path)
+        names = {kind: file.path.name for kind, file in made.items()}
+        said = write_card(content.history, names["weights"], program=names.get("program"))
         card.write_text(said, encoding="utf-8", errors="backslashreplace")
-        drafts.put(draft, weights)
-        text = recipes.to_yaml({**recipe, "weights": {"file": weights.name, "sha256": digest}})
-        draft.write_text(text, encoding="utf-8")
+        sealed = {kind: file.to_dict() for kind, file in made.items()}
+        draft.write_text(recipes.to_yaml({**content.recipe, **sealed}), encoding="utf-8")
         drafts.put(draft, directory / RECIPE)
         put_card(card, directory / CARD)
     except BaseException:
-        if weights is not None and weights != _weights_named_in(directory):
-            weights.unlink(missing_ok=True)
+        for path in {file.path for file in made.values()} - _files_named_in(directory):
+            path.unlink(missing_ok=True)
         raise
-    return weights
-
-
-def _sweep(directory: Path, named: Path | None) -> None:
-    """Remove what killed saves left, those of earlier versions too: only what is surely theirs.
-
-    Args:
-        directory: A folder that nobody else is saving into.
-        named: The weights that its recipe names.
-    """
-    for path in directory.iterdir():
-        if path != named and path.is_file() and not path.is_symlink() and _is_left_over(path):
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    with suppress(PermissionError):  # Windows: somebody reads it; the next save removes it
-        path.unlink(missing_ok=True)
-
-
-def _is_left_over(path: Path) -> bool:
-    if _DRAFT.fullmatch(path.name):
-        return True
-    if _PARTIAL.fullmatch(path.name):  # safetensors begin with the length of a header in braces
-        with path.open("rb") as stream:
-            return stream.read(9)[8:] in (b"{", b"")
-    weights = _WEIGHTS.fullmatch(path.name)
-    return weights is not None and _digest(path).startswith(weights[1])
+    return {file.path for file in made.values()}
 
 
 def _recipe_stamp(directory: Path) -> tuple[int, int] | None:
@@ -272,81 +271,6 @@ def _folder(directory: Path) -> Iterator[None]:
         raise
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The state of a network, as safetensors takes it: contiguous, each with memory of its own."""
-    tensors: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for key, value in model.state_dict().items():
-        if not isinstance(value, Tensor) or is_lazy(value) or value.is_meta:
-            raise SavedFolderError(
-                f"{key!r} of this network is no tensor with data, and only those can be saved: "
-                "leave it out of its state_dict."
-            )
-        tensor = value.detach().cpu().contiguous()
-        storage = tensor.untyped_storage().data_ptr()
-        tensors[key] = tensor.clone() if storage in seen else tensor
-        seen.add(storage)
-    return tensors
-
-
-def _read_weights(folder: SavedFolder) -> dict[str, Tensor]:
-    try:
-        with reading(folder.weights, "save the network again", SavedFolderError):
-            digest = _digest(folder.weights)
-            state = load_file(folder.weights)
-    except (RuntimeError, SafetensorError) as error:  # torch's own reader: RuntimeError
-        raise SavedFolderError(
-            f"{folder.weights} can't be read ({first_line(error)}): save the network again."
-        ) from error
-    if digest != folder.sha256:
-        raise SavedFolderError(
-            f"{folder.weights} is not what was saved (its checksum is another): "
-            "save the network again."
-        )
-    return state
-
-
-def _fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) -> None:
-    """Copy the saved state into a network of the same structure, types included."""
-    make_room_for_order(network, state)
-    own = network.state_dict()
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    odd = [key for key in own.keys() & state.keys() if not _fits(state[key], own[key])]
-    wrong = [*missing, *unexpected, *odd]
-    if wrong:
-        raise SavedFolderError(
-            f"{folder.directory} doesn't fit this network: {len(wrong)} keys are missing, too many "
-            f"or of another shape or kind ({', '.join(wrong[:3])}): "
-            "give the original it was made from."
-        )
-    for key, tensor in own.items():
-        # Through .data: a tied parameter stays one, and takes the type that was saved.
-        saved = _as_it_lay(state[key].to(tensor.device), key, folder)
-        strides = tensor.stride() if folder.strides is None else saved.stride()
-        if tensor.dtype == saved.dtype and tensor.stride() == strides:
-            tensor.copy_(saved)
-        else:
-            _set_data(network, key, saved)
-
-
-def _fits(saved: Tensor, own: Tensor) -> bool:
-    """Whether a saved tensor has the shape, and the kind of numbers, of the network's own."""
-    is_real = saved.is_floating_point() and own.is_floating_point()
-    return saved.shape == own.shape and (is_real or saved.dtype == own.dtype)
-
-
-def _as_it_lay(tensor: Tensor, key: str, folder: SavedFolder) -> Tensor:
-    """A tensor with the strides that it was saved with."""
-    if folder.strides is None:
-        return tensor
-    return laid_out(tensor, folder.strides.get(key) or usual(tensor.shape, folder.channels_last))
-
-
-def _set_data(network: nn.Module, key: str, value: Tensor) -> None:
-    path, _, name = key.rpartition(".")
-    getattr(network.get_submodule(path), name).data = value
-
-
 def check_target(directory: Path) -> None:
     """Raise unless a network can be saved there: a new folder, an empty one, or a saved network.
 
@@ -360,7 +284,7 @@ def check_target(directory: Path) -> None:
     if kind == "nothing" or is_saved(directory):
         return
     held = list_folder(directory, SavedFolderError)
-    if any(not (_LEFTOVER.fullmatch(path.name) or _is_card(path)) for path in held):
+    if any(not (may_be_left_over(path.name) or _is_card(path)) for path in held):
         raise SavedFolderError(
             f"{directory} holds other things, and no saved network: give a new or empty folder."
         )
@@ -370,22 +294,14 @@ def _is_card(path: Path) -> bool:
     return path.name == CARD and is_untouched(path)
 
 
-def _weights_named_in(directory: Path) -> Path | None:
-    """The weights file of the network that a folder held so far."""
+def _files_named_in(directory: Path) -> set[Path]:
+    """The files of the network that a folder held so far."""
     if not is_saved(directory):
-        return None
+        return set()
     try:
-        return read(directory).weights
+        return {file.path for file in read(directory).files}
     except SavedFolderError:
-        return None
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return set()
 
 
 @contextmanager

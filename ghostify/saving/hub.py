@@ -62,9 +62,8 @@ def push(
     api, hub = _open_hub(token)
     with _explained(f"{directory} can't be sent to {PREFIX}{name}", hub):
         url = api.create_repo(name, private=private, exist_ok=True)
-        sent: dict[str, Path | bytes] = {
-            saved.weights.name: saved.weights, RECIPE: directory / RECIPE
-        }  # fmt: skip
+        sent: dict[str, Path | bytes] = {file.path.name: file.path for file in saved.files}
+        sent[RECIPE] = directory / RECIPE
         card = _card_to_send(directory, name, api, hub)
         if card is not None:
             sent[CARD] = card
@@ -76,13 +75,14 @@ def push(
     return str(url)
 
 
-def fetch_folder(place: str) -> Path:
+def fetch_folder(place: str, program: bool = False) -> Path:
     """Fetch a saved network from the Hub: its recipe, and the weights that the recipe names.
 
-    Both are of one commit, and come from the Hub's cache where they are there already.
+    They are of one commit, and come from the Hub's cache where they are there already.
 
     Args:
         place: ``hf://user/name``, or ``hf://user/name@revision``.
+        program: Whether to fetch the program too, where there is one.
 
     Returns:
         The folder that has them.
@@ -101,9 +101,10 @@ def fetch_folder(place: str) -> Path:
     with _explained(f"{place} can't be fetched", hub):
         recipe = Path(api.hf_hub_download(name, RECIPE, revision=revision or None))
         folder = recipe.parent
-        weights = read(folder).weights.name  # says what is wrong before anything large comes
-        # A snapshot's folder has the name of its commit.
-        api.hf_hub_download(name, weights, revision=folder.name)
+        saved = read(folder)  # says what is wrong before anything large comes
+        for file in saved.files if program else [saved.weights]:
+            # A snapshot's folder has the name of its commit.
+            api.hf_hub_download(name, file.path.name, revision=folder.name)
     return folder
 
 
@@ -126,7 +127,8 @@ def _card_to_send(directory: Path, name: str, api: Any, hub: Any) -> bytes | Non
         text = address_card(card.read_text(encoding="utf-8"), f"{PREFIX}{name}")
     else:  # an older save wrote none
         saved = read(directory)
-        text = write_card(saved.history, saved.weights.name, f"{PREFIX}{name}")
+        runs = None if saved.program is None else saved.program.path.name
+        text = write_card(saved.history, saved.weights.path.name, f"{PREFIX}{name}", runs)
     return text.encode("utf-8", errors="backslashreplace")
 
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ghostify import zoo
 from ghostify.cost.counting import count_both
@@ -17,9 +16,10 @@ from ghostify.numerics.random_state import keep_random_state
 from ghostify.reports.compare import compare
 from ghostify.saving.building import build
 from ghostify.saving.folder import read_whole, restore
-from ghostify.saving.history import name_of, remember
+from ghostify.saving.history import History, name_of, remember
 from ghostify.saving.hub import fetch_folder, is_hub_name
-from ghostify.saving.recipe import SavedFolder
+from ghostify.saving.program import open_program
+from ghostify.saving.recipe import SavedFolder, images_of
 from ghostify.saving.untrusted import UntrustedError, check_source
 
 
@@ -33,12 +33,17 @@ def load(
 ) -> nn.Module:
     """Load a saved network; its outputs are those of the one that was saved, bit for bit.
 
+    Where nothing builds the original, and the folder has a program (``save(..., program=True)``),
+    that is loaded if it is trusted: it runs anywhere, gives the same outputs within floating-point
+    error, and can't be trained.
+
     Args:
         directory: What `save` wrote; or ``"hf://user/name"`` (``"hf://user/name@revision"``), what
             `push` sent to the Hugging Face Hub: recipe and weights are fetched, and nothing else.
         model: The original network, where no name builds it; it is not changed.
         trust: Whether to import and call the ``module:factory`` that the folder names, with any
-            arguments; without it, no more than a known architecture is built.
+            arguments, and to run its program; without it, no more than a known architecture is
+            built.
         input_size: ``(C, H, W)`` of the image that its `report` is for; if not given, what the
             costs were counted for when it was saved.
 
@@ -46,9 +51,17 @@ def load(
         SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
         ModelError: The network can't take an image of ``input_size``.
     """
-    place = fetch_folder(directory) if is_hub_name(directory) else Path(directory)
+    is_alone = trust and model is None
+    place = fetch_folder(directory, is_alone) if is_hub_name(directory) else Path(directory)
     folder, state = read_whole(place)
-    original = _original(folder, trust) if model is None else model
+    try:
+        original = _original(folder, trust) if model is None else model
+    except SavedFolderError:
+        if not is_alone or folder.program is None:
+            raise
+        program = open_program(folder)
+        remember(program, History(folder.history.source))
+        return program
     network = restore(folder, original, state)
     plans = folder.history.plans
     if plans:
@@ -65,7 +78,7 @@ def _original(folder: SavedFolder, trust: bool) -> nn.Module:
     if source is None:
         raise SavedFolderError(
             f"{directory} does not say what builds the original network: "
-            "give it, load(directory, model=original)."
+            f"give it, load(directory, model=original){_or_program(folder)}."
         )
     if zoo.runs_user_code(source.name) and not trust:
         raise SavedFolderError(
@@ -87,6 +100,10 @@ def _original(folder: SavedFolder, trust: bool) -> nn.Module:
         ) from error
 
 
+def _or_program(folder: SavedFolder) -> str:
+    return "" if folder.program is None else ", or trust=True (--trust) to run the program in it"
+
+
 def _recount(
     folder: SavedFolder,
     original: nn.Module,
@@ -99,12 +116,6 @@ def _recount(
     try:
         if folder.inputs is not None:
             return count_both(original, network, folder.inputs)
-        return count_both(original, network, _example(network, folder.input_shapes))
+        return count_both(original, network, images_of(network, folder.input_shapes))
     except ModelError:  # inputs that shapes alone don't describe
         return count_both(original, network)
-
-
-def _example(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
-    floats = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
-    dtype = next(floats, torch.float32)
-    return tuple(torch.empty(shape, dtype=dtype, device="meta") for shape in shapes)

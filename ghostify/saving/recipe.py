@@ -6,24 +6,25 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from ghostify import zoo
 from ghostify._version import __version__
 from ghostify.errors import GhostifyWarning, SavedFolderError, shown
 from ghostify.files.plain_data import check_extent
 from ghostify.graph.input_form import parse_form
-from ghostify.graph.inputs import NO_TENSOR, Inputs
+from ghostify.graph.inputs import NO_TENSOR, ExampleInputs, Inputs
 from ghostify.plans import Plan
-from ghostify.saving.history import History, Source, Start
+from ghostify.saving.history import History, Source, Start, history_of
 from ghostify.saving.layouts import Strides, describe_strides, parse_strides
+from ghostify.saving.sealed import NAMES, SealedFile
 from ghostify.saving.untrusted import UntrustedError, check_source
 from ghostify.settings.base import is_number
 
@@ -45,8 +46,7 @@ class SavedFolder:
     Attributes:
         directory: The folder.
         history: How the network was made.
-        weights: Path of the safetensors file.
-        sha256: Checksum of that file.
+        weights: The safetensors file.
         training: Whether the network was in train mode.
         exceptions: Names of the modules that were in the other mode (frozen batch norms, say).
         dtype: Type of all its floating-point parameters, where they have one in common.
@@ -54,12 +54,12 @@ class SavedFolder:
         strides: Of the tensors that lay in memory otherwise; None where an older save does not say.
         input_shapes: Shapes of the inputs that its costs were counted for; empty where not known.
         inputs: The same, where they are no plain images: nested as the network takes them.
+        program: The file of `torch.export` that runs the network by itself, where there is one.
     """
 
     directory: Path
     history: History
-    weights: Path
-    sha256: str
+    weights: SealedFile
     training: bool
     exceptions: tuple[str, ...]
     dtype: torch.dtype | None
@@ -67,6 +67,30 @@ class SavedFolder:
     strides: Strides | None
     input_shapes: tuple[tuple[int, ...], ...]
     inputs: Inputs | None = None
+    program: SealedFile | None = None
+
+    @property
+    def files(self) -> tuple[SealedFile, ...]:
+        """All files that the recipe names."""
+        return (self.weights,) if self.program is None else (self.weights, self.program)
+
+
+def counted_inputs_of(model: nn.Module) -> ExampleInputs | None:
+    """The inputs that a network's costs were counted for, without data; None where not known."""
+    report = history_of(model).report
+    if report is None:
+        return None
+    if report.form is not None:
+        return parse_form(report.form)
+    shapes = _input_shapes(report.inputs) if _is_readable(report.inputs) else ()
+    return images_of(model, shapes) if shapes else None
+
+
+def images_of(model: nn.Module, shapes: Sequence[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    """Tensors without data that a network takes, of its own floating-point type."""
+    floats = (p.dtype for p in model.parameters() if p.dtype.is_floating_point)
+    dtype = next(floats, torch.float32)
+    return tuple(torch.empty(shape, dtype=dtype, device="meta") for shape in shapes)
 
 
 def describe_network(model: nn.Module, history: History) -> dict[str, Any]:
@@ -122,7 +146,6 @@ def check_format(directory: Path, found: Any) -> None:
 
 def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
     """Parse a recipe; raises whatever comes of it where it is damaged."""
-    weights = _mapping("weights", recipe["weights"])
     if not isinstance(recipe["conversions"], list) or len(recipe["conversions"]) > MOST_CONVERSIONS:
         raise ValueError(f"conversions is no list of at most {MOST_CONVERSIONS} plans")
     for key in ("training", "channels_last"):
@@ -136,8 +159,7 @@ def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
     return SavedFolder(
         directory=directory,
         history=history,
-        weights=directory / _file_name(weights["file"]),
-        sha256=_checksum(weights["sha256"]),
+        weights=_sealed("weights", recipe["weights"], directory),
         training=recipe["training"],
         exceptions=_texts("exceptions", recipe["exceptions"]),
         dtype=_dtype(recipe["dtype"]),
@@ -145,6 +167,7 @@ def parse(directory: Path, recipe: Mapping[str, Any]) -> SavedFolder:
         strides=parse_strides(recipe["strides"]) if "strides" in recipe else None,
         input_shapes=_input_shapes(recipe["inputs"]),
         inputs=parse_form(recipe["input_form"]) if "input_form" in recipe else None,
+        program=_sealed("program", recipe["program"], directory) if "program" in recipe else None,
     )
 
 
@@ -160,12 +183,19 @@ def _texts(key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def _file_name(name: Any) -> str:
-    """The name of a weights file, which names no other place and no other kind of file."""
+def _sealed(kind: str, value: Any, directory: Path) -> SealedFile:
+    found = _mapping(kind, value)
+    name = _file_name(kind, found["file"])
+    return SealedFile(directory / name, _checksum(found["sha256"]))
+
+
+def _file_name(kind: str, name: Any) -> str:
+    """The name of a file, which names no other place and no other kind of file."""
     if not isinstance(name, str) or Path(name).name != name or "\0" in name:
-        raise ValueError(f"weights file {shown(name)} is not inside the folder")
-    if not name.endswith(".safetensors") or len(name) > MOST_LETTERS:
-        raise ValueError(f"weights file {shown(name)} has no name of a .safetensors file")
+        raise ValueError(f"{kind} file {shown(name)} is not inside the folder")
+    end = NAMES[kind][1]
+    if not name.endswith(end) or len(name) > MOST_LETTERS:
+        raise ValueError(f"{kind} file {shown(name)} has no name of a {end} file")
     return name
 
 

@@ -197,3 +197,37 @@ def test_the_installed_command_pipes_plain_text(installed):
     *others, last = outcome.err.splitlines()
     assert all("compiled ops" in line for line in others), others  # a torchvision of another torch
     assert len(others) <= 1 and last.startswith("ghostify: next: ")
+
+
+def test_a_program_is_saved_and_measured_where_nothing_builds_the_network(run, folder) -> None:
+    (folder / "net.py").write_text(
+        "from torch import nn\n\ndef build(): return nn.Conv2d(3, 32, 3)\n"
+    )
+    made = run("convert", "net.py:build", "--input-size", "3x16x16", "--program", "-o", "out")
+    assert made.code == 0
+    (folder / "net.py").unlink()
+    outcome = run("report", "out", "--trust", "--input-size", "3x16x16", "--json", "-")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["after"]["macs"] > 0
+
+
+def test_a_program_without_a_folder_is_refused(run) -> None:
+    outcome = run("convert", "resnet20-cifar", "--program")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--program given without -o DIR" in outcome.err
+
+
+def test_what_has_no_program_is_saved_without_one(run, folder) -> None:
+    (folder / "net.py").write_text(
+        "from torch import nn\n\nclass Odd(nn.Conv2d):\n    def forward(self, x):\n"
+        "        x = super().forward(x)\n        return x if float(x.sum()) > 0 else -x\n\n"
+        "def build(): return nn.Sequential(nn.Conv2d(3, 32, 3), Odd(32, 8, 1))\n"
+    )
+    outcome = run("convert", "net.py:build", "--input-size", "3x16x16", "--program", "-o", "out")
+    assert outcome.code == 2
+    assert "can't be saved as a program: leave out --program" in outcome.err
+    assert sorted(path.name[:6] for path in (folder / "out").iterdir()) == [
+        "README",
+        "model-",
+        "recipe",
+    ]

@@ -90,3 +90,30 @@ def test_options_that_make_no_sense_end_in_one_sentence(run, images, options):
     assert outcome.code == 2
     assert outcome.err.startswith("ghostify: ")
     assert outcome.err.count("\n") == 1
+
+
+DATA = """
+import torch
+from torch import nn
+
+def loader():
+    print("reading")
+    return [(torch.rand(8, 1, 64), torch.zeros(8)) for _ in range(2)]
+
+def build():
+    return nn.Sequential(nn.Conv1d(1, 16, 3), nn.ReLU(), nn.Conv1d(16, 16, 3))
+"""
+
+
+def test_data_that_a_function_gives_start_it_warm(run, folder):
+    (folder / "task.py").write_text(DATA)
+    outcome = run("convert", "task.py:build", "--calibration", "task.py:loader", "--json", "-")
+    assert outcome.code == 0
+    assert "warm start from 16" in json.dumps(json.loads(outcome.out))
+
+
+def test_a_function_that_is_not_there_is_refused_in_a_sentence(run, folder):
+    (folder / "task.py").write_text(DATA)
+    outcome = run("convert", "task.py:build", "--calibration", "task.py:load", "-o", "out")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "'load'" in outcome.err and not (folder / "out").exists()

@@ -16,6 +16,7 @@ import ghostify
 from ghostify.errors import SavedFolderError
 from ghostify.files import drafts
 from ghostify.saving import folder as folder_module
+from ghostify.saving.sealed import digest_of
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the tests' processes are forks")
 
@@ -184,7 +185,7 @@ def old_leftovers(folder: Path) -> set[str]:
     (folder / ".tmpAAAAAA").touch()
     weights = folder / "weights"
     weights.write_bytes(b"whole")
-    weights.rename(folder / f"model-{folder_module._digest(weights)[:8]}.safetensors")
+    weights.rename(folder / f"model-{digest_of(weights)[:8]}.safetensors")
     return {path.name for path in folder.iterdir()}
 
 
@@ -259,7 +260,7 @@ def test_a_reader_whose_weights_are_taken_away_reads_the_new_ones(
     converted, small_net, tmp_path, monkeypatch
 ):
     out = ghostify.save(converted, tmp_path / "out")
-    real, calls = folder_module._read_weights, iter(range(9))
+    real, calls = folder_module.read_weights, iter(range(9))
 
     def crossed(folder):
         if next(calls) == 0:  # between its recipe and its weights another save comes
@@ -268,7 +269,7 @@ def test_a_reader_whose_weights_are_taken_away_reads_the_new_ones(
             ghostify.save(converted, out)
         return real(folder)
 
-    monkeypatch.setattr(folder_module, "_read_weights", crossed)
+    monkeypatch.setattr(folder_module, "read_weights", crossed)
     loaded = ghostify.load(out, small_net)
     assert torch.equal(loaded.stem.primary.weight, converted.stem.primary.weight)
 

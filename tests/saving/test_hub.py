@@ -71,6 +71,17 @@ def test_only_recipe_and_weights_are_fetched(hub: StandIn, folder: Path) -> None
     assert fetched == {"recipe.yaml", weights.name}
 
 
+def test_a_program_is_sent_and_fetched_by_those_who_trust_it(hub: StandIn, tmp_path) -> None:
+    network = ghostify.convert(nn.Sequential(nn.Conv2d(3, 16, 3)), s=2, input_size=(3, 8, 8))
+    ghostify.push(ghostify.save(network, tmp_path / "out", program=True), NAME)
+    with pytest.raises(SavedFolderError, match="trust=True"):
+        ghostify.load(f"hf://{NAME}")
+    assert not any(".pt2" in line for line in hub.asked)
+    x = torch.rand(2, 3, 8, 8)
+    loaded = ghostify.load(f"hf://{NAME}", trust=True)
+    torch.testing.assert_close(loaded(x), network.eval()(x))
+
+
 def test_the_card_there_says_how_to_load_it_from_there(
     hub: StandIn, folder: Path, tmp_path
 ) -> None:

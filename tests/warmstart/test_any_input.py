@@ -43,7 +43,9 @@ class Net(nn.Module):
 
     def __init__(self, forward: Callable[..., Any] | None = None) -> None:
         super().__init__()
-        self.body, self.head = body(), nn.Conv2d(16, 4, 1)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body, self.head = body(), nn.Conv2d(16, 4, 1)
 
 
 def convert(net: nn.Module, calibration: Any, **options: Any) -> nn.Module:

@@ -119,9 +119,10 @@ class LayerBatches:
             yield from self._looks(lesson, self._wanted, ())
         else:
             beside, corrected = self._beside(lesson), Spool()
-            for look in self._looks(lesson, lesson.targets, beside):
+            looks = self._looks(lesson, lesson.targets, beside)
+            for spot, look in zip(lesson.spots, looks, strict=True):
                 if beside:
-                    corrected.append(look.wanted)
+                    corrected.append(look.wanted, spot.kept[1] - spot.kept[0])
                 yield look
             self._wanted = corrected if beside else lesson.targets
 

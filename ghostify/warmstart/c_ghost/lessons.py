@@ -73,15 +73,17 @@ class Lesson:
             self.is_given = False
             return
         target = self.layer.maps(target)
-        if can_be_cut and len(target) == count:
+        rows = len(target)  # of what samples have in common there may be more, or fewer
+        if can_be_cut and rows == count:
             count, places = self.sampler.some(target.shape)
+            rows = count
         else:
             places = self.sampler.sample(target.shape)
         kept = len(self.targets), len(self.targets) + count
-        self.targets.append(pick(target[:count].float(), *places), count)
+        self.targets.append(pick(target[:rows].float(), *places), count)
         spot = Spot((span[0], span[0] + count), kept, places, tuple(target.shape[2:]))
         self.spots.append(spot)
-        self._shape = (count, *target.shape[1:])
+        self._shape = (rows, *target.shape[1:])
 
     def see_other(self, value: Any) -> None:
         """Keep what the same batch, which has been seen, gives beside the layer."""
