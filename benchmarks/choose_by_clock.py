@@ -2,12 +2,13 @@
 
     python benchmarks/choose_by_clock.py --network resnet50 --target 0.6
     python benchmarks/choose_by_clock.py --network resnet56-cifar --weights W --calibration images/
-    python benchmarks/choose_by_clock.py --never-slower mobilenet_v2 efficientnet_b0 regnet_y_800mf
+    python benchmarks/choose_by_clock.py --mode auto --never-slower mobilenet_v2 efficientnet_b0
 
 Each line is JSON. With ``--target``: the loss that is predicted of the choice and of the least s
 for all layers that is as fast, their measured times, how far the layers' times are from the
 network's, and how long measuring took, with an empty cache and with a full one. With
-``--never-slower``: what ``runtime`` alone comes to. One thread: CPU time.
+``--never-slower``: what ``runtime`` alone comes to, as a table of ``--write`` too. One thread: CPU
+time.
 
 Needs ``pip install -e '.[bench,onnx]'``.
 """
@@ -19,10 +20,13 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from measure import machine, one_core
+from tables import Table, write_between
 
 import ghostify
 from ghostify.api import decide
@@ -92,8 +96,33 @@ def choose(options: argparse.Namespace) -> dict[str, Any]:
 def never_slower(name: str, options: argparse.Namespace) -> dict[str, Any]:
     network = ghostify.build(name).eval()
     asked = {"runtime": options.runtime, "threads": options.threads, "batch": options.batch}
+    asked["mode"] = options.mode
     plan, seconds = timed(network, **asked)
-    return told(plan) | {"kept": len(plan.kept), "seconds": seconds}
+    same = {"ratio": 1.0, "low": 1.0, "high": 1.0, "layers added up": 1.0, "replaced": 0}
+    stages = {"stages": len(plan.stages), "kept": len(plan.kept)}
+    return same | told(plan) | stages | {"seconds": seconds}
+
+
+def tabulate(found: Sequence[dict[str, Any]], options: argparse.Namespace) -> Table:
+    """The table of what ``runtime`` alone comes to."""
+    rows = [
+        (
+            row["network"], f"{row['replaced']}", f"{row['stages']}", f"{row['kept']}",
+            f"{row['layers added up']:.2f}", f"{row['ratio']:.2f}",
+            f"{row['low']:.2f} to {row['high']:.2f}", f"{row['seconds']:.0f} s",
+        )
+        for row in found
+    ]  # fmt: skip
+    columns = (
+        "network", "layers replaced", "stages rebuilt", "left", "layers added up", "measured",
+        "interval", "to measure and choose",
+    )  # fmt: skip
+    title = f"What the clock alone chooses for {options.runtime}, mode {options.mode}"
+    note = (
+        f"Time beside the original's, batch {options.batch}, {options.threads} thread, CPU time, "
+        f"random weights. {machine('torch', options.runtime)}."
+    )
+    return Table(title, columns, tuple(rows), note)
 
 
 def main() -> None:
@@ -107,15 +136,22 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=15.0, help="most, for each ratio")
     parser.add_argument("--never-slower", nargs="+", metavar="NETWORK", default=[])
+    parser.add_argument("--mode", default="c-ghost", help="of --never-slower")
+    parser.add_argument("--write", type=Path, help="page to put the table of it into")
     options = parser.parse_args()
     one_core()
     print(json.dumps({"machine": machine("torch", "onnxruntime")}), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GHOSTIFY_CACHE"] = folder
+        found = []
         for name in options.never_slower:
-            print(json.dumps({"network": name, **never_slower(name, options)}), flush=True)
+            found.append({"network": name, **never_slower(name, options)})
+            print(json.dumps(found[-1]), flush=True)
         if not options.never_slower:
             print(json.dumps({"network": options.network, **choose(options)}), flush=True)
+    if options.write:
+        name = f"never-slower-{options.runtime}"
+        write_between(options.write, name, [tabulate(found, options).to_markdown()])
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from ghostify.warmstart.g_ghost.stages import (
     outputs_beside,
     tune_stage,
 )
-from ghostify.warmstart.parts import NetworkPart, are_alike, inputs_of, parts_in_order
+from ghostify.warmstart.parts import NetworkPart, PartsInTurn, are_alike, parts_in_order
 from ghostify.warmstart.reconstruct import View, outputs_along, tune_network, tune_part
 from ghostify.warmstart.result import LayerFit
 
@@ -141,17 +141,17 @@ class NetworkFit:
         batch = batch_size(images.take([0]), 128)
         whole = self._paired(images, images, batch)
         spans = [*whole.spans(), *whole.spans(held_out=True)]
+        teacher, student = (PartsInTurn(n, images, spans) for n in (self.teacher, self.converted))
         for name, calls in parts_in_order(self.teacher, images).items():
             part = NetworkPart(
                 name, self.teacher.get_submodule(name), self.converted.get_submodule(name)
             )
             if not (self.fits or any(isinstance(m, GhostConv) for m in part.student.modules())):
+                teacher.pass_by(name)
+                student.pass_by(name)
                 continue
             self._tell(f"looking at {name or 'the network'}")
-            before, after = (
-                inputs_of(name, network, map(images.slice, spans), calls)
-                for network in (self.teacher, self.converted)
-            )
+            before, after = (network.inputs_of(name, calls) for network in (teacher, student))
             segments = part.split(self._is_ghost, before)
             if not are_alike(before, after):
                 self._fit_watched(part, NetworkPart("", self.teacher, self.converted), whole)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,10 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Span, Spool
 from ghostify.graph.calls import Arguments, call, names_of
 from ghostify.graph.segments import Segment, split
 from ghostify.graph.trace import LAYERS, trace
+from ghostify.numerics.nested import map_tensors, tensors_in
+
+MOST_KEPT = 4 * 2**30
+"""Bytes of what parts give that are kept, in a temporary file; the rest is computed anew."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,79 @@ def inputs_of(name: str, network: nn.Module, batches: Iterable[Any], calls: int)
     finally:
         handle.remove()
     return inputs
+
+
+class PartsInTurn:
+    """A network that is run up to one of its parts after the other.
+
+    What the parts before give is kept and given again: they must not change any more. So all runs
+    together cost about as much as one, and not one for each part.
+
+    Args:
+        network: In eval mode.
+        images: What it gets.
+        spans: The samples of each batch.
+    """
+
+    def __init__(self, network: nn.Module, images: Spool, spans: Sequence[Span]) -> None:
+        self.network, self.images, self.spans = network, images, spans
+        self._settled: list[str] = []
+        self._kept, self._places = Spool(), dict[tuple[Any, ...], tuple[Span, torch.device]]()
+        self._room, self._batch = MOST_KEPT, 0
+        self._called: Counter[str] = Counter()
+
+    def inputs_of(self, name: str, calls: int) -> Spool:
+        """What the next part gets; see `inputs_of`."""
+        with ExitStack() as stack:
+            for done in self._settled:
+                stack.enter_context(self._again(done))
+            inputs = inputs_of(name, self.network, self._batches(), calls)
+        self.pass_by(name)
+        return inputs
+
+    def pass_by(self, name: str) -> None:
+        """Keep what a part gives from now on."""
+        self._settled.append(name)
+
+    def _batches(self) -> Iterator[Any]:
+        for index, span in enumerate(self.spans):
+            self._batch = index
+            self._called.clear()
+            yield self.images.slice(span)
+
+    @contextmanager
+    def _again(self, name: str) -> Iterator[None]:
+        """Let a part give what it gave, where that is kept."""
+        module = self.network.get_submodule(name)
+        before, run = module.__dict__.get("forward"), module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            call_of_part = name, self._batch, self._called[name]
+            self._called[name] += 1
+            if call_of_part in self._places:
+                span, device = self._places[call_of_part]
+                return map_tensors(lambda tensor: tensor.to(device), self._kept.slice(span))
+            made = run(*args, **kwargs)
+            self._keep(call_of_part, made)
+            return made
+
+        module.__dict__["forward"] = forward
+        try:
+            yield
+        finally:
+            del module.__dict__["forward"]
+            if before is not None:
+                module.__dict__["forward"] = before
+
+    def _keep(self, call_of_part: tuple[Any, ...], made: Any) -> None:
+        tensors = tensors_in(made)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if not tensors or size > self._room or any(t.layout != torch.strided for t in tensors):
+            return
+        start = len(self._kept)
+        self._kept.append(made, 1, whole=True)
+        self._room -= size
+        self._places[call_of_part] = (start, start + 1), tensors[0].device
 
 
 def are_alike(one: Spool, other: Spool) -> bool:

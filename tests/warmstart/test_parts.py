@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.data.spool import Spool
-from ghostify.warmstart.parts import inputs_of, parts_in_order
+from ghostify.warmstart.parts import PartsInTurn, inputs_of, parts_in_order
 
 
 class Pyramid(nn.Module):
@@ -47,6 +47,50 @@ def test_what_a_part_gets_is_found_without_what_comes_after_it() -> None:
         (4, 16, 8, 8), (4, 16, 4, 4), (2, 16, 8, 8), (2, 16, 4, 4),
     ]  # fmt: skip
     assert network.runs["stem"] == 2 and network.runs["tail"] == 0
+
+
+def counted(module: nn.Module) -> list[int]:
+    """The module's own runs, from now on: an entry for each."""
+    runs, run = [], module.forward
+    module.forward = lambda x: runs.append(1) or run(x)
+    return runs
+
+
+PARTS = (("stem", 1), ("head", 2), ("tail", 1))
+
+
+def test_parts_get_the_same_in_turn_as_alone() -> None:
+    network, spool, spans = Pyramid().eval(), Spool(), [(0, 4), (4, 6)]
+    spool.append(images(6))
+    parts = PartsInTurn(network, spool, spans)
+    for name, calls in PARTS:
+        found = parts.inputs_of(name, calls)
+        alone = inputs_of(name, network, map(spool.slice, spans), calls)
+        assert found.spans(1) == alone.spans(1)
+        for span in found.spans(1):
+            torch.testing.assert_close(found.slice(span), alone.slice(span))
+    assert not any("forward" in module.__dict__ for module in network.modules())
+
+
+def test_a_part_is_run_once_however_many_come_after_it() -> None:
+    network, spool = Pyramid().eval(), Spool()
+    spool.append(images(6))
+    runs = counted(network.stem)
+    parts = PartsInTurn(network, spool, [(0, 4), (4, 6)])
+    for name, calls in PARTS:
+        parts.inputs_of(name, calls)
+    assert len(runs) == 2  # a batch each, and not once more for the tail
+
+
+def test_what_does_not_fit_into_the_room_is_computed_anew(monkeypatch) -> None:
+    monkeypatch.setattr("ghostify.warmstart.parts.MOST_KEPT", 4 * 4 * 16 * 8 * 8)  # one of two
+    network, spool = Pyramid().eval(), Spool()
+    spool.append(images(8))
+    runs = counted(network.stem)
+    parts = PartsInTurn(network, spool, [(0, 4), (4, 8)])
+    for name, calls in PARTS:
+        assert len(parts.inputs_of(name, calls)) == 8 * calls
+    assert len(runs) == 3  # for the head on both batches, for the tail on one
 
 
 def test_a_layer_called_for_several_sizes_is_fitted_by_what_it_gets_alone() -> None:
