@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 from torch import nn
 
@@ -251,26 +251,13 @@ def save(
     history = replace(known, source=given or known.source)
     if not program:
         return saving.write_network(model, Path(directory), history)
+    from ghostify.deploy import export_program
+
     saving.check_target(Path(directory))
+    given_inputs = saving.counted_inputs_of(model) if example_inputs is None else example_inputs
     with tempfile.TemporaryDirectory() as place:
-        written = _write_program(model, example_inputs, Path(place) / "network.pt2")
+        written = export_program(model, Path(place) / "network.pt2", given_inputs)
         return saving.write_network(model, Path(directory), history, written)
-
-
-def _write_program(model: nn.Module, example_inputs: ExampleInputs | None, path: Path) -> Path:
-    """A network as a program, for any number of images if it can be."""
-    from ghostify.deploy import export
-
-    given = saving.counted_inputs_of(model) if example_inputs is None else example_inputs
-    batches: tuple[Literal["dynamic", 1], ...] = ("dynamic", 1)
-    for batch in batches:
-        try:
-            return export(model, path, "pt2", batch=batch, example_inputs=given).path
-        except ModelError as error:
-            refused = error
-    raise ModelError(
-        f"This network can't be saved as a program: leave out program=True (--program). {refused}"
-    ) from refused
 
 
 def decide(

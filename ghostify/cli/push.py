@@ -24,8 +24,8 @@ def push(
 ) -> None:
     """Send a saved network to the Hugging Face Hub, and print its address.
 
-    Weights, recipe and model card are sent, and nothing else that is in the folder. Log in first:
-    hf auth login, or HF_TOKEN.
+    Weights, recipe, model card and program (if any) are sent, and nothing else that is in the
+    folder. Log in first: hf auth login, or HF_TOKEN.
 
     \b
     ghostify push out user/resnet50-ghost

@@ -1,7 +1,7 @@
 """From a network to what runs: its inference form, files for runtimes, measured time."""
 
 from ghostify.deploy.benchmark import benchmark
-from ghostify.deploy.exporting import Exported, export
+from ghostify.deploy.exporting import Exported, export, export_program
 from ghostify.deploy.formats import FORMATS
 from ghostify.deploy.fusing import fuse, fuse_
 from ghostify.deploy.runtimes import RUNTIMES
@@ -16,6 +16,7 @@ __all__ = [
     "PartTime",
     "benchmark",
     "export",
+    "export_program",
     "fuse",
     "fuse_",
 ]

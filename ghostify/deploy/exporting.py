@@ -212,6 +212,25 @@ def export(
         return replace(done, bytes=_put(kind, draft, path))
 
 
+def export_program(
+    model: nn.Module, path: Path, example_inputs: ExampleInputs | None = None
+) -> Path:
+    """Write a network as a program of `torch.export`, for any number of images if it can be.
+
+    Raises:
+        ModelError: It can't be exported.
+    """
+    batches: tuple[Literal["dynamic", 1], ...] = ("dynamic", 1)
+    for batch in batches:
+        try:
+            return export(model, path, "pt2", batch=batch, example_inputs=example_inputs).path
+        except ModelError as error:
+            refused = error
+    raise ModelError(
+        f"This network can't be saved as a program: leave out program=True (--program). {refused}"
+    ) from refused
+
+
 def _calibration_of(calibration: Any, samples: int, seed: int) -> Calibration | None:
     if calibration is None or isinstance(calibration, Calibration):
         found = calibration

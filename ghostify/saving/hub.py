@@ -1,4 +1,4 @@
-"""Saved folders on the Hugging Face Hub: a repository holds weights, recipe and card.
+"""Saved folders on the Hugging Face Hub: a repository holds weights, recipe, card, program.
 
 Nothing else is sent, nothing else is fetched, and what is fetched is read as any folder is.
 """
@@ -35,7 +35,9 @@ def push(
     message: str = "Saved by ghostify",
     token: str | None = None,
 ) -> str:
-    """Send a saved network to the Hugging Face Hub: weights, recipe and model card, in one commit.
+    """Send a saved network to the Hugging Face Hub, in one commit.
+
+    Weights, recipe and model card are sent, and the program where there is one.
 
     The repository is made where it is not there. A card that was edited there stays, unless the one
     in the folder was edited too.

@@ -39,7 +39,8 @@ def load(
 
     Args:
         directory: What `save` wrote; or ``"hf://user/name"`` (``"hf://user/name@revision"``), what
-            `push` sent to the Hugging Face Hub: recipe and weights are fetched, and nothing else.
+            `push` sent to the Hugging Face Hub: recipe and weights are fetched, with ``trust`` the
+            program too, and nothing else.
         model: The original network, where no name builds it; it is not changed.
         trust: Whether to import and call the ``module:factory`` that the folder names, with any
             arguments, and to run its program; without it, no more than a known architecture is

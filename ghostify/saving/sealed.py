@@ -20,7 +20,7 @@ AGAIN = "save the network again"
 NAMES = {"weights": ("model-", ".safetensors"), "program": ("program-", ".pt2")}
 """How the name of each kind of file begins and ends."""
 
-_SEALED = re.compile(r"(?:model-([0-9a-f]{8})\.safetensors|program-([0-9a-f]{8})\.pt2)")
+_SEALED = re.compile("|".join(f"{a}([0-9a-f]{{8}}){re.escape(z)}" for a, z in NAMES.values()))
 # Of earlier versions: their own temporary names, and those of safetensors.
 _DRAFT, _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.tmp"), re.compile(r"\.tmp[0-9A-Za-z]{6}")
 # What a save that was killed leaves, or a tuning that was stopped before its network was saved: no
@@ -108,4 +108,4 @@ def _is_left_over(path: Path) -> bool:
         with path.open("rb") as stream:
             return stream.read(9)[8:] in (b"{", b"")
     sealed = _SEALED.fullmatch(path.name)
-    return sealed is not None and digest_of(path).startswith(sealed[1] or sealed[2])
+    return sealed is not None and digest_of(path).startswith(sealed[sealed.lastindex or 0])

@@ -19,7 +19,7 @@ from ghostify.graph.trace import LAYERS, trace
 from ghostify.numerics.nested import map_tensors, tensors_in
 
 MOST_KEPT = 4 * 2**30
-"""Bytes of what parts give that are kept, in a temporary file; the rest is computed anew."""
+"""Bytes of what the parts of one network give that are kept on disk; the rest is computed anew."""
 
 
 @dataclass(frozen=True)
