@@ -24,7 +24,7 @@ def prune_to(network: nn.Module, method: str, limit: int, images: Tensor) -> nn.
     low, high, found = 0.0, 1.0, None
     for _ in range(HALVINGS):
         ratio = (low + high) / 2
-        pruned = _prune(network, method, ratio, images)
+        pruned = prune(network, method, ratio, images)
         if ghostify.count(pruned, input_size=tuple(images.shape[1:])).total.macs <= limit:
             high, found = ratio, pruned
         else:
@@ -34,7 +34,10 @@ def prune_to(network: nn.Module, method: str, limit: int, images: Tensor) -> nn.
     return found
 
 
-def _prune(network: nn.Module, method: str, ratio: float, images: Tensor) -> nn.Module:
+def prune(
+    network: nn.Module, method: str, ratio: float, images: Tensor, round_to: int | None = None
+) -> nn.Module:
+    """A copy with a part of the channels pruned, in layers whose outputs are not added up."""
     pruned = copy.deepcopy(network)
     kept = [
         layer
@@ -52,6 +55,7 @@ def _prune(network: nn.Module, method: str, ratio: float, images: Tensor) -> nn.
     tp.pruner.BasePruner(
         pruned, torch.zeros(1, *images.shape[1:]), importance=importance, pruning_ratio=ratio,
         global_pruning=method == "taylor", ignored_layers=kept, max_pruning_ratio=0.95,
+        round_to=round_to,
     ).step()  # fmt: skip
     pruned.zero_grad()
     return pruned

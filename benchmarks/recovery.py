@@ -3,6 +3,7 @@
     python benchmarks/recovery.py --network resnet56-cifar --method c-ghost --s 2 --start warm
     python benchmarks/recovery.py --network resnet56-cifar --chosen --start warm
     python benchmarks/recovery.py --network resnet56-cifar --method taylor --as c-ghost --s 2
+    python benchmarks/recovery.py --method auto --chosen --time 0.6 --start warm
 
 Each measures one row and adds it to a file of rows (JSON lines), of which `recovery_page.py` makes
 tables. Networks are the trained ones of ``--data``, or any with ``--model-args`` and ``--weights``.
@@ -16,7 +17,10 @@ c. the same number of small steps on these images without labels: warm ghosts by
 d. the same distillation with labels for all.
 
 Pruning is Torch-Pruning's, to at most the MACs of the conversion that ``--as`` and ``--s`` say.
-``--method original`` is the network itself, which stage d alone can change.
+``--method original`` is the network itself, which stage d alone can change. With ``--time`` what is
+compared takes at most that part of the original's time in ``--runtime`` (one image, one thread), as
+measured: the choice by the clock or by MACs (``--chosen``, ``--by macs``), the least s, the largest
+ratio of all stages, the least pruned with widths of multiples of 8.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import prune_to
+from at_time import Clock, first_in_time, largest_in_time
+from peers import prune, prune_to
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -42,7 +47,9 @@ from ghostify.data.calibration import gather
 from ghostify.data.preparation import preparation_of
 
 GHOSTS = ("c-ghost", "g-ghost")
-METHODS = (*GHOSTS, "magnitude", "taylor", "original")
+CIFAR = {"preset": "cifar"}
+METHODS = (*GHOSTS, "auto", "magnitude", "taylor", "original")
+SIZES = (2, 3, 4, 5, 6, 8, 16)
 
 
 class Row:
@@ -56,6 +63,7 @@ class Row:
             "s": options.s, "chosen": options.chosen, "ratio": ratio_of(options),
             "seed": options.seed, "images": options.images,
             "reconstruct steps": options.reconstruct_steps,
+            "time": options.time, "runtime": options.runtime, "by": options.by,
             "torch": torch.__version__, "cpu": platform.machine(),
         }  # fmt: skip
 
@@ -96,20 +104,60 @@ def ratio_of(options: argparse.Namespace) -> float | dict[str, float]:
 def decide(
     network: nn.Module, images: Tensor, options: argparse.Namespace, row: Row
 ) -> ghostify.Plan | None:
-    """Where each layer or stage may have its own: the plan with as many MACs as one for all."""
+    """Where each layer or stage may have its own: the plan with as many MACs as one for all.
+
+    With ``--time`` the plan of that time.
+    """
     if not options.chosen:
         return None
-    macs = ghostify.report(convert(network, options.method, options))
-    mode = {"mode": "g-ghost", "preset": "cifar"} if options.method == "g-ghost" else {}
+    asked = {"calibration": images, "calibration_samples": len(images)}
+    asked |= {"calibration_seed": options.seed, **mode_of(options)}
     with row.timed("chosen"):
-        plan = ghostify.plan(
-            network, calibration=images, calibration_samples=len(images),
-            calibration_seed=options.seed, target_macs=macs.after.macs / macs.before.macs, **mode,
-        )  # fmt: skip
+        plan = _plan(network, asked, options)
     print(plan.settings, flush=True)
     if options.method == "g-ghost":
         row.values["ratio"] = plan.settings.ratio
     return plan
+
+
+def mode_of(options: argparse.Namespace) -> dict[str, str]:
+    preset = {} if options.method == "c-ghost" or "resnet" not in options.network else CIFAR
+    return {"mode": options.method, **preset}
+
+
+def _plan(network: nn.Module, asked: dict[str, Any], options: argparse.Namespace) -> ghostify.Plan:
+    if options.time is None:
+        macs = ghostify.report(convert(network, options.method, options))
+        return ghostify.plan(network, **asked, target_macs=macs.after.macs / macs.before.macs)
+    if options.by == "clock":
+        asked |= {"runtime": options.runtime, "target_latency": options.time}
+        return ghostify.plan(network, **asked)
+    return largest_in_time(
+        clock_of(network, options),
+        lambda part: ghostify.plan(network, **asked, target_macs=part),
+        lambda plan: ghostify.convert(network, replace(plan, calibration=None)),
+    )
+
+
+def clock_of(network: nn.Module, options: argparse.Namespace) -> Clock:
+    return Clock(network, options.runtime, options.time)
+
+
+def settle(network: nn.Module, options: argparse.Namespace) -> None:
+    """The s or the ratio for all that is as fast as asked, in the options."""
+    if options.time is None or options.chosen or options.method not in GHOSTS:
+        return
+    clock = clock_of(network, options)
+    if options.method == "c-ghost":
+        options.s = first_in_time(clock, SIZES, lambda s: ghostify.convert(network, s=s))
+        if options.s is None:
+            raise SystemExit(f"no s is as fast as {options.time} of the time")
+        return
+    ratio = largest_in_time(
+        clock, lambda part: part, lambda part: ghostify.convert(network, **mode_of(options),
+                                                                ratio=part),
+    )  # fmt: skip
+    options.ratio = [str(ratio)]
 
 
 def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -123,10 +171,13 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     prepare = preparation_of(network, (3, 32, 32))
     spool = gather(train, options.images, options.seed, prepare)
     images = torch.cat(list(spool.batches(256)))
+    settle(network, options)
     row = Row(options, test)
     row.judge("original", network)
     made = _start(network, options, images, row)
     _count(row, network, made)
+    if options.time is not None:
+        row.values["time ratio"] = round(clock_of(network, options).ratio(made), 3)
     for steps in options.steps:
         row.values["steps"] = steps
         with row.timed("distilled"):
@@ -144,16 +195,15 @@ def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row:
         score = row.values["original"]
         row.values |= {"converted": score, "fitted": score, "reconstructed": score}
         return network
-    if options.method in GHOSTS and options.start == "warm":
+    if options.start == "warm":
         return _start_warm(network, options, images, row)
     if options.method in GHOSTS:
         made = convert(network, options.method, options)
         if options.start == "random":
             _draw_new_parts(made, options.seed)
     else:
-        limit = ghostify.report(convert(network, options.as_, options)).after.macs
         with row.timed("converted"):
-            made = prune_to(network, options.method, limit, images)
+            made = _pruned(network, options, images)
     row.judge("converted", made)
     with row.timed("fitted"):
         if options.start == "data-free":
@@ -168,6 +218,17 @@ def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row:
         )  # fmt: skip
     row.judge("reconstructed", done.model)
     return done.model
+
+
+def _pruned(network: nn.Module, options: argparse.Namespace, images: Tensor) -> nn.Module:
+    if options.time is None:
+        limit = ghostify.report(convert(network, options.as_, options)).after.macs
+        return prune_to(network, options.method, limit, images)
+    return largest_in_time(
+        clock_of(network, options),
+        lambda part: prune(network, options.method, 1 - part, images, round_to=8),
+        lambda pruned: pruned,
+    )
 
 
 def _start_warm(
@@ -225,6 +286,9 @@ def main() -> None:
     parser.add_argument("--s", type=int, default=2)
     parser.add_argument("--ratio", nargs="+", default=["0.5"], metavar="X|STAGE=X")
     parser.add_argument("--chosen", action="store_true", help="s or ratio chosen for each")
+    parser.add_argument("--time", type=float, help="part of the original's, in place of MACs")
+    parser.add_argument("--runtime", default="onnxruntime", help="of --time")
+    parser.add_argument("--by", choices=("clock", "macs"), default="clock", help="with --time")
     parser.add_argument("--images", type=int, default=2048)
     parser.add_argument("--reconstruct-steps", type=int, default=800)
     parser.add_argument("--block-steps", type=int, default=20)
