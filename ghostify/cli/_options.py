@@ -150,12 +150,22 @@ def open_function(option: str, name: str) -> Any:
 
     if not zoo.runs_user_code(name):
         raise SettingsError(f"{option}={name} names no function: give it as file.py:function.")
-    function = zoo.find_object(name)
+    function = _find(option, name)
     if not callable(function):
         raise SettingsError(
             f"{option}={name} is a {type(function).__name__}: name a function of that file."
         )
     return function
+
+
+def _find(option: str, name: str) -> Any:
+    """What an option names in a file or module; errors name the option."""
+    from ghostify import zoo
+
+    try:
+        return zoo.find_object(name)
+    except ModelError as error:
+        raise SettingsError(f"{option}={name}: {error}") from error
 
 
 def open_data(option: str, name: str) -> Any:
@@ -169,7 +179,7 @@ def open_data(option: str, name: str) -> Any:
 
     if not zoo.runs_user_code(name) or kind_of(Path(name)) == "folder":
         return name
-    found = zoo.find_object(name)
+    found = _find(option, name)
     if not callable(found) or hasattr(found, "__len__"):
         return found
     try:

@@ -20,9 +20,17 @@ from ghostify.cli._terminal import (
 def evaluate(
     model: given.Model,
     data: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Images in class folders, or with test/ inside.")
+        str,
+        typer.Option(
+            metavar="FOLDER|FILE.py:F",
+            help="Images in class folders, or with test/ inside; or what gives a loader.",
+        ),
     ],
     weights: given.Weights = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(metavar="FILE.py:F", help="Your own metric: from network and batches."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(metavar="N", help="Images at a time.", min=1)] = 256,
     samples: Annotated[
         int | None, typer.Option(metavar="N", help="How many images to take (all).", min=1)
@@ -45,12 +53,13 @@ def evaluate(
     markdown_file: given.MarkdownFile = None,
     quiet: given.Quiet = False,
 ) -> None:
-    """Print a network's top-1 and top-5 accuracy, with 95 % confidence intervals.
+    """Print a network's accuracy with its 95 % intervals, or a metric of your own.
 
     \b
     ghostify evaluate out --data images/test
     ghostify evaluate resnet50 --weights DEFAULT --data imagenet/val --workers 2
     ghostify evaluate out --data images --samples 2000 --json -
+    ghostify evaluate out --data task.py:loader --metric task.py:mean_iou
     """  # noqa: D301 (click reads the character)
     warn_in_a_line()
     from ghostify import train
@@ -59,13 +68,15 @@ def evaluate(
     targets = json_file, markdown_file
     with one_speaks() as first, prints_to_stderr(), Steps(quiet or not first, *targets) as step:
         size = given.parse_input_size(input_size)
+        function = None if metric is None else given.open_function("--metric", metric)
+        shown = given.open_data("--data", data)
         step(f"building {model}")
         network = given.open_model(model, model_args, weights, trust)
         step("evaluating")
         result = train.evaluate(
-            network, data, batch_size=batch_size, samples=samples, seed=seed, workers=workers,
-            precision=precision, accelerator=accelerator, devices=devices, input_size=size,
-            progress=step,
+            network, shown, metric=function, batch_size=batch_size, samples=samples, seed=seed,
+            workers=workers, precision=precision, accelerator=accelerator, devices=devices,
+            input_size=size, progress=step,
         )  # fmt: skip
     if first:
         write_report(result, json_file, markdown_file)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ghostify.data.image_files import DataError
 from ghostify.data.items import read_item
-from ghostify.data.pools import Part, Pool
+from ghostify.data.pools import Part, Pool, check_all_samples
 from ghostify.data.stream import Stream, check_length
 from ghostify.graph.failure import describe_error
 from ghostify.numerics.chance import derive
@@ -34,6 +34,13 @@ class AnyLoader(Pool):
 
     def __len__(self) -> int:
         return self.count * (self.batch_size or 1)
+
+    def in_order(
+        self, size: int, samples: int | None, seed: int, rank: int = 0, ranks: int = 1
+    ) -> list[Part]:
+        """A part for each batch of this process's."""
+        check_all_samples(samples)
+        return [Part(None, place, []) for place in range(rank, self.count, ranks)]
 
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Any]:
         """A batch for each part."""

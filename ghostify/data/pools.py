@@ -20,7 +20,7 @@ from ghostify.data.image_files import DataError, open_image
 from ghostify.data.items import describe_item, read_item, split_item
 from ghostify.data.preparation import Preparation
 from ghostify.data.stream import Stream, check_length
-from ghostify.numerics.chance import derive, draws
+from ghostify.numerics.chance import derive, draws, permutation
 from ghostify.numerics.finite import check_pixels
 from ghostify.numerics.random_state import keep_random_state
 
@@ -80,6 +80,41 @@ class Pool(ABC):
     @abstractmethod
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Any]:
         """The batch of each part, varied by ``(key, epoch, index)`` where that is wanted."""
+
+    def in_order(
+        self, size: int, samples: int | None, seed: int, rank: int = 0, ranks: int = 1
+    ) -> list[Part]:
+        """The parts of one pass over the data that varies nothing.
+
+        Args:
+            size: Samples of a part, where the data does not say it.
+            samples: How many to take, chosen by the seed; all where not given.
+            seed: Of that choice.
+            rank: Number of the process that asks.
+            ranks: How many processes share the data.
+
+        Raises:
+            DataError: Samples can't be chosen, as those of a loader can't.
+        """
+        chosen = list(range(len(self)))
+        if samples is not None and samples < len(self):
+            chosen = sorted(permutation(len(self), seed, -1)[:samples])
+        mine = chosen[rank::ranks]
+        starts = range(0, len(mine), size)
+        return [Part(None, place, mine[at : at + size]) for place, at in enumerate(starts)]
+
+
+def check_all_samples(samples: int | None) -> None:
+    """Raise where some samples are to be chosen from a loader.
+
+    Raises:
+        DataError: A number of samples is given.
+    """
+    if samples is not None:
+        raise DataError(
+            f"{samples} samples can't be chosen from a loader, whose batches are taken as they "
+            "are: give its data set, or a loader of as many."
+        )
 
 
 class TensorPool(Pool):
@@ -270,6 +305,13 @@ class LoaderPool(Pool):
 
     def __len__(self) -> int:
         return len(self.loader) * (self.batch_size or 1)
+
+    def in_order(
+        self, size: int, samples: int | None, seed: int, rank: int = 0, ranks: int = 1
+    ) -> list[Part]:
+        """A part for each batch: the share that this process has of it."""
+        check_all_samples(samples)
+        return [Part(None, place, [], (rank, ranks)) for place in range(len(self.loader))]
 
     def batches(self, parts: Iterable[Part], key: int, augment: bool) -> Iterator[Batch]:
         """The images of each part; what comes before the first one's place is passed over."""

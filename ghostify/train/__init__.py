@@ -3,6 +3,7 @@
 from ghostify.data.image_files import DataError
 from ghostify.train.accuracy import Evaluation, Share
 from ghostify.train.evaluation import evaluate
+from ghostify.train.measured import Measured
 from ghostify.train.result import Finetuned, LogRow
 from ghostify.train.settings import FinetuneSettings
 from ghostify.train.tuning import finetune
@@ -13,6 +14,7 @@ __all__ = [
     "FinetuneSettings",
     "Finetuned",
     "LogRow",
+    "Measured",
     "Share",
     "evaluate",
     "finetune",

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from ghostify.data.image_files import DataError
+from ghostify.data.pools import Pool
 from ghostify.errors import ModelError, first_line
 
 
@@ -45,6 +47,29 @@ def check_tunable(network: nn.Module) -> None:
         raise ModelError(
             f"The network has nothing to tune, since {what}: give one with parameters that require "
             "gradients."
+        )
+
+
+def check_classes(pool: Pool, labels: Tensor, outputs: int) -> None:
+    """Raise where the classes of the data are not those of the network.
+
+    Args:
+        pool: The data.
+        labels: Of a batch, ``(N,)``.
+        outputs: Number of the network's class scores.
+
+    Raises:
+        DataError: They are not.
+    """
+    if pool.classes is not None and len(pool.classes) != outputs:
+        raise DataError(
+            f"The data has {len(pool.classes)} classes ({', '.join(pool.classes[:3])}, ...) and "
+            f"the network {outputs} outputs: give data of the classes it was trained on."
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs:
+        raise DataError(
+            f"The data has labels {int(labels.min())} to {int(labels.max())} and the network "
+            f"{outputs} outputs: give data of the classes it was trained on."
         )
 
 

@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict, overload
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import Unpack
 
-from ghostify.cost.counting import count
 from ghostify.data.image_files import DataError
 from ghostify.data.opening import Data, held_out, open_pool
-from ghostify.data.pools import LoaderPool, Part, Pool
-from ghostify.data.preparation import Preparation, preparation_of
+from ghostify.data.pools import LoaderPool, Pool
+from ghostify.data.preparation import Preparation
+from ghostify.errors import SettingsError, shown
 from ghostify.nn.modes import eval_mode
-from ghostify.numerics.chance import permutation
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.progress import Milestone, Progress, silent
-from ghostify.saving.history import history_of
 from ghostify.settings.base import check_whole
 from ghostify.train.accuracy import Evaluation, Share
-from ghostify.train.checks import check_network, modes_told
+from ghostify.train.checks import check_classes, check_network, modes_told
 from ghostify.train.engine import combine, open_engine
 from ghostify.train.features import scores_of
+from ghostify.train.inputs import ImageOptions, open_any
+from ghostify.train.measured import Measured
+from ghostify.train.own import OwnMetric, OwnMetricFunction, label_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+
+class Options(TypedDict, total=False):
+    """What both forms of `evaluate` take."""
+
+    batch_size: int
+    samples: int | None
+    seed: int
+    workers: int
+    precision: str
+    accelerator: str
+    devices: int | str
+    input_size: tuple[int, ...] | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    progress: Progress
+
+
+@overload
+def evaluate(
+    model: nn.Module, data: Data, *, metric: None = None, **options: Unpack[Options]
+) -> Evaluation: ...
+
+
+@overload
+def evaluate(
+    model: nn.Module, data: Data, *, metric: OwnMetricFunction, **options: Unpack[Options]
+) -> Measured: ...
 
 
 @keep_random_state()
@@ -35,6 +64,7 @@ def evaluate(
     model: nn.Module,
     data: Data,
     *,
+    metric: OwnMetricFunction | None = None,
     batch_size: int = 256,
     samples: int | None = None,
     seed: int = 0,
@@ -46,15 +76,21 @@ def evaluate(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
     progress: Progress = silent,
-) -> Evaluation:
-    """Classify labelled images and count what is right. The network is not changed.
+) -> Evaluation | Measured:
+    """Classify labelled images and count what is right, or measure a metric of your own.
+
+    The network is not changed.
 
     Args:
-        model: A network that gives class scores, ``(N, classes)``.
+        model: A network that gives class scores, ``(N, classes)``; with a metric any network.
         data: A folder of class folders (or one that has such a ``test`` or ``val`` inside), tensors
-            ``(images, labels)``, a data set of ``(image, label)``, a loader.
-        batch_size: Images at a time.
-        samples: How many images to take, chosen by the seed; all where not given.
+            ``(images, labels)``, a data set of ``(image, label)``, a loader. With a metric of any
+            kind: a loader, whose batches are taken as they are, a data set (its items are put
+            together by its ``collate_fn``, where it has one), a tuple of tensors.
+        metric: From the network (in eval mode, without gradients) and the batches to a number, or
+            to a dict of numbers, as `finetune` takes it. Each process measures on all batches.
+        batch_size: Samples at a time, where the data is no loader.
+        samples: How many to take, chosen by the seed; all where not given. Not of a loader.
         seed: Of that choice.
         workers: Processes that read images, where they are not kept in memory.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
@@ -65,9 +101,20 @@ def evaluate(
         std: Likewise.
         progress: Told what is done now.
 
+    Returns:
+        Accuracy and loss; with a metric its figures.
+
     Raises:
-        DataError: The images can't be read, have no labels, or don't fit the network.
+        DataError: The images can't be read, have no labels, or don't fit the network; samples are
+            to be chosen from a loader.
+        SettingsError: The metric fails, or gives no numbers.
         GhostifyError: The engine (``ghostify[train]``) is not installed.
+
+    Example:
+        >>> def darkest(network, batches):
+        ...     return min(float(network(x).min()) for x in batches)
+        >>> evaluate(nn.ReLU(), torch.zeros(4, 3, 8, 8), metric=darkest).figures
+        {'metric': 0.0}
     """
     check_network(model)
     check_whole("batch_size", batch_size, 1)
@@ -75,25 +122,24 @@ def evaluate(
         check_whole("samples", samples, 1)
     for name, value in (("seed", seed), ("workers", workers)):
         check_whole(name, value, 0)
+    if metric is not None and not callable(metric):
+        raise SettingsError(f"metric={shown(metric)} can't be called: give a function.")
     fabric = open_engine(accelerator, devices, precision)
-    preparation = preparation_of(model, input_size or input_size_of(model), mean, std)
-    pool = open_pool(held_out(data), preparation, workers)
+    wanted = ImageOptions(input_size, mean, std)
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     try:
         with modes_told(model):
-            return measure(
-                fabric, fabric.to_device(model), pool, preparation, batch_size, samples, seed,
-                progress,
-            )  # fmt: skip
+            moved = fabric.to_device(model)
+            if metric is not None:
+                pool, ready = open_any(held_out(data), model, workers, wanted)
+                progress(f"measuring {label_of(metric)}")
+                own = OwnMetric(metric, pool, ready, seed, samples)
+                return own.measure(fabric, moved, batch_size)
+            preparation = wanted.preparation(model)
+            pool = open_pool(held_out(data), preparation, workers)
+            return measure(fabric, moved, pool, preparation, batch_size, samples, seed, progress)
     finally:
         model.to(device)
-
-
-def input_size_of(model: nn.Module) -> tuple[int, ...]:
-    """``(C, H, W)`` of the input that the network's costs were counted for."""
-    report = history_of(model).report
-    inputs = report.inputs if report is not None and report.inputs else count(model).inputs
-    return tuple(int(size) for size in inputs.split(", ")[0].split("x")[1:])
 
 
 @torch.no_grad()
@@ -116,7 +162,7 @@ def measure(
     total = _share_of(pool, samples, fabric.world_size)
     with eval_mode(network):
         for images, labels in pool.batches(
-            _parts(pool, batch_size, samples, seed, fabric.global_rank, fabric.world_size),
+            pool.in_order(batch_size, samples, seed, fabric.global_rank, fabric.world_size),
             seed,
             False,
         ):
@@ -157,33 +203,3 @@ def _ranks(scores: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
     own = scores.gather(1, wanted[:, None])
     earlier = torch.arange(scores.shape[1], device=scores.device) < wanted[:, None]
     return ((scores > own) | ((scores == own) & earlier)).sum(1)
-
-
-def _parts(
-    pool: Pool, size: int, samples: int | None, seed: int, rank: int, ranks: int
-) -> Iterator[Part]:
-    """This process's part of the images, in order."""
-    if isinstance(pool, LoaderPool):
-        for place in range(len(pool.loader)):
-            yield Part(None, place, [], (rank, ranks))
-        return
-    chosen = list(range(len(pool)))
-    if samples is not None and samples < len(pool):
-        chosen = sorted(permutation(len(pool), seed, -1)[:samples])
-    mine = chosen[rank::ranks]
-    for place, start in enumerate(range(0, len(mine), size)):
-        yield Part(None, place, mine[start : start + size])
-
-
-def check_classes(pool: Pool, labels: torch.Tensor, outputs: int) -> None:
-    """Raise where the classes of the data are not those of the network."""
-    if pool.classes is not None and len(pool.classes) != outputs:
-        raise DataError(
-            f"The data has {len(pool.classes)} classes ({', '.join(pool.classes[:3])}, ...) and "
-            f"the network {outputs} outputs: give data of the classes it was trained on."
-        )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs:
-        raise DataError(
-            f"The data has labels {int(labels.min())} to {int(labels.max())} and the network "
-            f"{outputs} outputs: give data of the classes it was trained on."
-        )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ghostify.data.pools import Batch, Pool
 from ghostify.data.preparation import Preparation
-from ghostify.train.evaluation import check_classes
+from ghostify.train.checks import check_classes
 from ghostify.train.features import logits_of
 from ghostify.train.settings import FinetuneSettings
 from ghostify.tuning.losses import distillation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ghostify.data.pools import Part, Pool
+from ghostify.data.pools import Pool
 from ghostify.data.preparation import Preparation
 from ghostify.errors import GhostifyError, SettingsError, shown
 from ghostify.graph.failure import describe_error
@@ -146,16 +147,22 @@ class OwnLoss(Objective):
 
 
 class Batches:
-    """Batches of a pool on a device, in order; can be gone through again and again."""
+    """Batches of a pool on a device, in order; can be gone through again and again.
 
-    def __init__(self, pool: Pool, ready: Ready, size: int, seed: int, fabric: Fabric) -> None:
+    Args:
+        pool: Where they come from.
+        ready: Makes them ready.
+        size: Samples of a batch, where the pool does not say it.
+        samples: How many samples to take, chosen by the seed; all where not given.
+        seed: Of the choice, and of what the data set draws.
+        fabric: Knows the device.
+    """
+
+    def __init__(
+        self, pool: Pool, ready: Ready, size: int, samples: int | None, seed: int, fabric: Fabric
+    ) -> None:
         self._pool, self._ready, self._seed, self._fabric = pool, ready, seed, fabric
-        count = len(pool)
-        starts = range(0, count, size if pool.splits else pool.batch_size or 1)
-        self._parts = [
-            Part(None, place, list(range(start, min(start + size, count))) if pool.splits else [])
-            for place, start in enumerate(starts)
-        ]
+        self._parts = pool.in_order(size, samples, seed)
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -173,13 +180,15 @@ class OwnMetric:
         function: The metric.
         pool: The batches that it is measured on; each process goes through all of them.
         ready: Makes a batch ready for it.
-        seed: Of what the data set draws.
+        seed: Of the choice of samples, and of what the data set draws.
+        samples: How many to measure on; all where not given.
     """
 
     function: OwnMetricFunction
     pool: Pool
     ready: Ready
     seed: int
+    samples: int | None = None
     keeps_best = True
 
     @torch.no_grad()
@@ -189,7 +198,8 @@ class OwnMetric:
         Raises:
             SettingsError: It fails, or gives no numbers.
         """
-        batches = Batches(self.pool, self.ready, size, self.seed, fabric)
+        start = time.perf_counter()
+        batches = Batches(self.pool, self.ready, size, self.samples, self.seed, fabric)
         try:
             with eval_mode(network), fabric.autocast(), keep_random_state(self.seed):
                 value = self.function(network, batches)
@@ -209,7 +219,8 @@ class OwnMetric:
             )
         # Kernels of one GPU and another may round in other ways: all must agree on what is best.
         agreed = combine(fabric, torch.tensor(list(figures.values()), dtype=torch.float64), "mean")
-        return Measured(dict(zip(figures, agreed.tolist(), strict=True)))
+        seconds = time.perf_counter() - start
+        return Measured(dict(zip(figures, agreed.tolist(), strict=True)), seconds)
 
 
 def label_of(function: Callable[..., Any]) -> str:

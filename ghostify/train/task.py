@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,13 +9,14 @@ import torch
 from torch import nn
 
 from ghostify.data.image_files import DataError
-from ghostify.data.opening import Data, is_path, open_batches, open_pool, split_folder
+from ghostify.data.opening import Data, open_pool, split_folder
 from ghostify.data.pools import Part, Pool
-from ghostify.data.preparation import Preparation, preparation_of
+from ghostify.data.preparation import Preparation
 from ghostify.errors import ModelError, SettingsError
 from ghostify.nn.modes import eval_mode, modes_kept, steady_train_mode
-from ghostify.train.evaluation import check_classes, input_size_of
+from ghostify.train.checks import check_classes
 from ghostify.train.features import scores_of
+from ghostify.train.inputs import ImageOptions, open_any
 from ghostify.train.objective import ClassScores, Objective
 from ghostify.train.own import OwnLoss, OwnLossFunction, OwnMetric, OwnMetricFunction, Ready
 from ghostify.train.points import (
@@ -53,26 +53,6 @@ class Networks:
     student: nn.Module
     teacher: nn.Module | None
     fabric: Fabric
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """How image files become the network's input, as far as the caller says it.
-
-    Attributes:
-        input_size: ``(C, H, W)``; worked out where not given.
-        mean: Of the channels.
-        std: Of the channels.
-    """
-
-    input_size: tuple[int, ...] | None = None
-    mean: Sequence[float] | None = None
-    std: Sequence[float] | None = None
-
-    def preparation(self, network: nn.Module) -> Preparation:
-        """The preparation for a network."""
-        size = self.input_size or input_size_of(network)
-        return preparation_of(network, size, self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -121,6 +101,7 @@ def classify(
     if metric is not None:
         validation = _own_metric(metric, val_pool, Ready(preparation), chosen)
     elif val_pool is not None:
+        _check_samples(val_pool, chosen)
         validation = Accuracy(val_pool, preparation, chosen)
     objective = ClassScores(losses, pool, preparation, chosen)
     return Task(objective, pool, validation, points, (*preparation.notes, *notes))
@@ -146,11 +127,11 @@ def follow(
             "val is given without what to measure on it: give metric=function beside loss."
         )
     data, val = split_folder(data, val)
-    pool, ready = _open_any(data, networks.given, chosen, wanted)
+    pool, ready = open_any(data, networks.given, chosen.workers, wanted)
     validation = None
     if metric is not None:
-        val_pool, val_ready = (None, ready) if val is None else _open_any(
-            val, networks.given, chosen, wanted
+        val_pool, val_ready = (None, ready) if val is None else open_any(
+            val, networks.given, chosen.workers, wanted
         )  # fmt: skip
         validation = _own_metric(metric, val_pool, val_ready, chosen)
     objective = OwnLoss(loss, ready)
@@ -159,21 +140,19 @@ def follow(
     return Task(objective, pool, validation, points, (*said, *notes))
 
 
-def _open_any(
-    data: Data, network: nn.Module, chosen: FinetuneSettings, wanted: ImageOptions
-) -> tuple[Pool, Ready]:
-    if is_path(data):
-        preparation = wanted.preparation(network)
-        return open_pool(data, preparation, chosen.workers), Ready(preparation)
-    return open_batches(data, chosen.workers), Ready(None)
-
-
 def _own_metric(
     metric: OwnMetricFunction, pool: Pool | None, ready: Ready, chosen: FinetuneSettings
 ) -> OwnMetric:
     if pool is None:
         raise SettingsError("metric is given without data to measure on: give val=data too.")
-    return OwnMetric(metric, pool, ready, chosen.seed)
+    _check_samples(pool, chosen)
+    return OwnMetric(metric, pool, ready, chosen.seed, chosen.val_samples)
+
+
+def _check_samples(pool: Pool, chosen: FinetuneSettings) -> None:
+    """Raise now where a validation could not choose its samples later."""
+    if chosen.val_samples is not None:
+        pool.in_order(1, chosen.val_samples, chosen.seed)
 
 
 def _try_loss(

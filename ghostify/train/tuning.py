@@ -20,12 +20,13 @@ from ghostify.saving.history import history_of
 from ghostify.train import checkpoint
 from ghostify.train.checks import check_network, check_tunable
 from ghostify.train.engine import open_engine
+from ghostify.train.inputs import ImageOptions
 from ghostify.train.journal import Journal
 from ghostify.train.loop import Job, Told, Training
 from ghostify.train.own import OwnLossFunction, OwnMetricFunction
 from ghostify.train.result import Finetuned
 from ghostify.train.settings import FinetuneSettings
-from ghostify.train.task import ImageOptions, Networks, classify, follow
+from ghostify.train.task import Networks, classify, follow
 
 
 @keep_random_state()

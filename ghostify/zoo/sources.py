@@ -253,7 +253,7 @@ def _import_module(name: str) -> Any:
 
 def _import_file(path: Path) -> Any:
     if kind_of(path, ModelError) != "file":
-        raise ModelError(f"{path} is no file: give file.py:factory.")
+        raise ModelError(f"{path} is no file: give file.py:name.")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

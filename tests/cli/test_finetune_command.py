@@ -138,7 +138,7 @@ def test_a_loss_a_metric_and_data_of_ones_own_come_from_a_file(run, saved, weigh
 
 @pytest.mark.parametrize("args, words", [
     (("--loss", "loss"), ("--loss=loss", "file.py:function")),
-    (("--loss", "nowhere.py:loss"), ("nowhere.py", "no file")),
+    (("--loss", "nowhere.py:loss"), ("--loss=nowhere.py:loss: nowhere.py is no file",)),
     (("--loss", "task.py:los"), ("task.py has no 'los'", "loss")),
     (("--loss", "task.py:number"), ("--loss=task.py:number is a int",)),
     (("--loss", "task.py:broken"), ("broken", "KeyError")),

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import ghostify
+from ghostify.errors import SettingsError
 from ghostify.train import DataError, Share, evaluate
 
 
@@ -50,6 +51,62 @@ def test_data_sets_and_loaders_give_the_same():
     pairs = TensorDataset(IMAGES, LABELS)
     wanted = measure().top1
     assert measure(pairs).top1 == measure(DataLoader(pairs, batch_size=8)).top1 == wanted
+
+
+def test_samples_are_not_chosen_from_a_loader():
+    loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=8)
+    with pytest.raises(DataError, match="20 samples can't be chosen from a loader"):
+        measure(loader, samples=20)
+
+
+def seen(network, batches):
+    """The figures of a metric: how many samples and batches it was given, and their sum."""
+    assert not network.training and not torch.is_grad_enabled()
+    images = [batch["image"] if isinstance(batch, dict) else batch[0] for batch in batches]
+    return {"samples": sum(map(len, images)), "batches": len(batches), "sum": float(
+        sum(network(x).sum() for x in images))}  # fmt: skip
+
+
+class Items(Dataset):
+    """Dicts, which no accuracy is told of."""
+
+    def __len__(self):
+        return 37
+
+    def __getitem__(self, index):
+        return {"image": IMAGES[index], "name": "x"}
+
+
+@pytest.mark.parametrize("data", [
+    (IMAGES, LABELS), Items(), DataLoader(Items(), batch_size=10),
+    DataLoader(TensorDataset(IMAGES, LABELS), batch_size=10),
+], ids=["tensors", "dicts", "loader of dicts", "loader"])  # fmt: skip
+def test_a_metric_of_ones_own_sees_every_sample_once(data):
+    found = measure(data, metric=seen, batch_size=10)
+    assert found.figures["samples"] == 37 and found.figures["batches"] == 4
+    assert found.figures["sum"] == pytest.approx(float(SCORES.sum()), abs=1e-4)
+
+
+def test_a_metric_of_ones_own_sees_as_many_samples_as_asked():
+    figures = [measure(metric=seen, samples=20, seed=seed).figures for seed in (0, 0, 1)]
+    assert [each["samples"] for each in figures] == [20, 20, 20]
+    assert figures[0] == figures[1] != figures[2]
+
+
+def test_figures_that_are_no_numbers_stay_valid_json():
+    found = measure(metric=lambda network, batches: {"loss": float("nan"), "best": 1.0})
+    assert json.loads(found.to_json())["figures"] == {"loss": None, "best": 1.0}
+    assert "loss nan, best 1.0000" in str(found) and "best" in found.to_markdown()
+
+
+@pytest.mark.parametrize("metric, words", [
+    ("iou", "metric='iou' can't be called"),
+    (lambda network, batches: None, "metric .* fails"),
+    (lambda network, batches: {}, "empty dict"),
+])  # fmt: skip
+def test_a_metric_that_gives_nothing_is_one_sentence(metric, words):
+    with pytest.raises(SettingsError, match=words):
+        measure(metric=metric)
 
 
 def test_samples_are_chosen_by_the_seed():

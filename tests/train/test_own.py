@@ -8,11 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import ghostify
 from ghostify.train import checkpoint as checkpoints
-from ghostify.train import finetune
+from ghostify.train import DataError, finetune
 from tests.train.test_tuning import Stop, same
 
 QUICK = {"steps": 6, "batch_size": 8, "lr": 0.01, "features": 1.0}
@@ -416,3 +416,23 @@ def test_a_run_with_another_loss_is_not_gone_on_with(tmp_path, segmenters):
     assert checkpoints.path_in(tmp_path / "o").is_file()
     with pytest.raises(ghostify.GhostifyError, match=r"loss=\('own',\)"):
         finetune(segmenters[0], Shapes(), loss=two_losses, resume=True, **asked)
+
+
+@pytest.mark.parametrize("val_samples, counted", [(None, 20), (6, 6)])
+@pytest.mark.parametrize("kind", ["tensors", "loader"])
+def test_a_metric_sees_all_validation_images_and_no_others(kind, val_samples, counted):
+    labelled = torch.rand(20, 3, 16, 16), torch.arange(20) % 4
+    val = DataLoader(TensorDataset(*labelled), batch_size=4) if kind == "loader" else labelled
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def run():
+        return finetune(
+            net, labelled, val=val, steps=1, batch_size=16, input_size=(3, 16, 16),
+            val_samples=val_samples, metric=lambda net, batches: sum(len(x) for x, _ in batches),
+        )  # fmt: skip
+
+    if kind == "loader" and val_samples:
+        with pytest.raises(DataError, match="from a loader"):
+            run()
+    else:
+        assert run().validation.figures == {"metric": counted}
