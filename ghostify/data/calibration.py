@@ -24,6 +24,7 @@ from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.modes import to_single
 from ghostify.numerics.finite import non_finite
 from ghostify.numerics.nested import map_tensors, tensors_in
+from ghostify.progress import Milestone, Progress, silent
 from ghostify.settings import Calibration
 
 CalibrationImages = str | Path | Tensor | Mapping | tuple | Spool | Dataset | DataLoader | Iterable
@@ -34,7 +35,10 @@ Reader = Callable[[Any], Any]
 
 
 def images_for(
-    network: nn.Module, calibration: Calibration, input_size: tuple[int, ...]
+    network: nn.Module,
+    calibration: Calibration,
+    input_size: tuple[int, ...],
+    progress: Progress = silent,
 ) -> tuple[Spool, tuple[str, ...]]:
     """A network's calibration data, read and checked, and what a reader must know of it.
 
@@ -42,17 +46,18 @@ def images_for(
         network: In eval mode.
         calibration: Where it comes from, and how much is taken.
         input_size: ``(C, H, W)`` that image files are brought to.
+        progress: Told how many have been read.
 
     Raises:
         DataError: It can't be read, or the network can't take it.
     """
     preparation, notes = None, tuple[str, ...]()
-    if isinstance(calibration.images, str | os.PathLike):
+    if calibration.is_folder:
         preparation = preparation_of(network, input_size, calibration.mean, calibration.std)
         notes = preparation.notes
     images = gather(
         calibration.images, calibration.samples, calibration.seed, preparation,
-        dtype_of(network), network, calibration.inputs,
+        dtype_of(network), network, calibration.inputs, progress,
     )  # fmt: skip
     check_images(network, images)
     return images, notes
@@ -66,6 +71,7 @@ def gather(
     dtype: torch.dtype = torch.float32,
     network: nn.Module | None = None,
     inputs: Reader | None = None,
+    progress: Progress = silent,
 ) -> Spool:
     """At most ``samples`` inputs, ready for the network: tensors, or `Arguments`.
 
@@ -78,6 +84,7 @@ def gather(
         dtype: Floating-point type that the network takes.
         network: In eval mode; it is run on a sample to see which form of the data it takes.
         inputs: Says what of an item or batch the network takes.
+        progress: Told how many have been read.
 
     Raises:
         DataError: There are none, they can't be read, or the network takes them in no form.
@@ -88,6 +95,8 @@ def gather(
         raise DataError(f"calibration_samples={samples} makes no sense: give 1 or more.")
     gathered, done = Gathered(network, dtype), 0
     for piece in _take(source, samples, seed, preparation, inputs):
+        total = piece.total or samples
+        progress(Milestone(f"reading calibration images, {done} of {total}", done / total))
         done += gathered.add(piece, done, samples - done)
         if done >= samples:
             break
@@ -156,12 +165,13 @@ def _take(
     source: Any, samples: int, seed: int, preparation: Preparation | None, inputs: Reader | None
 ) -> Iterator[Piece]:
     """The parts of the data."""
-    if isinstance(source, str | Path):
+    if isinstance(source, str | os.PathLike):
         assert preparation is not None
         files = find_images(Path(source))
-        for i in _choose(len(files), samples, seed):
+        chosen = _choose(len(files), samples, seed)
+        for i in chosen:
             name = str(files[i]).replace("{", "{{").replace("}", "}}")
-            yield Piece(name, preparation.read(files[i]), True, False)
+            yield Piece(name, preparation.read(files[i]), True, False, total=len(chosen))
     elif isinstance(source, Tensor | Mapping) or _is_tensors(source):
         value = forms.as_tensors(source) if inputs is None else inputs(source)
         count = _common_length(value)
@@ -173,9 +183,11 @@ def _take(
             value = forms.as_tensors(batch) if inputs is None else inputs(batch)
             yield Piece("Image {} of the calibration data", value, False, inputs is None, True)
     else:
-        for i in _choose(len(source), samples, seed):
+        chosen = _choose(len(source), samples, seed)
+        for i in chosen:
             item = forms.as_tensors(source[i]) if inputs is None else inputs(source[i])
-            yield Piece(f"Item {i} of the calibration data", item, True, inputs is None)
+            what = f"Item {i} of the calibration data"
+            yield Piece(what, item, True, inputs is None, total=len(chosen))
 
 
 def _is_tensors(source: Any) -> bool:

@@ -36,6 +36,7 @@ class Piece:
         is_item: Whether it is one sample, without a dimension for the samples.
         is_pair: Whether what comes after the inputs in a tuple may be labels.
         is_shared: Whether all processes have it, and each is to take its part.
+        total: How many samples there will be; 0 where the data doesn't tell.
     """
 
     what: str
@@ -43,6 +44,7 @@ class Piece:
     is_item: bool
     is_pair: bool
     is_shared: bool = False
+    total: int = 0
 
 
 class Gathered:

@@ -191,9 +191,7 @@ def export(
     original = network_of(model)
     network = copy_network(original).eval()
     args, batches = _runs_of(network, batch, asked, example_inputs, input_size)
-    if asked is not None:
-        progress("reading calibration images")
-    samples = None if asked is None else samples_for(network, asked, args, batches)
+    samples = None if asked is None else samples_for(network, asked, args, batches, progress)
     facts = _facts(original, args) | ({"precision": "int8"} if int8 else {})
     fused = fuse(network, fold_ghost_norms=folds)
     if int8:

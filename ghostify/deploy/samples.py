@@ -14,6 +14,7 @@ from ghostify.deploy.program import tensors_of
 from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.calls import Arguments
 from ghostify.graph.inputs import ExampleInputs
+from ghostify.progress import Progress, silent
 from ghostify.settings.calibration import Calibration
 
 
@@ -75,6 +76,7 @@ def samples_for(
     calibration: Calibration,
     args: tuple[Any, ...],
     batches: tuple[int, ...],
+    progress: Progress = silent,
 ) -> Samples:
     """The images that a calibration names, for a network that takes such arguments.
 
@@ -83,5 +85,5 @@ def samples_for(
         SettingsError: They are too few, or not alike.
     """
     first = tensors_of(args)[0]
-    images, _ = images_for(network, calibration, tuple(first.shape[1:]))
+    images, _ = images_for(network, calibration, tuple(first.shape[1:]), progress)
     return Samples(images, batches)

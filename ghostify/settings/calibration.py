@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -84,6 +85,11 @@ class Calibration:
                 for value in values:
                     check_number(name, value, -math.inf, math.inf)
                 object.__setattr__(self, name, tuple(values))
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the images are files of a folder, which are read when they are needed."""
+        return isinstance(self.images, str | os.PathLike) and not self.is_data_free
 
     @property
     def is_data_free(self) -> bool:

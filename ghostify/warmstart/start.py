@@ -116,8 +116,7 @@ class _Run:
 
     def with_images(self, input_size: tuple[int, ...]) -> WarmStart:
         """From images."""
-        self.progress("reading calibration images")
-        images, notes = images_for(self.teacher, self.settings, input_size)
+        images, notes = images_for(self.teacher, self.settings, input_size, self.progress)
         self.notes += notes
         segments = self._split(names_of(self.teacher, images.take([0])))
         try:

@@ -12,6 +12,7 @@ from ghostify.data.calibration import gather
 from ghostify.data.image_files import DataError
 from ghostify.data.preparation import preparation_of
 from ghostify.data.spool import Spool
+from ghostify.progress import Milestone
 
 SIZE = (3, 16, 16)
 PLAIN = preparation_of(nn.Identity(), SIZE, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -44,6 +45,14 @@ def test_folder_tensor_and_data_set_give_the_same_images(folder: Path, pixels: T
         for source in (folder, str(folder), ready, TensorDataset(ready, labels))
     ]
     assert all(torch.equal(one, taken[0]) for one in taken)
+
+
+@pytest.mark.parametrize("samples, total", [(5, 5), (100, 12)])
+def test_reading_tells_how_many_images_are_read(folder: Path, samples: int, total: int) -> None:
+    told: list[Milestone] = []
+    gather(folder, samples, 0, PLAIN, progress=told.append)
+    assert told[2] == f"reading calibration images, 2 of {total}"
+    assert [each.share for each in told] == [i / total for i in range(total)]
 
 
 def test_a_loader_gives_its_first_images_without_labels(pixels: Tensor) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import ghostify
-from ghostify.train import checkpoint as checkpoints
 from ghostify.train import DataError, finetune
+from ghostify.train import checkpoint as checkpoints
 from tests.train.test_tuning import Stop, same
 
 QUICK = {"steps": 6, "batch_size": 8, "lr": 0.01, "features": 1.0}

@@ -224,13 +224,11 @@ def _losses(
     """What ghosts of each layer lose, and the calibration with its images read."""
     if calibration is None or calibration.is_data_free:
         return losses_without_data(network, plans, names, progress), calibration
-    progress("reading calibration images")
     teacher = to_single(copy_network(network).eval())
-    images, _ = images_for(teacher, calibration, image_size(survey.count.inputs))
+    images, _ = images_for(teacher, calibration, image_size(survey.count.inputs), progress)
     found = losses_of_ghosts(network, plans, names, images, calibration.seed, progress)
     # A loader may be at its end now; a folder is read again, and what is said of it is noted.
-    is_folder = isinstance(calibration.images, str)
-    return found, calibration if is_folder else replace(calibration, images=images)
+    return found, calibration if calibration.is_folder else replace(calibration, images=images)
 
 
 def _times(

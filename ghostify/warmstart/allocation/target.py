@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -96,9 +95,7 @@ def read_images(
     network: nn.Module, calibration: Calibration, survey: Survey, progress: Progress
 ) -> tuple[Spool, Calibration]:
     """The calibration's images, and the calibration with them read."""
-    progress("reading calibration images")
     teacher = to_single(copy_network(network).eval())
-    images, _ = images_for(teacher, calibration, image_size(survey.count.inputs))
+    images, _ = images_for(teacher, calibration, image_size(survey.count.inputs), progress)
     # A loader may be at its end now; a folder is read again, and what is said of it is noted.
-    is_folder = isinstance(calibration.images, str | Path)
-    return images, calibration if is_folder else replace(calibration, images=images)
+    return images, calibration if calibration.is_folder else replace(calibration, images=images)
