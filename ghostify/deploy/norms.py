@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ghostify.deploy.channel_spaces import called_once
 from ghostify.deploy.ghosts import FusedGhost, is_hooked
+from ghostify.nn.filters import NORMS
 from ghostify.nn.swap import replace_modules
 
 
@@ -75,15 +76,12 @@ def fold_into_ghost(ghost: FusedGhost, norm: _BatchNorm) -> bool:
     return True
 
 
-_NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-
-
 def _part_of(norm: _BatchNorm, channels: Tensor, conv: _ConvNd) -> _BatchNorm:
     """The norm of some of a convolution's channels, the first; it leaves the others alone."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     like = norm.running_mean
-    kind = _NORMS[len(conv.kernel_size)]
+    kind = NORMS[len(conv.kernel_size)]
     part = kind(conv.out_channels, norm.eps, device=like.device, dtype=like.dtype).eval()
     assert part.running_mean is not None
     assert part.running_var is not None

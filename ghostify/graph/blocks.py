@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from ghostify.graph.chains import ChainLink, on_the_way
 from ghostify.graph.layout import FIRST, channel_dims
 from ghostify.graph.trace import LAYERS
+from ghostify.nn.filters import dimensions
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Block:
         out_shape: Shape of the tensor that comes out.
         layers: How many layers it has.
         channel_dim: The dimension of ``out_shape`` that the channels lie along.
+        conv_dims: Dimensions of the maps that its convolutions make; 0 where it has none.
     """
 
     name: str
@@ -42,6 +44,13 @@ class Block:
     out_shape: tuple[int, ...]
     layers: int
     channel_dim: int = FIRST
+    conv_dims: int = 0
+
+    @property
+    def gives_maps(self) -> bool:
+        """Whether what it gives are feature maps: of an image, or as its convolutions make them."""
+        dims = len(self.out_shape) - 2
+        return dims == 2 or (dims == self.conv_dims and self.channel_dim == FIRST)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -104,6 +113,11 @@ class Anatomy:
             node.op == "call_module" and isinstance(self._modules[str(node.target)], LAYERS)
             for node in nodes
         )
+
+    def conv_dims_in(self, nodes: Sequence[fx.Node]) -> int:
+        """Dimensions of the maps of the convolutions that the nodes call, the most; 0 for none."""
+        called = (self._modules[str(node.target)] for node in nodes if node.op == "call_module")
+        return max(map(dimensions, called), default=0)
 
     def units(self, segments: Sequence[ChainLink], depth: int) -> list[Unit]:
         """Segments grouped by the module call, ``depth`` levels down, that they lie in."""
@@ -186,6 +200,7 @@ class Anatomy:
             out_shape=out_shape,
             layers=sum(unit.layers for unit in units),
             channel_dim=self._dims.get(segments[-1].exit, FIRST),
+            conv_dims=self.conv_dims_in([node for s in segments for node in s.nodes]),
         )
 
 

@@ -12,6 +12,7 @@ from ghostify.graph.blocks import Anatomy, Block, calls_of, common_calls, module
 from ghostify.graph.chains import ChainLink, find_chains
 from ghostify.graph.execution import propagate
 from ghostify.graph.trace import LAYERS, Region
+from ghostify.nn.filters import dimensions
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -50,7 +51,7 @@ class Stage:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of what each block gives, ``(N, C, H, W)``, or ``(N, H, W, C)``."""
+        """Shape of what each block gives, ``(N, C, *size)``, or ``(N, H, W, C)``."""
         return self.blocks[0].out_shape
 
     @property
@@ -304,7 +305,9 @@ class _Search:
     def _reason(self, holder: str, members: Sequence[str]) -> str:
         if len(members) < self.min_blocks:
             return f"{len(members)} blocks, fewer than {self.min_blocks}"
-        unlike = _why_unlike([self._output_shape(member) for member in members])
+        convs = (m for member in members for m in self.anatomy.module(member).modules())
+        dims = max(map(dimensions, convs), default=0)
+        unlike = _why_unlike([self._output_shape(member) for member in members], dims)
         if unlike is not None:
             return unlike
         if holder in self._short:
@@ -326,15 +329,20 @@ class _Search:
         return self.anatomy.shape(last[-1]) if last else None
 
 
-def _why_unlike(shapes: Sequence[tuple[int, ...] | None]) -> str | None:
-    """Why outputs of these shapes are not maps of one shape; None where they are."""
+def _why_unlike(shapes: Sequence[tuple[int, ...] | None], conv_dims: int) -> str | None:
+    """Why outputs of these shapes are not maps of one shape; None where they are.
+
+    Args:
+        shapes: Of what each block gives.
+        conv_dims: Dimensions of the maps that the blocks' convolutions make.
+    """
     if None in shapes:
         return "the shapes of its blocks are not known, or they give several tensors"
     if len(set(shapes)) > 1:
         return _DIFFERENT
-    dimensions = len(shapes[0] or ())
-    if dimensions != 4:
-        return f"its blocks give no maps but tensors of {dimensions} dimensions"
+    count = len(shapes[0] or ())
+    if count != 4 and count - 2 != conv_dims:
+        return f"its blocks give no maps but tensors of {count} dimensions"
     return None
 
 
@@ -342,12 +350,11 @@ def _runs(blocks: Iterable[Block]) -> Iterator[list[Block]]:
     """Maximal runs of blocks of one kind whose outputs have the same shape."""
     run: list[Block] = []
     for block in blocks:
-        is_map = len(block.out_shape) == 4
         alike = run and _kind(block) == _kind(run[0])
-        if run and not (alike and is_map):
+        if run and not (alike and block.gives_maps):
             yield run
             run = []
-        if is_map:
+        if block.gives_maps:
             run.append(block)
     if run:
         yield run

@@ -7,8 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.errors import SettingsError
+from ghostify.nn.filters import NORMS, plain_conv
 from ghostify.nn.order import Ordered
 
 Cheap = Literal[1, 3, 5, "identity", "none"]
@@ -31,7 +34,7 @@ class ChannelsLast(nn.Sequential):
 
 
 def projection(
-    arriving: Tensor, leaving: Tensor, like: Tensor, channels_last: bool = False
+    arriving: Tensor, leaving: Tensor, like: Tensor, channels_last: bool = False, dims: int = 2
 ) -> nn.Sequential:
     """A 1x1 convolution and its norm that start as the selection of channels.
 
@@ -40,43 +43,54 @@ def projection(
         leaving: Numbers of the channels that go out, ``(out,)``; what did not come in starts as 0.
         like: A tensor whose device and dtype the parameters get.
         channels_last: Whether it is for maps ``(N, H, W, C)``.
+        dims: Dimensions of the maps.
     """
-    conv = _plain_conv(len(arriving), len(leaving), 1, like)
+    conv = plain_conv(len(arriving), len(leaving), 1, like, dims)
     if not conv.weight.is_meta:
         with torch.no_grad():
             weight = (leaving[:, None] == arriving[None, :]).to(conv.weight)
-            conv.weight.copy_(weight[:, :, None, None])
+            conv.weight.copy_(weight.view_as(conv.weight))
     kind = ChannelsLast if channels_last else nn.Sequential
-    return kind(conv, _norm(len(leaving), like))
+    return kind(conv, _norm(len(leaving), like, dims))
 
 
-def cheap_operation(in_channels: int, out_channels: int, kernel: int, like: Tensor) -> nn.Module:
+def cheap_operation(
+    in_channels: int, out_channels: int, kernel: int, like: Tensor, dims: int = 2
+) -> nn.Module:
     """The cheap operation C of Eq. 9: a convolution with "same" padding, and its norm.
 
     It starts as the identity of its last ``out_channels`` inputs.
+
+    Args:
+        in_channels: Its inputs.
+        out_channels: The ghosts.
+        kernel: Size of the kernel in each dimension.
+        like: A tensor whose device and dtype the parameters get.
+        dims: Dimensions of the maps.
     """
-    conv = _plain_conv(in_channels, out_channels, kernel, like)
+    conv = plain_conv(in_channels, out_channels, kernel, like, dims)
     if not conv.weight.is_meta:
         with torch.no_grad():
-            conv.weight.zero_()
             channels = torch.arange(out_channels, device=conv.weight.device)
-            inputs = channels + max(in_channels - out_channels, 0)
-            conv.weight[channels, inputs % in_channels, kernel // 2, kernel // 2] = 1
-    return nn.Sequential(conv, _norm(out_channels, like))
+            select_inputs(conv, (channels + max(in_channels - out_channels, 0)) % in_channels)
+    return nn.Sequential(conv, _norm(out_channels, like, dims))
 
 
-def _plain_conv(
-    in_channels: int, out_channels: int, kernel: int, like: Tensor, bias: bool = False
-) -> nn.Conv2d:
-    # Made on the meta device, so that PyTorch's global random state is left alone.
-    conv = nn.Conv2d(
-        in_channels, out_channels, kernel, padding=kernel // 2, bias=bias, device="meta"
-    )
-    return conv.to(like.dtype).to_empty(device=like.device)
+def select_inputs(conv: _ConvNd, inputs: Tensor) -> None:
+    """Make each output of a convolution one of its inputs, ``(out,)``, as it is."""
+    conv.weight.zero_()
+    outputs = torch.arange(len(inputs), device=inputs.device)
+    middle = (outputs.new_tensor(size // 2) for size in conv.kernel_size)
+    conv.weight[(outputs, inputs, *middle)] = 1
 
 
-def _norm(channels: int, like: Tensor) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, device=like.device, dtype=like.dtype)
+def _norm(channels: int, like: Tensor, dims: int = 2) -> _BatchNorm:
+    return NORMS[dims](channels, device=like.device, dtype=like.dtype)
+
+
+def pool(maps: Tensor) -> Tensor:
+    """Means of maps ``(N, C, *size)`` over all places, ``(N, C, 1, ...)``."""
+    return maps.mean(dim=tuple(range(2, maps.ndim)), keepdim=True)
 
 
 class Mix(nn.Module):
@@ -92,10 +106,11 @@ class Mix(nn.Module):
         kind: ``"fc"`` or ``"mlp"``.
         device: Where the parameters are.
         dtype: Type of the parameters.
+        dims: Dimensions of the maps.
 
     Shape:
-        - Input: a list of ``(N, C_i, H, W)`` with ``sum(C_i) == in_channels``
-        - Output: ``(N, out_channels, 1, 1)``
+        - Input: a list of ``(N, C_i, H, W)`` (any size) with ``sum(C_i) == in_channels``
+        - Output: ``(N, out_channels, 1, 1)``, with a 1 for each dimension of the maps
 
     Example:
         >>> Mix(24, 8)([torch.ones(2, 16, 4, 4), torch.ones(2, 8, 4, 4)]).shape
@@ -109,6 +124,7 @@ class Mix(nn.Module):
         kind: Mixing = "fc",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        dims: int = 2,
     ) -> None:
         super().__init__()
         self.in_channels, self.out_channels, self.kind = in_channels, out_channels, kind
@@ -116,15 +132,15 @@ class Mix(nn.Module):
         like = torch.empty(0, **factory)  # type: ignore[arg-type]
         if kind == "fc":
             # A 1x1 convolution on pooled maps: a fully connected layer by another name.
-            self.fc = _plain_conv(in_channels, out_channels, 1, like, bias=True)
+            self.fc = plain_conv(in_channels, out_channels, 1, like, dims, bias=True)
             assert self.fc.bias is not None
             parts: list[Tensor] = [self.fc.weight, self.fc.bias]
         else:
-            self.conv1 = _plain_conv(in_channels, out_channels, 1, like)
-            self.bn1 = _norm(out_channels, like)
+            self.conv1 = plain_conv(in_channels, out_channels, 1, like, dims)
+            self.bn1 = _norm(out_channels, like, dims)
             self.relu = nn.ReLU(inplace=True)
-            self.conv2 = _plain_conv(out_channels, out_channels, 1, like)
-            self.bn2 = _norm(out_channels, like)
+            self.conv2 = plain_conv(out_channels, out_channels, 1, like, dims)
+            self.bn2 = _norm(out_channels, like, dims)
             self._spread(self.conv1, self.conv2)
             # Zero only at the end: what comes before must have a gradient once this moves.
             parts = [self.bn2.weight, self.bn2.bias]
@@ -133,7 +149,7 @@ class Mix(nn.Module):
                 nn.init.zeros_(parameter)
 
     @staticmethod
-    def _spread(*convs: nn.Conv2d) -> None:
+    def _spread(*convs: _ConvNd) -> None:
         """Start from fixed well-spread weights: what a cosine transform has, scaled as He's."""
         for conv in convs:
             if conv.weight.is_meta:
@@ -144,11 +160,11 @@ class Mix(nn.Module):
             basis = torch.cos(torch.pi / max(inputs, outputs) * waves[:, None] * places)
             weight = basis * (4 / inputs) ** 0.5
             with torch.no_grad():
-                conv.weight.copy_(weight[:, :, None, None])
+                conv.weight.copy_(weight.view_as(conv.weight))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """From the features of the complicated path to what is added to the ghosts."""
-        pooled = torch.cat([x.mean(dim=(2, 3), keepdim=True) for x in features], dim=1)
+        pooled = torch.cat([pool(x) for x in features], dim=1)
         if self.kind == "fc":
             return self.fc(pooled)
         hidden = self.relu(self.bn1(self.conv1(pooled)))
@@ -189,6 +205,8 @@ class GGhostStage(Ordered):
     Shape:
         - Input: what ``first`` takes, ``(N, C', H', W')``
         - Output: ``(N, channels, H, W)``, or ``(N, H, W, channels)``
+
+    Maps of one or three dimensions, ``(N, C, L)`` or ``(N, C, D, H, W)``, do as well.
 
     Raises:
         SettingsError: ``complicated`` is not between 1 and ``channels``.
@@ -258,7 +276,7 @@ class GGhostStage(Ordered):
             return complicated
         parts = [self.as_maps(complicated), self._make_ghosts(y1, features)]
         out = torch.cat(parts, dim=1)
-        return self.in_layout(out if self.order is None else self._select(out, self.order))
+        return self.in_layout(out if self.order is None else self._select(out, self.order, 1))
 
     def as_maps(self, x: Tensor) -> Tensor:
         """What a block gives as maps ``(N, C, H, W)``; a view where its channels are last."""
@@ -308,7 +326,7 @@ class GGhostStage(Ordered):
 
     def _in_concat(self, maps: Tensor) -> Tensor:
         """Channels in the order of the concat."""
-        return maps if self.order is None else self._select(maps, self.order.argsort())
+        return maps if self.order is None else self._select(maps, self.order.argsort(), 1)
 
     def _make_ghosts(self, y1: Tensor, features: list[Tensor]) -> Tensor:
         ghosts = self.cheapened(y1)

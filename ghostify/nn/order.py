@@ -20,7 +20,7 @@ def select_channels(maps: Tensor, order: Tensor, dim: int = -3) -> Tensor:
     Args:
         maps: ``(*, C, H, W)``, or with as many dimensions after the channels as ``dim`` says.
         order: Which channels, ``(K,)``
-        dim: Where the channels are, counted from the end.
+        dim: Where the channels are.
 
     Returns:
         ``(*, K, H, W)``

@@ -172,17 +172,17 @@ def build_stage(
     settings: GGhost,
 ) -> GGhostStage:
     """The G-Ghost stage; its first and last block are those given, not copies."""
-    r, c = stage.complicated, stage.channels
+    r, c, dims = stage.complicated, stage.channels, len(stage.out_shape) - 2
     like = _like(blocks)
     has_ghosts = settings.cheap != "none"
     cheap = None
     if isinstance(settings.cheap, int):
         inputs = c - r if settings.entry == "slice" else c
-        cheap = cheap_operation(inputs, c - r, settings.cheap, like)
+        cheap = cheap_operation(inputs, c - r, settings.cheap, like, dims)
     mix = None
     if settings.mix != "none" and has_ghosts:
         pooled = r * len(recipes) + (c if settings.mix_from == "all" else 0)
-        mix = Mix(pooled, c - r, settings.mix, device=like.device, dtype=like.dtype)
+        mix = Mix(pooled, c - r, settings.mix, like.device, like.dtype, dims)
     thin = [
         build_thin(block, recipe)
         for block, recipe in zip(middle(blocks, stage, settings), recipes, strict=True)

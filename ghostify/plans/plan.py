@@ -60,7 +60,7 @@ class StageRebuild:
         functions: Where a block has functions between its modules: the module whose graph holds
             it, and for each block the names of its nodes there; None elsewhere.
         in_shape: Shape of what enters, ``(N, C, H, W)``.
-        out_shape: Shape of what each block gives, ``(N, C, H, W)`` or ``(N, H, W, C)``.
+        out_shape: Shape of what each block gives, ``(N, C, *size)`` or ``(N, H, W, C)``.
         channels: Channels c of the stage.
         complicated: Channels r that the thin blocks make.
         ratio: The ratio lambda asked for.

@@ -89,7 +89,7 @@ def _check_stage(row: Mapping[str, Any], settings: GGhost | None) -> None:
     channels = row["channels"]
     check_whole("channels", channels, 2, LARGEST_SIZE)
     check_whole("complicated", row["complicated"], 1, channels - 1)
-    if row["out_shape"][3 if row.get("channels_last") else 1] != channels:
+    if row["out_shape"][-1 if row.get("channels_last") else 1] != channels:
         raise _no_plan(f"out_shape={shown(row['out_shape'])} has no {channels} channels")
     least = 1 if row.get("from_input") else 2 if settings.tail == "thin" else 3
     blocks, functions = row["blocks"], row.get("functions")
@@ -130,7 +130,7 @@ def _check_sizes(key: str, value: Any) -> None:
 
 
 def _check_shape(key: str, value: Any) -> None:
-    if not isinstance(value, list | tuple) or len(value) != 4:
+    if not isinstance(value, list | tuple) or not 3 <= len(value) <= 5:
         raise _no_plan(f"{key} is {shown(value)}, and not (N, C, H, W)")
     for item in value:
         check_whole(key, item, 0, LARGEST_SIZE)

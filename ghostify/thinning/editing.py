@@ -18,6 +18,7 @@ from ghostify.graph.execution import Env, Executor
 from ghostify.graph.layout import FIRST, Dims
 from ghostify.graph.trace import frozen_tensors
 from ghostify.nn.carving import cut_vector
+from ghostify.nn.filters import CONVS
 from ghostify.thinning.rescaling import ALWAYS_RESCALED, rescaled_arguments
 from ghostify.thinning.slicers import NotScalable
 from ghostify.thinning.thin import Shortcut, ThinRecipe
@@ -142,9 +143,10 @@ class GraphEditor:
         name = SHORTCUT if not recipe.shortcuts else f"{SHORTCUT}_{len(recipe.shortcuts)}"
         arriving, leaving = value.channels(), wanted.channels()
         dim = value.channel_dim
-        if dim != FIRST and value.thin.ndim != 4:
+        dims = value.thin.ndim - 2
+        if dims not in CONVS or (dim != FIRST and dims != 2):
             raise NotScalable("a shortcut of it has another width, and is no map")
-        recipe.shortcuts[name] = Shortcut(arriving, leaving, channels_last=dim != FIRST)
+        recipe.shortcuts[name] = Shortcut(arriving, leaving, dim != FIRST, dims)
         recipe.is_edited = True
         with recipe.graph.inserting_before(node):
             projected = recipe.graph.call_module(name, (direct,))

@@ -29,11 +29,13 @@ class Shortcut:
         arriving: The channels that arrive, ``(in,)``.
         leaving: The channels that leave, ``(out,)``.
         channels_last: Whether they lie last.
+        dims: Dimensions of the maps.
     """
 
     arriving: Tensor
     leaving: Tensor
     channels_last: bool = False
+    dims: int = 2
 
 
 @dataclass
@@ -75,7 +77,7 @@ def build_thin(block: nn.Module, recipe: ThinRecipe) -> nn.Module:
         return thin
     for name, cut in recipe.shortcuts.items():
         like = next(p for p in block.parameters() if p.dtype.is_floating_point)
-        added = projection(cut.arriving, cut.leaving, like, cut.channels_last)
+        added = projection(cut.arriving, cut.leaving, like, cut.channels_last, cut.dims)
         thin.add_module(name, added)
     module = fx.GraphModule(thin, recipe.graph, class_name=type(block).__name__)
     module.train(block.training)

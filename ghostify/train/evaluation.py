@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-class Options(TypedDict, total=False):
+class EvaluateOptions(TypedDict, total=False):
     """What both forms of `evaluate` take."""
 
     batch_size: int
@@ -49,13 +49,13 @@ class Options(TypedDict, total=False):
 
 @overload
 def evaluate(
-    model: nn.Module, data: Data, *, metric: None = None, **options: Unpack[Options]
+    model: nn.Module, data: Data, *, metric: None = None, **options: Unpack[EvaluateOptions]
 ) -> Evaluation: ...
 
 
 @overload
 def evaluate(
-    model: nn.Module, data: Data, *, metric: OwnMetricFunction, **options: Unpack[Options]
+    model: nn.Module, data: Data, *, metric: OwnMetricFunction, **options: Unpack[EvaluateOptions]
 ) -> Measured: ...
 
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.channelwise import is_channelwise
 from ghostify.graph.trace import LAYERS
+from ghostify.nn.filters import is_plain_conv
 from ghostify.nn.g_ghost import Entry
 from ghostify.numerics.ranking import ascending, descending, exceeds
 from ghostify.warmstart.fit.ridge import inverse_positive, unexplained
@@ -94,7 +96,7 @@ def keep_inside(
             continue
         conv = block.get_submodule(str(reader.target))
         maps = block.get_submodule(name)
-        assert isinstance(conv, nn.Conv2d) and isinstance(maps, nn.Conv2d)
+        assert isinstance(conv, _ConvNd) and isinstance(maps, _ConvNd)
         if conv.weight[0].numel() > WIDEST or conv.in_channels != maps.out_channels:
             continue
         rows = outputs if _ends_block(reader, block) else None
@@ -146,7 +148,7 @@ def eliminate(gram: Tensor, weight: Tensor, channels: int, kept: int) -> Tensor:
 
 
 def _second_moments(
-    block: nn.Module, graph: fx.Graph, reader: fx.Node, conv: nn.Conv2d, inputs: PairedInputs
+    block: nn.Module, graph: fx.Graph, reader: fx.Node, conv: _ConvNd, inputs: PairedInputs
 ) -> Tensor:
     """Centred second moments of a convolution's windows in the teacher."""
     size = conv.weight[0].numel()
@@ -170,7 +172,7 @@ def _reader(node: fx.Node, block: nn.Module) -> fx.Node | None:
         if len(node.all_input_nodes) != 1:
             return None
         layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if type(layer) is nn.Conv2d and layer.groups == 1:
+        if is_plain_conv(layer) and layer.groups == 1:
             return node
         if not is_channelwise(node, layer):
             return None

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.data.spool import Spool
 from ghostify.nn.g_ghost import GGhostStage, Mix
@@ -76,7 +78,7 @@ def _rows(
     for y1, features, values in data.batches(held_out):
         target = stage.as_maps(values)
         places = sampler.sample(target.shape)
-        wanted = target[:, ghosts][:, :, places[0], places[1]].transpose(1, 2)
+        wanted = pick(target[:, ghosts], *places)
         if stage.cheap is None:
             wanted = wanted - pick(stage.cheapened(y1), *places)
         seen = parts.regressors(y1, features, places)
@@ -94,8 +96,8 @@ class _Parts:
     def __init__(self, stage: GGhostStage) -> None:
         self.stage = stage
         own = [] if stage.cheap is None else list(stage.cheap.modules())
-        self.conv = next((m for m in own if isinstance(m, nn.Conv2d)), None)
-        self.norm = next((m for m in own if isinstance(m, nn.BatchNorm2d)), None)
+        self.conv = next((m for m in own if isinstance(m, _ConvNd)), None)
+        self.norm = next((m for m in own if isinstance(m, _BatchNorm)), None)
         self.taps = 0 if self.conv is None else self.conv.weight[0].numel()
         self.mix = stage.mix
         if self.mix is not None and self.taps + self.mix.in_channels > WIDEST:
@@ -151,7 +153,7 @@ def write_mix(mix: Mix, weight: Tensor, offset: Tensor, mean: Tensor, covariance
         covariance: Of the features.
     """
     if mix.kind == "fc":
-        mix.fc.weight.copy_(weight[:, :, None, None])
+        mix.fc.weight.copy_(weight.view_as(mix.fc.weight))
         assert mix.fc.bias is not None
         mix.fc.bias.copy_(offset)
         return
@@ -159,18 +161,18 @@ def write_mix(mix: Mix, weight: Tensor, offset: Tensor, mean: Tensor, covariance
     spread = ((weight @ covariance) * weight).sum(1).clamp_min(0)
     unused = spread < 1e-12
     spread = torch.where(unused, 1.0, spread)
-    mix.conv1.weight.copy_(weight[:, :, None, None])
+    mix.conv1.weight.copy_(weight.view_as(mix.conv1.weight))
     _make_addition(mix.bn1, torch.full_like(hidden, OPEN))
     mix.bn1.weight.fill_(1)
     assert mix.bn1.running_mean is not None and mix.bn1.running_var is not None
     mix.bn1.running_mean.copy_(hidden)
     mix.bn1.running_var.copy_(spread)
     scale = torch.where(unused, 0.0, (spread + mix.bn1.eps).sqrt())
-    mix.conv2.weight.copy_(scale.diag()[:, :, None, None])
+    mix.conv2.weight.copy_(scale.diag().view_as(mix.conv2.weight))
     _make_addition(mix.bn2, offset + hidden - OPEN * scale)
 
 
-def _make_addition(norm: nn.BatchNorm2d, offset: Tensor) -> None:
+def _make_addition(norm: _BatchNorm, offset: Tensor) -> None:
     norm.reset_running_stats()
     norm.weight.fill_((1 + norm.eps) ** 0.5)
     norm.bias.copy_(offset)

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.execution import Executor
 from ghostify.nn.carving import Cut
+from ghostify.nn.filters import is_plain_conv
 from ghostify.nn.g_ghost import ChannelsLast
 from ghostify.warmstart.fit.held_out import PRIOR
 from ghostify.warmstart.fit.neighbours import ADDITIONS, norm_after
-from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Places, Window, rows_for
+from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Places, Window, pick, rows_for
 from ghostify.warmstart.fit.statistics import RegressionMoments
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, PRIOR)
@@ -61,7 +63,7 @@ class ConvTerm:
         outputs: Which of the original's channels it gives.
     """
 
-    conv: nn.Conv2d
+    conv: _ConvNd
     norm: _BatchNorm | None
     source: str
     end: str
@@ -175,9 +177,9 @@ def _terms(pair: BlockPair) -> Iterator[ConvTerm]:
             continue
         if name in pair.shortcuts and isinstance(module, nn.Sequential):
             conv, norm = module[0], module[1]
-            assert isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
+            assert isinstance(conv, _ConvNd) and isinstance(norm, _BatchNorm)
             yield ConvTerm(conv, norm, source, node.name, pair.shortcuts[name])
-        elif type(module) is nn.Conv2d and module.weight[0].numel() <= WIDEST:
+        elif is_plain_conv(module) and module.weight[0].numel() <= WIDEST:
             norm_node = norm_after(node, pair.student)
             follows = (
                 None if norm_node is None else pair.student.get_submodule(str(norm_node.target))
@@ -248,5 +250,5 @@ def values_of(graph: fx.Graph, block: nn.Module, x: Tensor, names: set[str]) -> 
 
 def _at(maps: Tensor, places: Places, groups: int) -> Tensor:
     """Values at some places, ``(groups, N * P, C / groups)``; each channel lies together."""
-    rows = maps[:, :, places[0], places[1]].transpose(0, 1).flatten(1)
+    rows = pick(maps, *places).flatten(0, 1).T
     return rows.unflatten(0, (groups, -1)).transpose(1, 2).float()

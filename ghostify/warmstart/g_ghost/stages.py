@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from ghostify.data.spool import Spool
 from ghostify.graph.calls import call
 from ghostify.graph.meta_copy import meta_copy
 from ghostify.graph.trace import BlockTracer
-from ghostify.nn.g_ghost import GGhostStage
+from ghostify.nn.filters import is_plain_conv
+from ghostify.nn.g_ghost import GGhostStage, pool, select_inputs
 from ghostify.passes.stage_build import Choice, block_modules, middle, thin_recipes
 from ghostify.plans import StageRebuild
 from ghostify.saving.history import history_of
@@ -185,7 +187,7 @@ class _StageFit:
         """Choose the complicated channels, and cut the thin blocks for them."""
         stage = self.stage
         parts = [] if stage.cheap is None else list(stage.cheap.modules())
-        conv = next((m for m in parts if isinstance(m, nn.Conv2d)), None)
+        conv = next((m for m in parts if isinstance(m, _ConvNd)), None)
         taps = 0 if conv is None else conv.weight[0, 0].numel()
         sampler = inputs.sampler(ROWS)
 
@@ -231,10 +233,8 @@ class _StageFit:
             thin.load_state_dict(new.state_dict())
         stage.set_order(torch.cat([complicated, ghosts]))
         if stage.cheap is not None and stage.entry == "project":
-            conv = next(m for m in stage.cheap.modules() if isinstance(m, nn.Conv2d))
-            middle_tap = conv.kernel_size[0] // 2
-            conv.weight.zero_()
-            conv.weight[torch.arange(len(ghosts)), ghosts, middle_tap, middle_tap] = 1
+            conv = next(m for m in stage.cheap.modules() if isinstance(m, _ConvNd))
+            select_inputs(conv, ghosts)
 
     def _choose_inside(
         self, index: int, inputs: PairedInputs, choice: Choice, recipes: list[ThinRecipe]
@@ -249,7 +249,7 @@ class _StageFit:
         widths = [
             (name, len(recipe.cuts[name].outputs))
             for name, conv in inside.items()
-            if type(conv) is nn.Conv2d
+            if is_plain_conv(conv)
             and conv.groups == 1
             and len(recipe.cuts[name].outputs) < conv.out_channels
         ]
@@ -274,12 +274,13 @@ class _StageFit:
         spools = (inputs.student, batches.y1, *batches.features)
         result = Spool()
         for out, y1, *features in zip(*(s.batches(inputs.batch) for s in spools), strict=True):
-            pooled = [self.stage.in_layout(f[:, :, None, None]) for f in features]
+            size = [1] * (y1.ndim - 2)
+            pooled = [self.stage.in_layout(f.view(*f.shape, *size)) for f in features]
             result.append(self.stage.join(out, y1, pooled))
         return result
 
     def _pooled(self, values: Spool, batch: int) -> Spool:
-        return _each(lambda x: self.stage.as_maps(x).mean(dim=(2, 3)), values, batch)
+        return _each(lambda x: pool(self.stage.as_maps(x)).flatten(1), values, batch)
 
 
 def _gives(recipe: ThinRecipe, channels: Tensor) -> bool:
