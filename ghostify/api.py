@@ -15,7 +15,7 @@ from ghostify.cost.counting import count as count_costs
 from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.inputs import ExampleInputs, image_size
 from ghostify.graph.meta_copy import copy_network
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.passes.planning import PLANNERS, count_after, make_plan
 from ghostify.passes.surgery import rewrite, rewrite_
 from ghostify.passes.survey import Survey, survey
@@ -75,7 +75,7 @@ class Decision:
     report: Report
 
 
-@keep_random_state()
+@own_surroundings()
 def plan(model: nn.Module | str, settings: Settings | None = None, **options: Any) -> Plan:
     """Say what `convert` would do, as data, without converting.
 
@@ -88,7 +88,7 @@ def plan(model: nn.Module | str, settings: Settings | None = None, **options: An
     return decide(network_of(model), settings, **options).plan
 
 
-@keep_random_state()
+@own_surroundings()
 def find_stages(
     model: nn.Module | str,
     settings: GGhost | CGGhost | None = None,
@@ -122,7 +122,7 @@ def find_stages(
 def convert(model: str, settings: Settings | Plan | None = None, **options: Any) -> nn.Module: ...
 @overload
 def convert(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT: ...
-@keep_random_state()
+@own_surroundings()
 def convert(
     model: nn.Module | str, settings: Settings | Plan | None = None, **options: Any
 ) -> nn.Module:
@@ -168,7 +168,7 @@ def convert(
     return _finish(converted, network, decided, options.get("progress"))
 
 
-@keep_random_state()
+@own_surroundings()
 def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options: Any) -> ModuleT:
     """`convert` in place: ``model`` itself is changed, and returned.
 
@@ -181,13 +181,13 @@ def convert_(model: ModuleT, settings: Settings | Plan | None = None, **options:
     return _finish(rewrite_(model, decided.plan), original, decided, options.get("progress"))
 
 
-@keep_random_state()
+@own_surroundings()
 def preview(model: nn.Module | str, settings: Settings | None = None, **options: Any) -> Report:
     """Report what `convert` would save, without converting; takes the same arguments."""
     return decide(network_of(model), settings, **options).report
 
 
-@keep_random_state()
+@own_surroundings()
 def report(
     model: nn.Module | str,
     example_inputs: ExampleInputs | None = None,

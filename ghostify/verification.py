@@ -24,7 +24,8 @@ from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.meta_copy import copy_network, meta_copy
 from ghostify.nn import GhostLayer
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
+from ghostify.saving import counted_inputs_of
 from ghostify.saving.history import history_of, remember
 
 TOLERANCE = 1e-3
@@ -75,7 +76,7 @@ class Subject:
             return _tensors(chosen(*self.inputs.args, **self.inputs.kwargs))
 
 
-@keep_random_state()
+@own_surroundings()
 def verify(
     model: nn.Module,
     example_inputs: ExampleInputs | None = None,
@@ -128,6 +129,8 @@ def _subject(
     original: nn.Module | None,
 ) -> Subject:
     before = model if original is None else original
+    if example_inputs is None and input_size is None:
+        example_inputs = counted_inputs_of(model)
     candidates = candidate_inputs(model, example_inputs, input_size)
     run = look(before, meta_copy(before).eval(), candidates).farthest
     if not run.calls:

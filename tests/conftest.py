@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.models.cifar import IMAGENET_MEAN, IMAGENET_STD
+from ghostify.warmstart import cold
+from ghostify.warmstart.allocation import layers
 
 CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -27,6 +29,20 @@ Images = tuple[Tensor, Tensor]
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Measured times of a test run are not the user's."""
     os.environ.setdefault("GHOSTIFY_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(autouse=True)
+def strict_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that fails for another reason than its numbers is an error, and not a note."""
+    monkeypatch.setattr(cold, "FAILURES", cold.NO_NUMBERS)
+    monkeypatch.setattr(layers, "FAILURES", ())
+
+
+@pytest.fixture
+def lenient_fits(strict_fits: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that fails leaves its layer as the conversion left it, as users have it."""
+    monkeypatch.setattr(cold, "FAILURES", (*cold.NO_NUMBERS, *cold.REFUSALS))
+    monkeypatch.setattr(layers, "FAILURES", cold.REFUSALS)
 
 
 @pytest.fixture(scope="session")

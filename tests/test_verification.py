@@ -277,3 +277,15 @@ def test_a_network_in_half_precision_passes(check):
     model = Net().to(torch.bfloat16)
     assert check("forward", model).status == "ok"
     assert check("deepcopy", model).status == "ok"
+
+
+@pytest.mark.parametrize("size", [{"example_inputs": True}, {"input_size": (3, 10, 10)}], ids=str)
+def test_the_inputs_that_the_report_was_counted_for_are_used(size):
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 64, 4)).eval()
+    if "example_inputs" in size:
+        size = {"example_inputs": torch.rand(4, 3, 10, 10)}
+    converted = ghostify.convert(net, s=2, **size)
+    found = {check.name: check for check in ghostify.verify(converted, original=net)}
+    names = ("output shapes", "forward", "backward", "save/load")
+    assert {found[name].status for name in names} == {"ok"}
+    assert found["output shapes"].detail.endswith("x4")

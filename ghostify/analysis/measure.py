@@ -19,8 +19,8 @@ from ghostify.analysis.sums import CrossMoments, KernelFits, Moments
 from ghostify.analysis.watch import Watched, first_tensors
 from ghostify.errors import GhostifyError, ModelError, SettingsError
 from ghostify.nn.ghost import check_s_d, intrinsic_channels
-from ghostify.numerics.random_state import keep_random_state
 from ghostify.numerics.ranking import NOISE, exceeds
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.passes.survey import survey
 from ghostify.reports.stage_table import tabulate_stages
 from ghostify.saving import network_of
@@ -70,7 +70,7 @@ class Options:
             raise SettingsError(f"min_r2={self.min_r2!r} makes no sense: give 0 < min_r2 <= 1.")
 
 
-@keep_random_state()
+@own_surroundings()
 def analyze(
     model: nn.Module | str,
     images: Images,

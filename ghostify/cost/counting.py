@@ -22,13 +22,13 @@ from ghostify.cost.run import RealRun, Run
 from ghostify.errors import ModelError
 from ghostify.graph.inputs import ExampleInputs, Inputs, candidate_inputs
 from ghostify.graph.meta_copy import meta_copy
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 
 SIZES_TRIED = 12
 """Inputs on which a network is run for real, at most, until it takes one."""
 
 
-@keep_random_state()
+@own_surroundings()
 def count(
     model: nn.Module,
     example_inputs: ExampleInputs | None = None,

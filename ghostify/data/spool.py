@@ -182,12 +182,6 @@ class Spool:
         return [x.view(count, *shape) for x, shape in zip(flat, record.shapes, strict=True)]
 
 
-def together(size: int, *spools: Spool) -> Iterator[tuple[Any, ...]]:
-    """Batches of several spools of the same samples."""
-    for span in common_spans(size, *spools):
-        yield tuple(spool.slice(span) for spool in spools)
-
-
 def common_spans(size: int, *spools: Spool) -> list[Span]:
     """The batches that all of some spools have."""
     return next((s for s in spools if not s.is_even), spools[0]).spans(size)

@@ -18,7 +18,7 @@ from ghostify.deploy.times import Benchmark, NetworkTime, PartTime
 from ghostify.errors import ModelError, SettingsError, first_line
 from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.progress import Milestone, Progress, silent
 from ghostify.saving import build, network_of
 from ghostify.saving.history import history_of, name_of
@@ -26,7 +26,7 @@ from ghostify.saving.history import history_of, name_of
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@keep_random_state()
+@own_surroundings()
 def benchmark(
     *models: nn.Module | str,
     runtime: str | Sequence[str] = "eager",

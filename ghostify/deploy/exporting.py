@@ -25,7 +25,7 @@ from ghostify.errors import ModelError, SettingsError, first_line
 from ghostify.files import check_writable, writing
 from ghostify.graph.inputs import ExampleInputs
 from ghostify.graph.meta_copy import copy_network
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.progress import Milestone, Progress, silent
 from ghostify.saving import network_of
 from ghostify.saving.history import name_of
@@ -135,7 +135,7 @@ def _row(found: OutputProof) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-@keep_random_state()
+@own_surroundings()
 def export(
     model: nn.Module | str,
     path: str | Path,

@@ -24,10 +24,12 @@ from ghostify.graph.meta_copy import copy_network, meta_copy
 from ghostify.graph.trace import trace
 from ghostify.nn.ghost import GhostConv
 from ghostify.nn.swap import replace_modules
+from ghostify.numerics.surroundings import own_surroundings
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
+@own_surroundings()
 def fuse(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
     """The inference form of a network: a copy in eval mode that gives the same outputs, faster.
 
@@ -57,6 +59,7 @@ def fuse(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
     return fuse_(copy_network(network), fold_ghost_norms=fold_ghost_norms)
 
 
+@own_surroundings()
 def fuse_(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
     """`fuse` in place: the network itself is put into eval mode, changed, and returned."""
     if not isinstance(network, nn.Module):

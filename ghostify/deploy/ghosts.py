@@ -14,6 +14,11 @@ from ghostify.nn.ghost import GhostConv, PlainGhostConv
 from ghostify.nn.ghost_kinds import GHOST_KINDS
 from ghostify.nn.order import select_channels
 
+CONVOLUTION = (
+    "in_channels", "out_channels", "kernel_size", "stride", "padding", "padding_mode", "dilation",
+    "groups",
+)  # fmt: skip
+
 
 class FusedGhost(nn.Module):
     """A ghost module for inference: plain depth-wise convolutions, one concat.
@@ -177,13 +182,22 @@ def fused_ghost(ghost: GhostConv, wanted: Tensor) -> FusedGhost:
     lengths = [_length(outputs) for outputs in _ghost_outputs(ghost).t()]
     cheap = [_cheap_of(ghost.cheap, j, ghost.s, k) for j, k in enumerate(lengths) if k]
     gives = [conv.out_channels for conv in cheap]
-    return FusedGhost(ghost.primary, cheap, gives, order).train(ghost.training)
+    return _like_convolution(FusedGhost(ghost.primary, cheap, gives, order), ghost)
 
 
 def _unsplit(ghost: GhostConv) -> FusedGhost:
     assert ghost.cheap is not None
     gives = ghost.out_channels - ghost.primary.out_channels
-    return FusedGhost(ghost.primary, [copy.deepcopy(ghost.cheap)], [gives]).train(ghost.training)
+    return _like_convolution(
+        FusedGhost(ghost.primary, [copy.deepcopy(ghost.cheap)], [gives]), ghost
+    )
+
+
+def _like_convolution(made: FusedGhost, ghost: GhostConv) -> FusedGhost:
+    """With the settings that a network may ask of the convolution, and in the ghost's mode."""
+    for name in CONVOLUTION:
+        setattr(made, name, getattr(ghost, name))
+    return made.train(ghost.training)
 
 
 def _length(outputs: Tensor) -> int:

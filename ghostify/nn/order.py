@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,8 +60,32 @@ def make_room_for_order(network: nn.Module, state: Mapping[str, Tensor], prefix:
         state: What will be loaded.
         prefix: What precedes the network's own names in the state.
     """
-    for name, module in network.named_modules():
-        if isinstance(module, Ordered):
-            saved = state.get(f"{prefix}{name}.order" if name else f"{prefix}order")
-            device = next(module.parameters()).device
-            module.order = None if saved is None else torch.empty_like(saved, device=device)
+    ordered = [(n, m) for n, m in network.named_modules() if isinstance(m, Ordered)]
+    keys = _keys_by_tensor(network) if ordered else {}
+    for name, module in ordered:
+        saved = state.get(f"{prefix}{_place(name, module, keys)}order")
+        device = next(module.parameters()).device
+        module.order = None if saved is None else torch.empty_like(saved, device=device)
+
+
+def _keys_by_tensor(network: nn.Module) -> dict[int, list[str]]:
+    """The keys that a network's state has for each of its tensors."""
+    try:
+        state = network.state_dict(keep_vars=True)
+    except TypeError:  # a state_dict of its own, without arguments
+        return {}
+    keys: dict[int, list[str]] = {}
+    for key, tensor in state.items():
+        keys.setdefault(id(tensor), []).append(key)
+    return keys
+
+
+def _place(name: str, module: nn.Module, keys: Mapping[int, Sequence[str]]) -> str:
+    """What precedes a module's own names in the state; a network may call it otherwise there."""
+    usual = f"{name}." if name else ""
+    for inside, parameter in module.named_parameters():
+        own = keys.get(id(parameter), [])
+        if usual + inside not in own:
+            found = [key.removesuffix(inside) for key in own if key.endswith(inside)]
+            return found[0] if found else usual
+    return usual

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from ghostify.graph.inputs import ExampleInputs
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.surgery import build_ghosts
 from ghostify.passes.survey import survey
@@ -51,7 +51,7 @@ class CGhostPass(PassBase):
         self.example_inputs, self.input_size = example_inputs, input_size
         self.plan: Plan | None = None
 
-    @keep_random_state()
+    @own_surroundings()
     def call(self, graph_module: GraphModule) -> PassResult:
         """Convert ``graph_module`` in place; what it calls no node for is left alone."""
         found = survey(graph_module, self.example_inputs, self.input_size)

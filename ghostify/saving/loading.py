@@ -12,7 +12,7 @@ from ghostify import zoo
 from ghostify.cost.counting import count_both
 from ghostify.cost.figures import Count
 from ghostify.errors import ModelError, SavedFolderError
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.reports.compare import compare
 from ghostify.saving.building import build
 from ghostify.saving.folder import read_whole, restore
@@ -23,7 +23,7 @@ from ghostify.saving.recipe import SavedFolder, images_of
 from ghostify.saving.untrusted import UntrustedError, check_source
 
 
-@keep_random_state()
+@own_surroundings()
 def load(
     directory: str | Path,
     model: nn.Module | None = None,

@@ -27,6 +27,11 @@ def state_tensors(model: nn.Module) -> dict[str, Tensor]:
                 f"{key!r} of this network is no tensor with data, and only those can be saved: "
                 "leave it out of its state_dict."
             )
+        if value.is_quantized:
+            raise SavedFolderError(
+                f"{key!r} of this network is quantised ({value.dtype}), which safetensors can't "
+                "hold: save it before it is quantised."
+            )
         tensor = value.detach().cpu().contiguous()
         storage = tensor.untyped_storage().data_ptr()
         tensors[key] = tensor.clone() if storage in seen else tensor
@@ -53,7 +58,10 @@ def read_weights(folder: SavedFolder) -> dict[str, Tensor]:
 def fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) -> None:
     """Copy the saved state into a network of the same structure, types included."""
     make_room_for_order(network, state)
-    own = network.state_dict()
+    own = _own_tensors(network)
+    if any(is_lazy(tensor) for tensor in own.values()):
+        network.load_state_dict(dict(state), strict=False)  # which gives them their shapes
+        own = _own_tensors(network)
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     odd = [key for key in own.keys() & state.keys() if not _fits(state[key], own[key])]
     wrong = [*missing, *unexpected, *odd]
@@ -68,9 +76,17 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], folder: SavedFolder) -
         saved = _as_it_lay(state[key].to(tensor.device), key, folder)
         strides = tensor.stride() if folder.strides is None else saved.stride()
         if tensor.dtype == saved.dtype and tensor.stride() == strides:
-            tensor.copy_(saved)
+            tensor.data.copy_(saved)
         else:
-            _set_data(network, key, saved)
+            tensor.data = saved
+
+
+def _own_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """A network's parameters and buffers themselves, by the names that its state has for them."""
+    try:
+        return network.state_dict(keep_vars=True)
+    except TypeError:  # a state_dict of its own, without arguments
+        return network.state_dict()
 
 
 def _fits(saved: Tensor, own: Tensor) -> bool:
@@ -84,8 +100,3 @@ def _as_it_lay(tensor: Tensor, key: str, folder: SavedFolder) -> Tensor:
     if folder.strides is None:
         return tensor
     return laid_out(tensor, folder.strides.get(key) or usual(tensor.shape, folder.channels_last))
-
-
-def _set_data(network: nn.Module, key: str, value: Tensor) -> None:
-    path, _, name = key.rpartition(".")
-    getattr(network.get_submodule(path), name).data = value

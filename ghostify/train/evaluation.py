@@ -16,7 +16,7 @@ from ghostify.data.pools import LoaderPool, Pool
 from ghostify.data.preparation import Preparation
 from ghostify.errors import SettingsError, shown
 from ghostify.nn.modes import eval_mode
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.progress import Milestone, Progress, silent
 from ghostify.settings.base import check_whole
 from ghostify.train.accuracy import Evaluation, Share
@@ -59,7 +59,7 @@ def evaluate(
 ) -> Measured: ...
 
 
-@keep_random_state()
+@own_surroundings()
 def evaluate(
     model: nn.Module,
     data: Data,

@@ -15,7 +15,7 @@ from ghostify.data.opening import Data
 from ghostify.errors import SettingsError, nearest, shown
 from ghostify.files import kind_of
 from ghostify.graph.meta_copy import copy_network
-from ghostify.numerics.random_state import keep_random_state
+from ghostify.numerics.surroundings import own_surroundings
 from ghostify.saving.history import history_of
 from ghostify.train import checkpoint
 from ghostify.train.checks import check_network, check_tunable
@@ -29,7 +29,7 @@ from ghostify.train.settings import FinetuneSettings
 from ghostify.train.task import Networks, classify, follow
 
 
-@keep_random_state()
+@own_surroundings()
 def finetune(
     student: nn.Module,
     data: Data,

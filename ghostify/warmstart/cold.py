@@ -1,20 +1,32 @@
-"""The cold start, kept for the layers whose fit gives no numbers."""
+"""The cold start, kept for the layers that can't be fitted."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ghostify.data.gathering import REFUSALS
+from ghostify.graph.failure import describe_error
 from ghostify.graph.meta_copy import copy_network
 from ghostify.nn import GGhostStage, GhostConv
 from ghostify.nn.order import make_room_for_order
 from ghostify.numerics.finite import non_finite
 from ghostify.warmstart.fit.statistics import NotFiniteError
+
+NO_NUMBERS = (NotFiniteError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+FAILURES: tuple[type[Exception], ...] = (*NO_NUMBERS, *REFUSALS)
+"""What ends the fit of one part alone: a network may do what no fit was made for."""
+
+NOT_FINITE = "their fit gives values that are not finite"
+
+
+class UnlikeNetworksError(ValueError):
+    """A layer gets other samples, or is called at other times, in the two networks."""
 
 
 class ColdStart:
@@ -29,22 +41,29 @@ class ColdStart:
         state = network.state_dict().items()
         # What a lazy layer has no shape for yet is fitted by nobody.
         self.state = {n: copy.deepcopy(value) for n, value in state if not is_lazy(value)}
-        self.kept: list[str] = []
+        self.kept: dict[str, str] = {}
 
     @contextmanager
     def instead(self, name: str) -> Iterator[None]:
-        """Where what is done inside fails for its numbers, a module keeps its cold start."""
+        """Where what is done inside fails, a module keeps its cold start."""
+        with self.instead_of([name]):
+            yield
+
+    @contextmanager
+    def instead_of(self, names: Iterable[str]) -> Iterator[None]:
+        """The same for several modules; which ones is asked when it fails."""
         try:
             yield
-        except (NotFiniteError, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
-            self.restore(name)
+        except FAILURES as error:
+            for name in names:
+                self.restore(name, _reason(error))
 
-    def restore(self, name: str) -> None:
-        """Give a module its cold start again, and remember that."""
+    def restore(self, name: str, reason: str = NOT_FINITE) -> None:
+        """Give a module its cold start again, and remember why."""
         prefix = f"{name}." if name else ""
         own = {k.removeprefix(prefix): v for k, v in self.state.items() if k.startswith(prefix)}
         self.network.get_submodule(name).load_state_dict(own)
-        self.kept.append(name)
+        self.kept.setdefault(name, reason)
 
     def restore_all(self) -> None:
         """Make the whole network what it was."""
@@ -79,14 +98,23 @@ class ColdStart:
 
     def notes(self) -> list[str]:
         """What a reader must know of it."""
-        names = list(dict.fromkeys(self.kept))
-        if not names:
-            return []
-        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         return [
-            f"not fitted, and as the conversion left them, because their fit gives values that are "
-            f"not finite: {shown} ({len(names)} in all)"
+            f"not fitted, and as the conversion left them, because {reason}: "
+            f"{_shown([n for n, own in self.kept.items() if own == reason])}"
+            for reason in dict.fromkeys(self.kept.values())
         ]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NO_NUMBERS):
+        return NOT_FINITE
+    if isinstance(error, UnlikeNetworksError):
+        return str(error)
+    return f"their fit fails ({describe_error(error)})"
+
+
+def _shown(names: list[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)} in all)"
 
 
 def _load(network: nn.Module, state: dict[str, Tensor]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import dropwhile
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ghostify.data.calibration import batch_size
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Span, Spool, common_spans
 from ghostify.graph.segments import Segment
 from ghostify.nn.ghost import GhostConv
 from ghostify.progress import Milestone, Progress
@@ -108,10 +108,19 @@ class NetworkFit:
     def run(self, images: Spool, limit: float) -> None:
         """Fit all parts, and tune them for at most so many seconds."""
         self.count = len(images)
-        if self.stages:
-            self._fit_stages(images, limit)
-        else:
-            self._fit_and_tune(images, limit)
+        with self.cold.instead_of(self._rest()):
+            if self.stages:
+                self._fit_stages(images, limit)
+            else:
+                self._fit_and_tune(images, limit)
+
+    def _rest(self, part: NetworkPart | None = None) -> Iterator[str]:
+        """The ghost modules (of a part) that are not fitted yet."""
+        done = {fit.name for fit in self.fits}
+        for name, module in (self.converted if part is None else part.student).named_modules():
+            own = name if part is None else part.name_of(name)
+            if isinstance(module, GhostConv) and own not in done:
+                yield own
 
     def _fit_and_tune(self, images: Spool, limit: float) -> None:
         if self.segments[0].entry is None:
@@ -151,14 +160,15 @@ class NetworkFit:
                 student.pass_by(name)
                 continue
             self._tell(f"looking at {name or 'the network'}")
-            before, after = (network.inputs_of(name, calls) for network in (teacher, student))
-            segments = part.split(self._is_ghost, before)
-            if not are_alike(before, after):
-                self._fit_watched(part, NetworkPart("", self.teacher, self.converted), whole)
-            elif segments:
-                self._fit_chain(part, segments, before, after)
-            else:
-                self._fit_watched(part, part, self._paired(before, after, batch))
+            with self.cold.instead_of(self._rest(part)):
+                before, after = (network.inputs_of(name, calls) for network in (teacher, student))
+                segments = part.split(self._is_ghost, before)
+                if not are_alike(before, after):
+                    self._fit_watched(part, NetworkPart("", self.teacher, self.converted), whole)
+                elif segments:
+                    self._fit_chain(part, segments, before, after)
+                else:
+                    self._fit_watched(part, part, self._paired(before, after, batch))
 
     def _paired(self, before: Spool, after: Spool, batch: int) -> PairedInputs:
         """Inputs of a part; there may be several, or none, of one image."""
@@ -181,7 +191,8 @@ class NetworkFit:
         lessons = Lessons(WHOLE, holder.teacher, inputs, subjects)
         self.fits += fit_segment(networks, subjects, lessons, self.cold)
         with norms_take_statistics(part.student):
-            _pass(WHOLE, holder.student, inputs.student, inputs.batch, keep=False)
+            spans = inputs.student.spans(inputs.batch)
+            _pass(WHOLE, holder.student, inputs.student, spans, keep=False)
 
     def _fit_chain(
         self,
@@ -230,7 +241,9 @@ class NetworkFit:
                 )  # fmt: skip
                 spent += time.perf_counter() - start
             with norms_take_statistics(part.student):
-                after = _pass(segment, part.student, after, batch, keep=not is_last)
+                # What can't be cut must lie in the same pieces in both networks.
+                spans = common_spans(batch, after, targets)
+                after = _pass(segment, part.student, after, spans, keep=not is_last)
             before = targets
         return spent
 
@@ -268,7 +281,7 @@ class NetworkFit:
             )
 
         with norms_take_statistics(self.converted):
-            _pass(WHOLE, self.converted, images, batch, keep=False)
+            _pass(WHOLE, self.converted, images, images.spans(batch), keep=False)
 
         self._tune_network(
             images,
@@ -325,11 +338,11 @@ def is_ghost(network: nn.Module, name: str) -> bool:
 
 @torch.no_grad()
 def _pass(
-    segment: Segment, network: nn.Module, inputs: Spool, batch: int, keep: bool = True
+    segment: Segment, network: nn.Module, inputs: Spool, spans: Sequence[Span], keep: bool = True
 ) -> Spool:
     """What a segment gives; nothing of it where it is not to be kept."""
     outputs = Spool()
-    for start, end in inputs.spans(batch):
+    for start, end in spans:
         output = segment.run(network, inputs.slice((start, end)))
         if keep:
             outputs.append(output, end - start)

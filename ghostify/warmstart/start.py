@@ -7,11 +7,12 @@ import time
 from dataclasses import replace
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ghostify.data.calibration import batch_size, images_for
 from ghostify.data.spool import Spool
 from ghostify.distributed import count_of_all
-from ghostify.errors import SettingsError
+from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.calls import names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
@@ -59,13 +60,37 @@ def warm_start_(
     Raises:
         DataError: The images can't be read.
     """
+    if isinstance(converted, GhostConv):  # one layer has no place where it is called
+        inside = nn.Sequential(converted), nn.Sequential(original)
+        result = warm_start_(*inside, calibration, input_size=input_size, progress=progress)
+        return replace(result, layers=tuple(replace(fit, name="") for fit in result.layers))
     began = time.perf_counter()
+    _check_weights(original)
     teacher = to_single(copy_network(original).eval())
     modes = eval_mode(converted), single_precision(converted)
     with modes[0], modes[1], keep_random_state(calibration.seed):
         run = _Run(converted, teacher, calibration, progress)
         result = run.without_data() if calibration.is_data_free else run.with_images(input_size)
     return replace(result, seconds=time.perf_counter() - began)
+
+
+def _check_weights(network: nn.Module) -> None:
+    """Raise where there is nothing that a fit could keep.
+
+    Raises:
+        ModelError: Layers are lazy and have no shapes yet, or weights are on the meta device.
+    """
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if is_lazy(tensor):
+            raise ModelError(
+                f"The network's {name} has no shape yet, and a warm start needs trained weights: "
+                "run the network once on an input before, and load its weights."
+            )
+        if tensor.is_meta:
+            raise ModelError(
+                f"The network's {name} is on the meta device, and a warm start needs trained "
+                "weights: give a network with values."
+            )
 
 
 ROUNDING = 1e-6

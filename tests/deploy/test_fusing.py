@@ -356,3 +356,20 @@ def test_ghost_modules_with_norms_inside_have_an_inference_form() -> None:
     assert kinds(network, GhostConv) and not kinds(fused, GhostConv)
     assert not kinds(fused, _BatchNorm)
     assert difference(network, fused, torch.rand(2, 3, 64, 64)) < 1e-4
+
+
+def test_a_fused_ghost_has_the_convolutions_settings() -> None:
+    """Networks ask their layers for a stride, say."""
+
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Conv2d(3, 16, 3)
+            self.b = nn.Conv2d(16, 32, 3, stride=2, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.a(x)
+            return self.b(x)[..., : x.shape[-1] // self.b.stride[0]] * self.b.out_channels
+
+    converted, x = ghostify.convert(Asks().eval(), s=2), torch.randn(2, 3, 12, 12)
+    assert torch.allclose(ghostify.fuse(converted)(x), converted(x), atol=1e-4)

@@ -7,6 +7,7 @@ the budget is taken.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -16,7 +17,8 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.cost.figures import Count
 from ghostify.data.spool import Spool
-from ghostify.errors import SettingsError
+from ghostify.errors import GhostifyWarning, SettingsError
+from ghostify.graph.failure import describe_error
 from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.ghost import intrinsic_channels
 from ghostify.nn.modes import to_single
@@ -30,6 +32,7 @@ from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
 from ghostify.warmstart.c_ghost.datafree import white_errors
 from ghostify.warmstart.c_ghost.pairing import pair
 from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
+from ghostify.warmstart.cold import FAILURES
 from ghostify.warmstart.fit.ridge import map_costs
 
 CHOICES = (2, 4, 8, 16)
@@ -133,7 +136,38 @@ def losses_of_ghosts(
     """
     teacher = to_single(copy_network(network).eval())
     progress("feeling for each layer what the output makes of its errors")
-    felt = gradients(teacher, names, images, seed)
+    try:
+        felt: dict[str, Tensor | None] = {**gradients(teacher, names, images, seed)}
+    except FAILURES as error:
+        _warn(error, "each layer's own errors")
+        # Frozen now, and by hooks that failed half-way no longer what it was.
+        teacher = to_single(copy_network(network).eval())
+        felt = dict.fromkeys(names)
+    try:
+        return _judged(teacher, plans, felt, images, seed, progress)
+    except FAILURES as error:
+        _warn(error, "their weights alone")
+        return losses_without_data(network, plans, names, progress)
+
+
+def _warn(error: Exception, by_what: str) -> None:
+    warnings.warn(
+        f"What the output feels of each layer's errors can't be worked out "
+        f"({describe_error(error)}): layers are judged by {by_what}.",
+        GhostifyWarning,
+        stacklevel=2,
+    )
+
+
+def _judged(
+    teacher: nn.Module,
+    plans: Planned,
+    felt: Mapping[str, Tensor | None],
+    images: Spool,
+    seed: int,
+    progress: Progress,
+) -> dict[str, dict[int, float]]:
+    """The losses of layers, by what the output feels of each map; else as parts of its variance."""
     found: dict[str, dict[int, float]] = {}
     kernels = {item.name: item.d for item in plans[CHOICES[0]][0].replaced}
     for name, sums, rows in looks_at(teacher, {n: kernels[n] for n in felt}, images, seed):
@@ -144,7 +178,11 @@ def losses_of_ghosts(
                 for g in range(len(sums.gram))
             ]
         )
-        weight = felt[name].view(len(errors), 1, -1)
+        own = felt[name]
+        if own is None:
+            weight = rows / sums.energy.sum().clamp_min(1e-30)
+        else:
+            weight = own.view(len(errors), 1, -1)
         found[name] = dict(_judge(name, errors * weight, plans))
     return found
 

@@ -15,6 +15,7 @@ from ghostify.graph.segments import Segment
 from ghostify.graph.trace import LAYERS
 from ghostify.warmstart.c_ghost.layers import LayerPair
 from ghostify.warmstart.c_ghost.lessons import Lesson, Lessons, Spot, rows_of
+from ghostify.warmstart.cold import UnlikeNetworksError
 from ghostify.warmstart.fit.sampling import PairedInputs, Places, pick, pick_like
 
 LONG = 6
@@ -174,6 +175,10 @@ class LayerBatches:
             with _watch(self.layer.teacher) as taught, _watch(self.layer.student) as learned:
                 networks.segment.run(networks.teacher, before)
                 networks.segment.run(networks.student, after)
+            if [len(out) for _, out in taught] != [len(out) for _, out in learned]:
+                raise UnlikeNetworksError(
+                    "they get other samples in the converted network than in the original"
+                )
             for (_, target), (x, _) in zip(taught, learned, strict=True):
                 places = sampler.sample(target.shape)
                 wanted = pick(target.float(), *places)

@@ -65,6 +65,7 @@ class Lesson:
     others: Spool = field(default_factory=Spool)
     is_given: bool = True
     _shape: tuple[int, ...] = ()
+    _rows: int = 0
 
     def see(self, target: Tensor, span: Span, can_be_cut: bool) -> None:
         """Keep what a batch gives; of large maps some samples are enough, where it can be cut."""
@@ -73,7 +74,7 @@ class Lesson:
             self.is_given = False
             return
         target = self.layer.maps(target)
-        rows = len(target)  # of what samples have in common there may be more, or fewer
+        self._rows = rows = len(target)  # of what samples have in common more, or fewer
         if can_be_cut and rows == count:
             count, places = self.sampler.some(target.shape)
             rows = count
@@ -87,7 +88,8 @@ class Lesson:
 
     def see_other(self, value: Any) -> None:
         """Keep what the same batch, which has been seen, gives beside the layer."""
-        if isinstance(value, Tensor) and value.ndim == len(self._shape):
+        is_alike = isinstance(value, Tensor) and value.ndim == len(self._shape)
+        if is_alike and len(value) == self._rows:  # as many of its samples as of the layer's
             value = value[: self._shape[0]]
         if not isinstance(value, Tensor) or not _spreads(value.shape, self._shape):
             self.other = None  # the sum is larger than what the layer gives

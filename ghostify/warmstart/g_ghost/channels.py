@@ -9,10 +9,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.channelwise import is_channelwise
-from ghostify.graph.trace import LAYERS
 from ghostify.nn.filters import is_plain_conv
 from ghostify.nn.g_ghost import Entry
 from ghostify.numerics.ranking import ascending, descending, exceeds
+from ghostify.warmstart.fit.neighbours import ADDITIONS
 from ghostify.warmstart.fit.ridge import inverse_positive, unexplained
 from ghostify.warmstart.fit.sampling import WIDEST, PairedInputs, Window, rows_for
 from ghostify.warmstart.fit.statistics import RegressionMoments
@@ -180,12 +180,19 @@ def _reader(node: fx.Node, block: nn.Module) -> fx.Node | None:
 
 
 def _ends_block(node: fx.Node, block: nn.Module) -> bool:
-    """Whether no layer comes after this one in its block."""
+    """Whether the block's outputs are those of this layer, channel by channel."""
     stack, seen = list(node.users), set[fx.Node]()
     while stack:
         current = stack.pop()
         if current not in seen:
             seen.add(current)
             stack.extend(current.users)
-    calls = (str(n.target) for n in seen if n.op == "call_module")
-    return not any(isinstance(block.get_submodule(name), LAYERS) for name in calls)
+    return all(_keeps_channels(after, block) for after in seen)
+
+
+def _keeps_channels(node: fx.Node, block: nn.Module) -> bool:
+    """Whether a node gives each channel of what it gets, or is the block's end."""
+    if node.op == "output" or node.target in ADDITIONS:
+        return True
+    layer = block.get_submodule(str(node.target)) if node.op == "call_module" else None
+    return is_channelwise(node, layer)
