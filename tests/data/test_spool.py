@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ghostify.data.spool import Spool, together
+from ghostify.data.spool import Spool, common_spans
 
 
 def equal(one: Tensor, other: Tensor) -> bool:
@@ -40,7 +40,8 @@ def test_samples_that_are_not_alike_come_as_they_were_appended() -> None:
     for wanted, (found,) in zip(lists, spool.batches(100), strict=True):
         assert all(map(equal, wanted, found))
     assert equal(spool.take([3])[0][0], lists[1][0])
-    for place, ((images,), numbers) in enumerate(together(100, spool, beside)):
+    for place, span in enumerate(common_spans(100, spool, beside)):
+        (images,), numbers = spool.slice(span), beside.slice(span)
         assert equal(images[1], lists[place][1])
         assert numbers.tolist() == [[place], [place]]
     part = spool.part(range(2, 4))
