@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -55,6 +56,28 @@ def _escaped(character: str) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; empty where it says nothing."""
     return (str(error).splitlines() or [""])[0]
+
+
+def first_cause(error: BaseException) -> str:
+    """Kind and first line of the error that others were raised from: ``ValueError: no``.
+
+    Example:
+        >>> try:
+        ...     try:
+        ...         int("a")
+        ...     except ValueError as inner:
+        ...         raise RuntimeError("step 3 failed") from inner
+        ... except RuntimeError as outer:
+        ...     print(first_cause(outer))
+        ValueError: invalid literal for int() with base 10: 'a'
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    said = _COLOURS.sub("", first_line(error))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def shown(value: object, longest: int = 80) -> str:

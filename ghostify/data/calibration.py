@@ -209,6 +209,8 @@ def _common_length(value: Any) -> int:
 def _choose(count: int, samples: int, seed: int) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     rank, world = processes()
+    if not count:
+        raise DataError("The calibration data holds no images: give at least one.")
     if min(count, samples) < world:
         raise DataError(
             f"{min(count, samples)} calibration images are too few for {world} processes: give "

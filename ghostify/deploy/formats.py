@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ghostify.deploy.program import Program, Session, tensors_of
-from ghostify.errors import ModelError, SettingsError, first_line, nearest
+from ghostify.errors import ModelError, SettingsError, first_cause, nearest
 
 EntryT = TypeVar("EntryT")
 
@@ -137,8 +137,7 @@ def write_several(kind: Format, programs: Sequence[Program], paths: Sequence[Pat
 
 def _cannot_hold(kind: Format, error: Exception) -> ModelError:
     return ModelError(
-        f"{kind.name} can't hold the network ({type(error).__name__}: {first_line(error)}): "
-        "choose another format."
+        f"{kind.name} can't hold the network ({first_cause(error)}): choose another format."
     )
 
 

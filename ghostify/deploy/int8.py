@@ -24,7 +24,7 @@ from ghostify.deploy.formats import (
 )
 from ghostify.deploy.program import Program, tensors_of
 from ghostify.deploy.samples import Samples
-from ghostify.errors import ModelError, SettingsError, first_line
+from ghostify.errors import ModelError, SettingsError, first_cause
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def write_int8(kind: Format, program: Program, samples: Samples, path: Path) -> 
             quantizer_of(kind).write(program, samples, path)
     except Exception as error:
         raise ModelError(
-            f"{kind.name} can't hold the network in int8 ({type(error).__name__}: "
-            f"{first_line(error)}): choose another format, or leave int8 out."
+            f"{kind.name} can't hold the network in int8 ({first_cause(error)}): "
+            "choose another format, or leave int8 out."
         ) from error
 
 

@@ -92,3 +92,8 @@ def test_images_that_lie_class_by_class_come_mixed() -> None:
     found = torch.cat(list(gather(by_class, 100, 0, None).batches(100))).flatten()
     assert sorted(found.tolist()) == by_class.flatten().tolist()
     assert len(found[:25].unique()) == 4
+
+
+def test_no_images_are_no_calibration() -> None:
+    with pytest.raises(DataError, match="holds no images"):
+        gather(torch.zeros(0, *SIZE), 4, 0, None)

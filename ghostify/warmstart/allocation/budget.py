@@ -86,6 +86,11 @@ def _least_costs(options: Mapping[str, Sequence[Option]]) -> dict[str, int]:
 
 def unreachable(target: float, least: int, total: int) -> SettingsError:
     """The error for a target that no choice leaves."""
+    if least >= total:
+        return SettingsError(
+            f"target_macs={target} can't be reached: there is no layer whose ghosts would save "
+            "any; leave target_macs, and the report says why each layer is left."
+        )
     part = math.ceil(1000 * least / max(total, 1)) / 1000  # up: what it names can be given
     return SettingsError(
         f"target_macs={target} can't be reached: with most ghosts everywhere {part} of the MACs "

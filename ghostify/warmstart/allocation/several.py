@@ -124,6 +124,11 @@ def check_reachable(
     Raises:
         SettingsError: None does; it says how far each gets alone.
     """
+    if not forms:
+        raise SettingsError(
+            f"{_asked(targets)} can't be reached: there is no layer or stage that would save any; "
+            "leave that, and the report says why each is left."
+        )
     needs = {name: (1 - part) * totals[name] for name, part in targets.items()}
     if choose_forms([_without_loss(form) for form in forms], needs) is not None:
         return
@@ -131,11 +136,16 @@ def check_reachable(
     for name in targets:
         saved = sum(form.saves[name] for form in most_saved(forms, name, {}))
         least.append(f"{np.ceil(1000 * (1 - saved / totals[name])) / 1000:g} of the {WORDS[name]}")
-    asked = " and ".join(f"target_{name}={part:g}" for name, part in targets.items())
     together = " together" if len(targets) > 1 else ""
     alone = "alone, the least is" if len(targets) > 1 else "the least is"
-    raise SettingsError(f"{asked} can't be reached{together}: {alone} {' and '.join(least)}; "
-                        "give more than that.")  # fmt: skip
+    raise SettingsError(
+        f"{_asked(targets)} can't be reached{together}: {alone} {' and '.join(least)}; give more "
+        "than that."
+    )
+
+
+def _asked(targets: Mapping[str, float]) -> str:
+    return " and ".join(f"target_{name}={part:g}" for name, part in targets.items())
 
 
 WORDS = {"macs": "MACs", "params": "parameters"}
