@@ -273,5 +273,5 @@ def test_linear_layers_of_any_class_are_no_matter_of_the_choice() -> None:
 @pytest.mark.parametrize("mode", ["c-ghost", "auto"])
 def test_where_no_layer_would_save_any_a_target_is_refused_for_that_reason(mode: str) -> None:
     net = nn.Sequential(nn.Conv2d(3, 3, 3)).eval()
-    with pytest.raises(SettingsError, match="no layer .*would save any"):
+    with pytest.raises(SettingsError, match=r"no layer .*would save any"):
         ghostify.convert(net, mode=mode, target_macs=0.5, calibration=torch.rand(8, 3, 8, 8))
