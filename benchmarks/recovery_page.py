@@ -2,8 +2,8 @@
 
     python benchmarks/recovery_page.py docs/warmstart.md
 
-One table for each network and number of MACs to reach; a line is the mean over the seeds that were
-run, a column of stage d for each number of steps.
+One table for each network and number of MACs to reach, or time (``recovery.py --time``); a line is
+the mean over the seeds that were run, a column of stage d for each number of steps.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ class Line:
         row = self.first
         if row["method"] == "original":
             return "the original itself"
+        if row["method"] == "auto":
+            by = "the clock" if row["by"] == "clock" else "MACs"
+            return f"layers and stages by {by}, {row['start']}"
         if row["method"] not in GHOSTS:
             return f"Torch-Pruning, {row['method']}"
         return f"{row['method']} {self._setting()}, {row['start']}"
@@ -73,6 +76,8 @@ class Line:
         yield self.name
         yield f"{row['macs after'] / 1e6:.1f} M ({row['macs before'] / row['macs after']:.2f}x)"
         yield f"{row['params after'] / 1e3:.0f} k"
+        if row.get("time"):
+            yield f"{mean(r['time ratio'] for r in self.rows):.2f}"
         for column in columns:
             score = self.score(column)
             text = "" if score is None else f"{score:.2f}"
@@ -88,7 +93,7 @@ def table(rows: list[Row]) -> Table:
     rivals = [line for line in lines if line.first["method"] != "original"]
     best = {c: max(s for line in rivals if (s := line.score(c)) is not None) for c in columns}
     lines.sort(key=lambda line: -mean(row["distilled"] for row in line.rows))
-    titles = ["", "MACs (fewer)", "params"]
+    titles = ["", "MACs (fewer)", "params", *(["time"] if rows[0].get("time") else [])]
     titles += [EARLY[c] if isinstance(c, str) else f"(d) {c:,} steps" for c in columns]
     titles += ["s: choice / b / c / d", "seeds"]
     cells = tuple(tuple(line.cells(columns, best)) for line in lines)
@@ -104,11 +109,13 @@ def grouped(rows: Iterable[Row], key: Callable[[Row], Any]) -> Iterable[list[Row
 
 def setting_of(row: Row) -> tuple[Any, ...]:
     ratio = None if row["chosen"] else row["ratio"]
-    return row["method"], row["start"], row["chosen"], ratio
+    return row["method"], row["start"], row["chosen"], ratio, row.get("by")
 
 
 def goal_of(row: Row) -> tuple[Any, ...]:
     """The network, and what says how many MACs to come to."""
+    if row.get("time"):
+        return network_of(row), row["time"], row["runtime"]
     kind = kind_of(row)
     return network_of(row), kind, row["s"] if kind == "c-ghost" else 0
 
@@ -122,6 +129,11 @@ def network_of(row: Row) -> str:
 
 
 def title(row: Row) -> str:
+    if row.get("time"):
+        return (
+            f"{network_of(row)}, {row['original']:.2f} %: at most {row['time']} of the time in "
+            f"{row['runtime']}"
+        )
     what = f"C-Ghost s={row['s']}" if kind_of(row) == "c-ghost" else "G-Ghost 0.5"
     return f"{network_of(row)}, {row['original']:.2f} %: the MACs of {what}"
 
@@ -132,8 +144,12 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/recovery.jsonl"))
     options = parser.parse_args()
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
-    tables = [table(group) for group in grouped(rows, goal_of)]
-    write_between(options.page, "recovery", [each.to_markdown() for each in tables])
+    for name, some in (
+        ("recovery", [row for row in rows if not row.get("time")]),
+        ("recovery-at-time", [row for row in rows if row.get("time")]),
+    ):
+        tables = [table(group).to_markdown() for group in grouped(some, goal_of)]
+        write_between(options.page, name, tables)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.calls import names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost import GhostConv, GhostLinear
 from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.progress import Milestone, Progress, silent
@@ -226,6 +226,12 @@ class _Run:
         is_said = self.is_taken_back or any(note.startswith(INTERRUPTED) for note in self.notes)
         if missing and not is_said:
             self.notes.append(f"{missing} ghost modules are not fitted: no pass calls them")
+        linear = sum(isinstance(m, GhostLinear) for m in self.converted.modules())
+        if linear and not is_said:
+            self.notes.append(
+                f"{linear} ghost modules of linear layers are not fitted: tune the network, or "
+                "leave linear out"
+            )
         stages = [] if self.is_taken_back or not self.passes else self.passes[-1].stage_fits
         return WarmStart(
             tuple(sorted(fits, key=lambda fit: order.index(fit.name))),

@@ -238,3 +238,10 @@ def test_stages_of_blocks_that_join_branches_are_fitted(mode: str) -> None:
     warm = ghostify.convert(network, mode=mode, ratio=0.5, calibration=IMAGES)
     cold = ghostify.convert(network, mode=mode, ratio=0.5, example_inputs=IMAGES[:2])
     assert distance(warm, network, IMAGES) < 0.6 * distance(cold, network, IMAGES)
+
+
+def test_ghosts_of_linear_layers_are_said_not_to_be_fitted() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Flatten(), nn.Linear(1024, 32)).eval()
+    converted = ghostify.convert(network, s=2, linear=True, calibration=IMAGES)
+    said = [note for note in ghostify.report(converted).notes if "linear layers" in note]
+    assert len(said) == 1 and said[0].startswith("1 ghost modules of linear layers are not fitted")
