@@ -123,14 +123,14 @@ class Reproduction(Writable):
 _INTRODUCTION = """\
 # The paper's tables, reproduced
 
-Made by `ghostify reproduce --markdown docs/paper.md`. Each figure is the paper's, then what
-ghostify counts, and whether the count rounds to the paper's digits (`=`), has them only when
-cut off (`cut`), or not (`no`, with the reason below the table). MACs are what the paper
-calls FLOPs: of convolutions alone in the CIFAR tables, with linear layers in the ImageNet
-ones. The last columns are MACs before / after: measured, and as they would be if what was
-converted obeyed Eq. 4 (C-Ghost) or Eq. 13 (G-Ghost). Eq. 13 is for stages whose last block
-is thin too; in the experiments it is full, so that less is saved. Accuracies need full
-training runs and are no part of this."""
+Made by `ghostify reproduce --markdown docs/paper.md`. Each row has the paper's figures and,
+beside them, what ghostify counts. `=` means that the count rounds to the paper's digits, `cut`
+that it has these digits only when cut off, `no` that it has others (the reason is below the
+table). MACs are what the paper calls FLOPs: those of convolutions alone in the CIFAR tables,
+linear layers included in the ImageNet tables. The last columns are MACs before / after: as
+counted, and as Eq. 4 (C-Ghost) or Eq. 13 (G-Ghost) gives them for the converted parts. Eq. 13
+assumes that the last block of a stage is thin too. In the experiments it is full, so less is
+saved. Accuracies need full training runs and are not reproduced here."""
 
 
 def _footnotes(table: PaperTable, rows: Sequence[Outcome]) -> list[str]:
