@@ -50,6 +50,31 @@ def norms_learn(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def norms_average(network: nn.Module) -> Iterator[None]:
+    """Give batch norms in train mode the mean of the statistics of all batches inside.
+
+    What they have after training is a mean of the last few batches: where maps are small, noise. A
+    norm that nothing calls inside keeps what it has.
+
+    Args:
+        network: Its norms that learn are in train mode.
+    """
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    before = [(m, m.momentum, [b.clone() for b in m.buffers()]) for m in norms if m.training]
+    for norm, _, _ in before:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        yield
+    finally:
+        for norm, momentum, buffers in before:
+            norm.momentum = momentum
+            if norm.num_batches_tracked is None or not norm.num_batches_tracked:
+                for buffer, old in zip(norm.buffers(), buffers, strict=True):
+                    buffer.copy_(old)
+
+
+@contextmanager
 def norms_take_statistics(network: nn.Module) -> Iterator[None]:
     """Give batch norms the statistics of their inputs inside, and leave the outputs unchanged.
 

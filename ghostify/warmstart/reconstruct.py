@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ghostify.data.augmentation import shift_and_mirror
-from ghostify.data.spool import Spool, common_spans
+from ghostify.data.spool import Span, Spool, common_spans
 from ghostify.distributed import count_of_all, processes
 from ghostify.graph.segments import Segment
 from ghostify.numerics.nested import floats_in
 from ghostify.progress import Milestone, Progress, silent
 from ghostify.tuning.descent import Budget, descend, improve
 from ghostify.tuning.losses import difference, distillation
-from ghostify.tuning.norms import norms_learn
+from ghostify.tuning.norms import norms_average, norms_learn
 from ghostify.warmstart.fit.held_out import split_spans
 
 BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2
@@ -133,7 +133,10 @@ def tune_network(
     def tune(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> int:
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
         with norms_learn(network):
-            return descend(parameters, loss, budget, NETWORK_RATE, sgd)
+            steps = descend(parameters, loss, budget, NETWORK_RATE, sgd)
+            if steps:
+                _average_norms(network, made, images, 4 * size, held_out)
+            return steps
 
     return improve([network], loss, errors, tune)
 
@@ -165,16 +168,31 @@ def outputs_along(network: nn.Module, segments: Sequence[Segment], x: Any) -> li
     return outputs
 
 
+def _parts(spools: Sequence[Spool], size: int, held_out: int) -> tuple[list[Span], list[Span]]:
+    """The batches that steps draw from, and those that no step sees."""
+    is_even = all(spool.is_even for spool in spools)
+    return split_spans(common_spans(size, *spools), len(spools[0]) - held_out, is_even)
+
+
 def _judging(spools: Sequence[Spool], size: int, held_out: int) -> Iterator[tuple[Any, ...]]:
     """The samples that tell whether a tuning helped: those that no step sees, where there are any.
 
     A network that is close to the original can come closer on what it sees, and lose elsewhere.
     """
-    is_even = all(spool.is_even for spool in spools)
-    spans = common_spans(size, *spools)
-    _, unseen = split_spans(spans, len(spools[0]) - held_out, is_even)
-    for span in unseen if count_of_all(len(unseen)) else spans:
+    seen, unseen = _parts(spools, size, held_out)
+    for span in unseen if count_of_all(len(unseen)) else seen:
         yield tuple(spool.slice(span) for spool in spools)
+
+
+@torch.no_grad()
+def _average_norms(network: nn.Module, made: View, images: Spool, size: int, held_out: int) -> None:
+    """Give batch norms that learn the statistics of all images that steps saw."""
+    seen, _ = _parts((images,), size, held_out)
+    most = max(end - start for start, end in seen)
+    with norms_average(network):
+        for start, end in seen:
+            if 2 * (end - start) > most > 1:  # the rest is too few for statistics of its own
+                made(images.slice((start, end)))
 
 
 def _draw(

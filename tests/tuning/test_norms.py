@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.tuning.norms import norms_take_statistics
+from ghostify.tuning.norms import norms_average, norms_take_statistics
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -71,3 +71,17 @@ def test_training_starts_from_what_the_fit_has_reached() -> None:
         fitted, in_training = found.eval()(x), found.train()(x)
     # The original's statistics would leave the ghosts' variance, and this, far from it.
     assert (fitted - in_training).square().mean() < 1e-3 * fitted.square().mean()
+
+
+def test_norms_that_average_have_the_statistics_of_all_batches_alike() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)).train()
+    unused, x = network[1], torch.randn(40, 3, 4, 4) * 3 + 1
+    unused.running_mean.fill_(7)
+    network[0].running_mean.fill_(100)
+    with norms_average(network), torch.no_grad():
+        for part in x.split(10):
+            network[0](part)
+    assert torch.allclose(network[0].running_mean, x.mean((0, 2, 3)), atol=1e-5)
+    variances = torch.stack([part.var((0, 2, 3)) for part in x.split(10)])
+    assert torch.allclose(network[0].running_var, variances.mean(0), atol=1e-4)
+    assert network[0].momentum == 0.1 and bool((unused.running_mean == 7).all())
