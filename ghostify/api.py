@@ -12,7 +12,7 @@ from torch import nn
 
 from ghostify import saving
 from ghostify.cost.counting import count as count_costs
-from ghostify.errors import ModelError, SettingsError
+from ghostify.errors import ModelError, SettingsError, shown
 from ghostify.graph.inputs import ExampleInputs, image_size
 from ghostify.graph.meta_copy import copy_network
 from ghostify.numerics.surroundings import own_surroundings
@@ -246,6 +246,13 @@ def save(
         SavedFolderError: The folder can't be written, or belongs to something else.
         ModelError: The network can't be exported as a program.
     """
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{shown(model)} is no torch.nn.Module: give a converted network.")
+    saving.check_named(directory)
+    if not isinstance(source, str | Source | None):
+        raise SettingsError(
+            f"source={shown(source)} names no network: give a name, or file.py:function."
+        )
     known = history_of(model)
     given = Source(source) if isinstance(source, str) else source
     history = replace(known, source=given or known.source)

@@ -229,3 +229,21 @@ def test_short_forms_are_fields_of_the_calibration(small_net):
     options = {"calibration": images, "calibration_samples": 4, "calibration_seed": 5}
     plan = ghostify.plan(small_net, s=2, input_size=(3, 40, 40), **options)
     assert plan.calibration == ghostify.Calibration(samples=4, seed=5)
+
+
+@pytest.mark.parametrize("call", [
+    lambda net, path: ghostify.load(5),
+    lambda net, path: ghostify.load(None),
+    lambda net, path: ghostify.load(path, model="resnet18"),
+    lambda net, path: ghostify.save(net, None),
+    lambda net, path: ghostify.save(None, path),
+    lambda net, path: ghostify.save(net, path, source=5),
+    lambda net, path: ghostify.convert(net, input_size=16),
+    lambda net, path: ghostify.convert(net, example_inputs=5),
+    lambda net, path: ghostify.convert(net, calibration=5),
+])  # fmt: skip
+def test_arguments_of_a_wrong_type_are_one_sentence(call, tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Conv2d(16, 32, 3))
+    with pytest.raises(GhostifyError):
+        call(net, tmp_path / "out")
+    assert not list(tmp_path.iterdir())

@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ghostify.data import forms
 from ghostify.data.gathering import REFUSALS, Gathered, Piece, cannot_take, output_for
-from ghostify.data.image_files import DataError, find_images
+from ghostify.data.image_files import DataError, find_images, folder_of
+from ghostify.data.items import read_item
 from ghostify.data.preparation import Preparation, preparation_of
 from ghostify.data.spool import Spool
 from ghostify.distributed import processes
 from ghostify.graph.calls import Arguments
+from ghostify.graph.failure import describe_error
 from ghostify.graph.inputs import Inputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.nn.modes import to_single
@@ -167,7 +169,7 @@ def _take(
     """The parts of the data."""
     if isinstance(source, str | os.PathLike):
         assert preparation is not None
-        files = find_images(Path(source))
+        files = find_images(folder_of(source))
         chosen = _choose(len(files), samples, seed)
         for i in chosen:
             name = str(files[i]).replace("{", "{{").replace("}", "}}")
@@ -178,16 +180,46 @@ def _take(
         for i in _choose(count, samples, seed):
             sample = map_tensors(itemgetter(slice(i, i + 1)), value)
             yield Piece(f"Image {i} of the calibration images", sample, False, False)
+    elif isinstance(source, IterableDataset):
+        for i, item in enumerate(_each(source, "Item")):
+            value = forms.as_tensors(item) if inputs is None else inputs(item)
+            yield Piece(f"Item {i} of the calibration data", value, True, inputs is None, True)
     elif isinstance(source, DataLoader) or not hasattr(source, "__getitem__"):
-        for batch in source:
+        for batch in _each(source, "Batch"):
             value = forms.as_tensors(batch) if inputs is None else inputs(batch)
             yield Piece("Image {} of the calibration data", value, False, inputs is None, True)
     else:
         chosen = _choose(len(source), samples, seed)
         for i in chosen:
-            item = forms.as_tensors(source[i]) if inputs is None else inputs(source[i])
+            read = read_item(source, i)
+            item = forms.as_tensors(read) if inputs is None else inputs(read)
             what = f"Item {i} of the calibration data"
             yield Piece(what, item, True, inputs is None, total=len(chosen))
+
+
+def _each(source: Any, what: str) -> Iterator[Any]:
+    """What a loader or a data set gives, one after the other.
+
+    Raises:
+        DataError: It can't be gone through, or fails.
+    """
+    if not isinstance(source, Iterable):
+        raise DataError(
+            f"A {type(source).__name__} is no calibration data: give a folder, tensors, a data set "
+            "or a loader."
+        )
+    place = 0
+    try:
+        for given in source:
+            yield given
+            place += 1
+    except (DataError, GeneratorExit):
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{what} {place} of the calibration data can't be read ({describe_error(error)}): "
+            "leave it out."
+        ) from error
 
 
 def _is_tensors(source: Any) -> bool:

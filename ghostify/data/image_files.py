@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from PIL import Image
@@ -32,6 +33,17 @@ def find_images(folder: Path) -> list[Path]:
             "folder out."
         )
     return files
+
+
+def folder_of(named: str | os.PathLike[str]) -> Path:
+    """The path of a folder of images.
+
+    Raises:
+        DataError: It is empty, as an unset variable of a shell is: that would be the folder here.
+    """
+    if not os.fspath(named):
+        raise DataError("The name of the folder of images is empty: give one, or . for this one.")
+    return Path(named)
 
 
 def open_image(path: Path) -> Image.Image:

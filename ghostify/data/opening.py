@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from ghostify.data.any_batches import AnyItems, AnyLoader
-from ghostify.data.image_files import DataError, find_images
+from ghostify.data.image_files import DataError, find_images, folder_of
 from ghostify.data.pools import ItemPool, LabelledFiles, LoaderPool, Pool, TensorPool
 from ghostify.data.preparation import Preparation
 from ghostify.errors import first_line
@@ -121,7 +121,7 @@ def _inside(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def _open_folder(data: Data, preparation: Preparation, workers: int) -> Pool:
-    folder = Path(data)
+    folder = folder_of(data)
     if kind_of(folder, DataError) != "folder":
         raise DataError(f"{folder} is no folder: give one that holds images.")
     classes = [path.name for path in list_folder(folder, DataError) if path.is_dir()]

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from ghostify.errors import GhostifyError, first_line
 from ghostify.files import drafts
 
@@ -88,21 +90,34 @@ def read_image(path: Path, advice: str, error: Error = GhostifyError, mode: str 
         path: Of the file.
         advice: What to do, as the end of the sentence.
         error: Class of the error.
-        mode: Pillow's mode to convert it to, as ``"RGB"``; its own where empty.
+        mode: Pillow's mode to convert it to, as ``"RGB"``; where empty its own, pixels of more
+            than eight bits in eight.
     """
     from PIL import Image, UnidentifiedImageError
 
     with reading(path, advice, error):
         try:
             with Image.open(path) as opened:
-                if mode:
-                    return opened.convert(mode)
                 opened.load()
-                return opened
+                image = _in_bytes(opened)
+                return image.convert(mode) if mode else image
         except Exception as fault:  # bytes that are no image break the decoders in any way
             unknown = isinstance(fault, UnidentifiedImageError | SyntaxError)
             reason = "of no known format" if unknown else reason_of(fault)
             raise error(f"{path} can't be read as an image ({reason}): {advice}.") from fault
+
+
+def _in_bytes(image: Image) -> Image:
+    """An image of larger numbers (16 bits, 0 to 1) in bytes; Pillow would cut them off at 255."""
+    from PIL import Image as images
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    numbers = np.asarray(image, dtype=np.float64)
+    most = numbers.max(initial=0.0)
+    largest = 1.0 if image.mode == "F" and most <= 1 else 255.0 if most <= 255 else 65535.0
+    scaled = np.nan_to_num(numbers) * (255.0 / largest)
+    return images.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
 
 
 def list_folder(folder: Path, error: Error = GhostifyError) -> list[Path]:
@@ -120,6 +135,8 @@ def list_folder(folder: Path, error: Error = GhostifyError) -> list[Path]:
 def find_files(folder: Path, suffixes: Collection[str], error: Error = GhostifyError) -> list[str]:
     """All files with these suffixes (in small letters) in a folder and those inside it, unsorted.
 
+    Hidden ones are left out, as those are that macOS writes beside images (``._photo.jpg``).
+
     Raises:
         GhostifyError: (or ``error``) One of the folders can't be read.
     """
@@ -132,7 +149,7 @@ def find_files(folder: Path, suffixes: Collection[str], error: Error = GhostifyE
         os.path.join(place, name)  # noqa: PTH118
         for place, _, names in os.walk(folder, onerror=refuse)
         for name in names
-        if os.path.splitext(name)[1].lower() in suffixes  # noqa: PTH122
+        if os.path.splitext(name)[1].lower() in suffixes and name[0] != "."  # noqa: PTH122
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Union
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
-from ghostify.errors import SettingsError
+from ghostify.errors import SettingsError, shown
 
 ExampleInputs = Union[Tensor, Sequence[Any], Mapping[str, Any], "Inputs"]
 """Example inputs: one tensor, the positional arguments, the keyword arguments, or both."""
@@ -110,7 +110,7 @@ def candidate_inputs(
         return
     dtype, images = dtype_of(model), _required_arguments(model)
     if input_size is not None:
-        sizes = tuple(input_size)
+        sizes = tuple(input_size) if isinstance(input_size, Iterable) else ()
         if not sizes or any(not isinstance(size, int) or size < 1 for size in sizes):
             raise SettingsError(f"input_size={input_size!r} makes no sense: give (C, H, W).")
         if math.prod(sizes) > LARGEST:
@@ -158,8 +158,13 @@ def _from_example(example_inputs: ExampleInputs) -> Inputs:
         args = (example_inputs,)
     elif isinstance(example_inputs, Mapping):
         kwargs = dict(example_inputs)
-    else:
+    elif isinstance(example_inputs, Iterable):
         args = tuple(example_inputs)
+    else:
+        raise SettingsError(
+            f"example_inputs={shown(example_inputs)} makes no sense: give what the network's "
+            "forward takes, a tensor, a tuple or a mapping."
+        )
     shapes = pytree.tree_map(meta, (args, kwargs))
     return Inputs(args=shapes[0], kwargs=shapes[1], given=(args, kwargs))
 

@@ -3,6 +3,7 @@
 from ghostify.saving.building import build, network_of
 from ghostify.saving.folder import (
     RECIPE,
+    check_named,
     check_target,
     is_saved,
     read,
@@ -17,6 +18,7 @@ from ghostify.saving.recipe import counted_inputs_of
 __all__ = [
     "RECIPE",
     "build",
+    "check_named",
     "check_target",
     "fetch_folder",
     "counted_inputs_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -269,6 +270,16 @@ def _folder(directory: Path) -> Iterator[None]:
             for path in made:
                 path.rmdir()
         raise
+
+
+def check_named(directory: Any) -> None:
+    """Raise where a folder is named by something else than a text or a path.
+
+    Raises:
+        SavedFolderError: It is.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise SavedFolderError(f"{shown(directory)} names no folder: give a text or a path.")
 
 
 def check_target(directory: Path) -> None:

@@ -11,11 +11,11 @@ from torch import nn
 from ghostify import zoo
 from ghostify.cost.counting import count_both
 from ghostify.cost.figures import Count
-from ghostify.errors import ModelError, SavedFolderError
+from ghostify.errors import ModelError, SavedFolderError, shown
 from ghostify.numerics.surroundings import own_surroundings
 from ghostify.reports.compare import compare
 from ghostify.saving.building import build
-from ghostify.saving.folder import read_whole, restore
+from ghostify.saving.folder import check_named, read_whole, restore
 from ghostify.saving.history import History, name_of, remember
 from ghostify.saving.hub import fetch_folder, is_hub_name
 from ghostify.saving.program import open_program
@@ -52,6 +52,9 @@ def load(
         SavedFolderError: The folder is no (whole) saved network, or doesn't fit ``model``.
         ModelError: The network can't take an image of ``input_size``.
     """
+    check_named(directory)
+    if not isinstance(model, nn.Module | None):
+        raise ModelError(f"model={shown(model)} is no torch.nn.Module: give the original network.")
     is_alone = trust and model is None
     place = fetch_folder(directory, is_alone) if is_hub_name(directory) else Path(directory)
     folder, state = read_whole(place)

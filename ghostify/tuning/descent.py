@@ -57,20 +57,38 @@ def improve(
     Returns:
         Number of steps; 0 where they are taken back.
     """
-
-    @torch.no_grad()
-    def judge() -> float:
-        total = torch.stack(list(islice(errors(), JUDGED))).sum()
-        sum_over_processes(total)
-        return float(total)
-
-    before, saved = judge(), [copy.deepcopy(module.state_dict()) for module in modules]
+    before, saved = _judge(errors), [copy.deepcopy(module.state_dict()) for module in modules]
     steps = tune([p for module in modules for p in module.parameters()], loss)
-    if steps and judge() < before:
+    if steps and _judge(errors) < before:
         return steps
     for module, state in zip(modules, saved, strict=True):
         module.load_state_dict(state)
     return 0
+
+
+def improve_statistics(
+    network: nn.Module, errors: Callable[[], Iterator[Tensor]], change: Callable[[], None]
+) -> None:
+    """Change a network's buffers, and take that back where it did not help.
+
+    Args:
+        network: The network.
+        errors: Of batches, always the same; the first ones judge.
+        change: Changes buffers in place.
+    """
+    before, saved = _judge(errors), [(b, b.clone()) for b in network.buffers()]
+    change()
+    if not _judge(errors) < before:
+        for buffer, old in saved:
+            buffer.copy_(old)
+
+
+@torch.no_grad()
+def _judge(errors: Callable[[], Iterator[Tensor]]) -> float:
+    """The sum of the first errors, of all processes."""
+    total = torch.stack(list(islice(errors(), JUDGED))).sum()
+    sum_over_processes(total)
+    return float(total)
 
 
 def descend(

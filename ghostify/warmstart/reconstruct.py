@@ -16,7 +16,7 @@ from ghostify.distributed import count_of_all, processes
 from ghostify.graph.segments import Segment
 from ghostify.numerics.nested import floats_in
 from ghostify.progress import Milestone, Progress, silent
-from ghostify.tuning.descent import Budget, descend, improve
+from ghostify.tuning.descent import Budget, descend, improve, improve_statistics
 from ghostify.tuning.losses import difference, distillation
 from ghostify.tuning.norms import norms_average, norms_learn
 from ghostify.warmstart.fit.held_out import split_spans
@@ -134,9 +134,10 @@ def tune_network(
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
         with norms_learn(network):
             steps = descend(parameters, loss, budget, NETWORK_RATE, sgd)
-            if steps:
-                _average_norms(network, made, images, 4 * size, held_out)
-            return steps
+        if steps:
+            average = partial(_average_norms, network, made, images, 4 * size, held_out)
+            improve_statistics(network, errors, average)
+        return steps
 
     return improve([network], loss, errors, tune)
 
@@ -189,7 +190,7 @@ def _average_norms(network: nn.Module, made: View, images: Spool, size: int, hel
     """Give batch norms that learn the statistics of all images that steps saw."""
     seen, _ = _parts((images,), size, held_out)
     most = max(end - start for start, end in seen)
-    with norms_average(network):
+    with norms_learn(network), norms_average(network):
         for start, end in seen:
             if 2 * (end - start) > most > 1:  # the rest is too few for statistics of its own
                 made(images.slice((start, end)))

@@ -56,7 +56,13 @@ def load_weights(model: nn.Module, weights: str | Path) -> None:
             f"{path} doesn't fit the network, {len(misfits)} keys differ ({shown}"
             f"{'; ...' if len(misfits) > 3 else ''}): give the weights of this very network."
         )
-    model.load_state_dict(best, strict=False)  # strict but for those counters: checked above
+    try:
+        model.load_state_dict(best, strict=False)  # strict but for those counters: checked above
+    except (RuntimeError, NotImplementedError) as error:  # sparse, or on the meta device
+        raise WeightsError(
+            f"The values of {path} can't be copied into the network "
+            f"({first_line(error).rstrip(':. ')}): give dense tensors with data."
+        ) from error
 
 
 def _read(path: Path) -> Any:

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ghostify.data.calibration import gather
 from ghostify.data.image_files import DataError
@@ -97,3 +98,56 @@ def test_images_that_lie_class_by_class_come_mixed() -> None:
 def test_no_images_are_no_calibration() -> None:
     with pytest.raises(DataError, match="holds no images"):
         gather(torch.zeros(0, *SIZE), 4, 0, None)
+
+
+class Stream(IterableDataset):
+    """Items one by one, without a length."""
+
+    def __iter__(self):
+        return ((torch.full(SIZE, float(i)), i) for i in range(7))
+
+
+class Broken(Dataset):
+    """Its third item can't be read."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index == 2:
+            raise KeyError("pixels")
+        return torch.zeros(SIZE)
+
+
+def test_a_data_set_without_a_length_is_taken_item_by_item() -> None:
+    found = content(gather(Stream(), 5, 0, None))
+    assert found[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("source, words", [
+    (Broken(), "Item 2 of the data can't be read"),
+    (DataLoader(Broken(), batch_size=2), "Batch 1 of the calibration data can't be read"),
+    (5, "A int is no calibration data"),
+    ("", "name of the folder of images is empty"),
+])  # fmt: skip
+def test_what_can_not_be_read_is_one_sentence(source, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        gather(source, 4, 0, PLAIN)
+
+
+def test_hidden_files_are_no_images(folder: Path) -> None:
+    (folder / "class0" / "._000.png").write_bytes(b"macOS writes these")
+    assert len(content(gather(folder, 100, 0, PLAIN))) == 12
+
+
+@pytest.mark.parametrize("dtype, largest, ending", [
+    (np.uint16, 65535, "png"), (np.int32, 65535, "tif"), (np.float32, 1.0, "tif"),
+    (np.float32, 255.0, "tif"), (np.uint8, 255, "png"),
+])  # fmt: skip
+def test_pixels_of_more_than_eight_bits_keep_their_brightness(
+    dtype, largest: float, ending: str, tmp_path: Path
+) -> None:
+    ramp = np.linspace(0, largest, 256).reshape(16, 16).astype(dtype)
+    Image.fromarray(ramp).save(tmp_path / f"ramp.{ending}")
+    found = content(gather(tmp_path, 1, 0, PLAIN))[0, 0].flatten()
+    assert torch.allclose(found, torch.linspace(0, 1, 256), atol=0.006)

@@ -183,3 +183,11 @@ def test_a_missing_file_a_folder_and_other_data_are_refused(
     torch.save([1, 2, 3], tmp_path / "list.pth")
     with pytest.raises(WeightsError, match="holds no weights"):
         load_weights(target, tmp_path / "list.pth")
+
+
+@pytest.mark.parametrize("change", [lambda x: x.to("meta"), lambda x: x.to_sparse()])
+def test_values_that_can_not_be_copied_are_one_sentence(change, tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 4, 3))
+    torch.save({name: change(x) for name, x in net.state_dict().items()}, tmp_path / "odd.pt")
+    with pytest.raises(WeightsError, match=r"values of .*odd\.pt can't be copied"):
+        load_weights(net, tmp_path / "odd.pt")
