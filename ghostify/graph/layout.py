@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.nn.ghost import GhostConv, GhostLinear
+from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost_linear import GhostLinear
 
 FIRST = 1
 """The dimension of the channels in maps ``(N, C, H, W)``."""

@@ -6,7 +6,6 @@ from ghostify.nn.ghost import (
     GhostConv,
     GhostConv2d,
     GhostLayer,
-    GhostLinear,
     intrinsic_channels,
 )
 from ghostify.nn.ghost_kinds import (
@@ -16,6 +15,7 @@ from ghostify.nn.ghost_kinds import (
     GhostConvTranspose2d,
     GhostConvTranspose3d,
 )
+from ghostify.nn.ghost_linear import GhostLinear
 from ghostify.nn.module import GhostModule
 
 __all__ = [

@@ -18,13 +18,13 @@ from ghostify.nn.filters import dimensions, upsampling
 from ghostify.nn.ghost import (
     BiasMode,
     GhostLayer,
-    GhostLinear,
     InitMode,
     KernelSize,
     intrinsic_channels,
     sizes_of,
 )
 from ghostify.nn.ghost_kinds import CONV_KINDS, ghost_kind
+from ghostify.nn.ghost_linear import GhostLinear
 from ghostify.passes.carving_proof import is_carvable
 
 Layer = _ConvNd | nn.Linear

@@ -16,7 +16,8 @@ from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.calls import names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.nn.ghost import GhostConv, GhostLinear
+from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost_linear import GhostLinear
 from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.progress import Milestone, Progress, silent
