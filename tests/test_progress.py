@@ -56,7 +56,9 @@ def test_an_export_tells_its_steps(told, tmp_path):
     ghostify.export(
         network(), tmp_path / "net.pt2", batch=2, calibration=images, progress=told.append
     )
-    assert told[:3] == ["reading calibration images", "writing pt2", "opening pt2"]
+    assert told[:2] == [f"reading calibration images, {i} of 6" for i in range(2)]
+    assert shares(told, "reading") == [pytest.approx(i / 6) for i in range(6)]
+    assert told[6:8] == ["writing pt2", "opening pt2"]
     assert shares(told, "comparing") == [0, pytest.approx(1 / 3), pytest.approx(2 / 3)]
 
 

@@ -177,9 +177,11 @@ def _take(
     elif isinstance(source, Tensor | Mapping) or _is_tensors(source):
         value = forms.as_tensors(source) if inputs is None else inputs(source)
         count = _common_length(value)
-        for i in _choose(count, samples, seed):
+        chosen = _choose(count, samples, seed)
+        for i in chosen:
             sample = map_tensors(itemgetter(slice(i, i + 1)), value)
-            yield Piece(f"Image {i} of the calibration images", sample, False, False)
+            what = f"Image {i} of the calibration images"
+            yield Piece(what, sample, False, False, total=len(chosen))
     elif isinstance(source, IterableDataset):
         for i, item in enumerate(_each(source, "Item")):
             value = forms.as_tensors(item) if inputs is None else inputs(item)

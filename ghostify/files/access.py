@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from ghostify.errors import GhostifyError, first_line
 from ghostify.files import drafts
 
@@ -109,6 +107,7 @@ def read_image(path: Path, advice: str, error: Error = GhostifyError, mode: str 
 
 def _in_bytes(image: Image) -> Image:
     """An image of larger numbers (16 bits, 0 to 1) in bytes; Pillow would cut them off at 255."""
+    import numpy as np
     from PIL import Image as images
 
     if not image.mode.startswith(("I", "F")):
