@@ -59,8 +59,19 @@ def largest_in_time(
     Raises:
         ValueError: Nothing is.
     """
+    found = largest(make, lambda made: clock.meets(network_of(made)), HALVINGS)
+    if found is None:
+        raise ValueError(f"nothing is as fast as {clock.target} of the time")
+    return found
+
+
+def largest(make: Callable[[float], T], meets: Callable[[T], bool], halvings: int) -> T | None:
+    """What is made of the largest part that meets a limit, by halving; None where nothing does.
+
+    A part that nothing can be made of is too small.
+    """
     low, high, found = 0.0, 1.0, None
-    for _ in range(HALVINGS):
+    for _ in range(halvings):
         part = (low + high) / 2
         try:
             made = make(part)
@@ -68,10 +79,8 @@ def largest_in_time(
             print(error, flush=True)
             low = part
             continue
-        if clock.meets(network_of(made)):
+        if meets(made):
             low, found = part, made
         else:
             high = part
-    if found is None:
-        raise ValueError(f"nothing is as fast as {clock.target} of the time")
     return found

@@ -7,6 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
+from at_time import largest
 from torch import Tensor, nn
 
 import ghostify
@@ -21,14 +22,11 @@ def prune_to(network: nn.Module, method: str, limit: int, images: Tensor) -> nn.
     networks (it breaks them), so the layers whose outputs are added to a shortcut keep their width.
     Magnitude prunes each layer alike and Taylor globally, which was the better choice for each.
     """
-    low, high, found = 0.0, 1.0, None
-    for _ in range(HALVINGS):
-        ratio = (low + high) / 2
-        pruned = prune(network, method, ratio, images)
-        if ghostify.count(pruned, input_size=tuple(images.shape[1:])).total.macs <= limit:
-            high, found = ratio, pruned
-        else:
-            low = ratio
+    found = largest(
+        lambda part: prune(network, method, 1 - part, images),
+        lambda net: ghostify.count(net, input_size=tuple(images.shape[1:])).total.macs <= limit,
+        HALVINGS,
+    )
     if found is None:
         raise ValueError(f"{method} finds no network of at most {limit} MACs")
     return found

@@ -114,7 +114,10 @@ def _in_bytes(image: Image) -> Image:
         return image
     numbers = np.asarray(image, dtype=np.float64)
     most = numbers.max(initial=0.0)
-    largest = 1.0 if image.mode == "F" and most <= 1 else 255.0 if most <= 255 else 65535.0
+    if image.mode.startswith("I;16") or most > 255:  # a dark image of 16 bits is one of 16 bits
+        largest = 65535.0
+    else:
+        largest = 1.0 if image.mode == "F" and most <= 1 else 255.0
     scaled = np.nan_to_num(numbers) * (255.0 / largest)
     return images.fromarray(scaled.clip(0, 255).round().astype(np.uint8))
 

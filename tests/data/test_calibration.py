@@ -151,3 +151,8 @@ def test_pixels_of_more_than_eight_bits_keep_their_brightness(
     Image.fromarray(ramp).save(tmp_path / f"ramp.{ending}")
     found = content(gather(tmp_path, 1, 0, PLAIN))[0, 0].flatten()
     assert torch.allclose(found, torch.linspace(0, 1, 256), atol=0.006)
+
+
+def test_a_dark_image_of_sixteen_bits_stays_dark(tmp_path: Path) -> None:
+    Image.fromarray(np.full((16, 16), 200, np.uint16)).save(tmp_path / "dark.png")
+    assert content(gather(tmp_path, 1, 0, PLAIN)).max() < 0.005
