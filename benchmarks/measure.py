@@ -97,12 +97,18 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def machine(*packages: str) -> str:
-    """What a reader must know of the run: the processor, versions, the day."""
+def machine(*packages: str, threads: int | None = 1) -> str:
+    """What a reader must know of the run: the processor, versions, the day.
+
+    Args:
+        packages: Whose versions.
+        threads: How many were used; None where the table itself says so.
+    """
+    used = {None: "", 1: ", one thread used"}.get(threads, f", {threads} threads used")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return ", ".join(
         [
-            f"{_processor()}, {os.cpu_count()} cores, one thread used",
+            f"{_processor()}, {os.cpu_count()} cores{used}",
             f"Python {platform.python_version()}",
             f"ghostify {ghostify.__version__}",
             *versions,

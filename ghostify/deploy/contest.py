@@ -27,6 +27,7 @@ from ghostify.deploy.timing import (
     timed_by,
     timed_by_events,
     timed_on_mps,
+    timed_when_idle,
 )
 from ghostify.errors import GhostifyError, ModelError, first_line
 from ghostify.graph.meta_copy import copy_network
@@ -158,7 +159,7 @@ def timer_for(device: torch.device, threads: int) -> Timer:
     """What tells the time on a device: CPU time of one thread, else wall time, or the GPU's own."""
     if device.type != "cpu":
         return timed_by_events if device.type == "cuda" else timed_on_mps
-    return timed_by(time.process_time if threads == 1 else time.perf_counter)
+    return timed_by(time.process_time) if threads == 1 else timed_when_idle
 
 
 def moved(program: Program, device: torch.device, dtype: torch.dtype | None) -> Program:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from ghostify.deploy.timing import LEAST_ROUNDS, alternate, interval_of_median, timed_by
+from ghostify.deploy.timing import (
+    LEAST_ROUNDS,
+    alternate,
+    interval_of_median,
+    timed_by,
+    timed_when_idle,
+)
 
 
 class Clock:
@@ -62,3 +70,35 @@ def test_the_interval_holds_the_median_as_often_as_it_says() -> None:
         low, high = interval_of_median(values.tolist())
         held += low <= np.log(2) <= high
     assert 0.95 <= held / 2000 < 0.985
+
+
+def test_a_run_starts_when_the_threads_of_the_one_before_have_come_to_rest() -> None:
+    numbers = np.random.default_rng(0).random((256, 256))
+    stopped = threading.Event()
+    rested: list[bool] = []
+
+    def spin() -> None:
+        end = time.perf_counter() + 0.05
+        while time.perf_counter() < end:
+            numbers @ numbers
+        stopped.set()
+
+    threading.Thread(target=spin).start()
+    timed_when_idle(lambda: rested.append(stopped.is_set()))
+    assert rested == [True]
+
+
+def test_a_process_that_never_rests_is_measured_all_the_same() -> None:
+    stop = threading.Event()
+
+    def spin() -> None:
+        while not stop.is_set():
+            sum(range(1000))
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        assert timed_when_idle(lambda: time.sleep(0.01)) >= 0.01
+    finally:
+        stop.set()
+        thread.join()
