@@ -19,7 +19,7 @@ d. the same distillation with labels for all.
 Pruning is Torch-Pruning's, to at most the MACs of the conversion that ``--as`` and ``--s`` say.
 ``--method original`` is the network itself, which stage d alone can change. With ``--time`` what is
 compared takes at most that part of the original's time in ``--runtime`` (one image, one thread), as
-measured: the choice by the clock or by MACs (``--chosen``, ``--by macs``), the least s, the largest
+measured: the choice by the clock or by MACs (``--chosen``, ``--by macs``), the least s, the least
 ratio of all stages, the least pruned with widths of multiples of 8.
 """
 
@@ -153,9 +153,9 @@ def settle(network: nn.Module, options: argparse.Namespace) -> None:
         if options.s is None:
             raise SystemExit(f"no s is as fast as {options.time} of the time")
         return
-    ratio = largest_in_time(
-        clock, lambda part: part, lambda part: ghostify.convert(network, **mode_of(options),
-                                                                ratio=part),
+    ratio = largest_in_time(  # the more ghosts, the faster
+        clock, lambda part: 1 - part, lambda ratio: ghostify.convert(network, **mode_of(options),
+                                                                     ratio=ratio),
     )  # fmt: skip
     options.ratio = [str(ratio)]
 

@@ -111,6 +111,12 @@ class LayerBatches:
         self._held_out: list[Spot] = []
         self._kept = Spool()
 
+    @property
+    def sampled(self) -> int:
+        """How many places of all images are looked at; 0 where these are all, or not known yet."""
+        lesson = self.lessons.of(self.layer, held_out=False)
+        return 0 if lesson is None else lesson.sampled
+
     def fitted(self) -> Iterator[LayerBatch]:
         """Of what is fitted to; what is beside the layer runs the first time only."""
         lesson = self.lessons.of(self.layer, held_out=False)

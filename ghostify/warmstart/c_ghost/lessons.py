@@ -67,6 +67,13 @@ class Lesson:
     _shape: tuple[int, ...] = ()
     _rows: int = 0
 
+    @property
+    def sampled(self) -> int:
+        """How many places of all images are looked at; 0 where these are all places."""
+        rows = ((s.kept[1] - s.kept[0]) * len(s.places[0]) for s in self.spots)
+        is_sample = any(len(s.places[0]) < prod(s.sizes) for s in self.spots)
+        return sum(rows) if is_sample else 0
+
     def see(self, target: Tensor, span: Span, can_be_cut: bool) -> None:
         """Keep what a batch gives; of large maps some samples are enough, where it can be cut."""
         count = span[1] - span[0]

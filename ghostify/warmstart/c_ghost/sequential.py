@@ -39,6 +39,9 @@ CHEAP_RIDGES = (CHEAP_RIDGE, 1e-2, 1.0)
 DEAD = 1e-6
 """Part of the maps' energy below which what varies in them is rounding: they are constant."""
 
+WINDOW_PART, LEAST_WINDOWS = 4, 2048
+"""A kernel has few numbers: for it one place of so many is enough, but no fewer places."""
+
 CLOSE = 1.1
 """Held-out samples may be so much worse explained than the others: a ridge would not help."""
 
@@ -238,11 +241,21 @@ def _window_statistics(
         conv.bias.zero_()
     maps, taps = conv.out_channels // layer.groups, prod(layer.sizes)
     windows, own = WindowMoments(layer.groups, maps, taps), Window.same(layer.sizes)
+    part = max(1, min(WINDOW_PART, batches.sampled // LEAST_WINDOWS))
+    generator = torch.Generator().manual_seed(batches.inputs.seed)
     for look in batches.fitted():
         made = _made_by(conv, conv, look)
-        seen = own.patches(made, *look.places).unflatten(0, (layer.groups, -1))
-        windows.add(seen.permute(0, 2, 3, 1), by_group(look.wanted, layer.groups))
+        some = _some_of(look, part, generator)
+        seen = own.patches(made, *(place[some] for place in look.places))
+        seen = seen.unflatten(0, (layer.groups, -1)).permute(0, 2, 3, 1)
+        windows.add(seen, by_group(look.wanted[:, some], layer.groups))
     return windows.summed()
+
+
+def _some_of(look: LayerBatch, part: int, generator: torch.Generator) -> Tensor:
+    """One of so many places that are looked at, drawn repeatably."""
+    count = len(look.places[0])
+    return torch.randperm(count, generator=generator)[: -(-count // part)]
 
 
 def _write(layer: GhostPair, linear: _Filters, ghosts: _Ghosts) -> None:
