@@ -193,7 +193,7 @@ def test_stages_are_timed_too() -> None:
         ({"runtime": "eager", "latency_table": 3}, "latency_table=3"),
         ({"runtime": "cudagraph"}, "cudagraph runs on cuda"),
         ({"runtime": "eager", "target_latency": 0.6, "s": 4}, "leave s"),
-        ({"runtime": "eager", "target_latency": 0.6, "mode": "g-ghost"}, "can't be reached"),
+        ({"runtime": "eager", "target_latency": 0.01, "mode": "g-ghost"}, "can't be reached"),
         ({"runtime": "eager", "target_latency": 0.6, "mode": "auto", "calibration": "data-free"},
          "can't be fitted without data"),
         ({"runtime": "eager", "target_params": 0.6}, "target_params given beside runtime"),
