@@ -128,7 +128,7 @@ def main() -> None:
     columns = ("network", "form", "MACs", *(RUNTIMES[name] for name in options.runtimes))
     note = (
         "Time as a part of the original's in the same runtime (95 % interval), random weights, "
-        f"224 x 224 pixels. {machine('torch', 'onnxruntime', 'openvino', threads=None)}."
+        f"224 x 224 pixels. {machine('torch', 'onnxruntime', 'openvino', says_threads=False)}."
     )
     tables = []
     for batch in options.batch:

@@ -97,14 +97,14 @@ def _status(key: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
 
 
-def machine(*packages: str, threads: int | None = 1) -> str:
+def machine(*packages: str, says_threads: bool = True) -> str:
     """What a reader must know of the run: the processor, versions, the day.
 
     Args:
         packages: Whose versions.
-        threads: How many were used; None where the table itself says so.
+        says_threads: Whether to say that one thread was used; not where tables name their threads.
     """
-    used = {None: "", 1: ", one thread used"}.get(threads, f", {threads} threads used")
+    used = ", one thread used" if says_threads else ""
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
     return ", ".join(
         [
