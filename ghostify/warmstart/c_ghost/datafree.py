@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, product
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
 
@@ -37,14 +38,12 @@ def fit_without_data(layer: GhostPair) -> LayerFit:
     pairings, kernels, offsets = [], [], []
     left, total = 0.0, torch.zeros(()).double()
     for g in range(groups):
-        shifts, targets = shifted(filters[g], layer.sizes, conv.dilation)
-        gram = shifts @ shifts.transpose(1, 2)
-        cross = shifts @ targets.T
-        energy = targets.square().sum(1)
-        pairing = pair(map_costs(gram, cross, energy, CHEAP_RIDGE), m, copies)
+        white = WhiteMoments.of(filters[g], layer.sizes, conv.dilation)
+        costs = map_costs(white.gram, white.cross, white.energy, CHEAP_RIDGE)
+        pairing = pair(costs, m, copies)
         own = pairing.intrinsic
-        kernel = ghost_kernels(gram, cross, own, pairing.ghosts, CHEAP_RIDGE)
-        left, total = left + pairing.cost, total + energy.sum()
+        kernel = ghost_kernels(white.gram, white.cross, own, pairing.ghosts, CHEAP_RIDGE)
+        left, total = left + pairing.cost, total + white.energy.sum()
         gap = means[g][pairing.ghosts.clamp_min(0)] - kernel.sum(2) * means[g][own][:, None]
         pairings.append(pairing)
         kernels.append(kernel)
@@ -71,10 +70,9 @@ def white_errors(conv: _ConvNd, d: KernelSize) -> tuple[Tensor, float]:
     require_finite(filters)
     errors, energies = [], []
     for own in filters:
-        shifts, targets = shifted(own, sizes_of(d, own.ndim - 2), conv.dilation)
-        energies.append(targets.square().sum(1))
-        gram, cross = shifts @ shifts.transpose(1, 2), shifts @ targets.T
-        errors.append(map_costs(gram, cross, energies[-1], CHEAP_RIDGE))
+        white = WhiteMoments.of(own, sizes_of(d, own.ndim - 2), conv.dilation)
+        energies.append(white.energy)
+        errors.append(map_costs(white.gram, white.cross, white.energy, CHEAP_RIDGE))
     return torch.stack(errors), float(torch.stack(energies).sum())
 
 
@@ -86,29 +84,72 @@ def _filters_by_group(conv: _ConvNd) -> Tensor:
     return filters.unflatten(0, (conv.groups, -1))
 
 
-def shifted(
-    filters: Tensor, sizes: tuple[int, ...], dilation: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Filters at all shifts of a cheap kernel, and themselves, in a frame that holds all of them.
+@dataclass(frozen=True)
+class WhiteMoments:
+    """Second moments of the maps that filters make of white noise, and of those maps' shifts.
 
-    Args:
-        filters: ``(n, c, *kernel)``.
-        sizes: Of the cheap kernel.
-        dilation: Of the filters; the frame counts in pixels of the convolution's output, which for
-            a stride over 1 the shifts overlap less in (taken as stride 1 here). Of a transposed
-            convolution it is its output that the taps lie in: there a stride changes nothing.
-
-    Returns:
-        ``(n, taps, frame)`` and ``(n, frame)``.
+    Attributes:
+        gram: Products of each map's shifts, ``(n, taps, taps)``.
+        cross: Products of each map's shifts with all maps, ``(n, taps, n)``.
+        energy: Of each map, ``(n,)``.
     """
-    spread = _dilate(filters, dilation)
-    padded = F.pad(spread, [size // 2 for size in reversed(sizes) for _ in range(2)])
-    dims = tuple(range(2, padded.ndim))
-    frame = [
-        torch.roll(padded, tuple(a - d // 2 for a, d in zip(tap, sizes, strict=True)), dims)
-        for tap in product(*map(range, sizes))
-    ]
-    return torch.stack([some.flatten(1) for some in frame], dim=1), padded.flatten(1)
+
+    gram: Tensor
+    cross: Tensor
+    energy: Tensor
+
+    @classmethod
+    def of(cls, filters: Tensor, sizes: tuple[int, ...], dilation: tuple[int, ...]) -> WhiteMoments:
+        """The moments of some filters under all shifts of a cheap kernel.
+
+        The product of two maps is that of their filters where these overlap: of a 1 x 1 convolution
+        no shift overlaps.
+
+        Args:
+            filters: ``(n, c, *kernel)``.
+            sizes: Of the cheap kernel.
+            dilation: Of the filters; shifts are in pixels of the convolution's output, which for a
+                stride over 1 the filters overlap less in (taken as stride 1 here). Of a transposed
+                convolution it is its output that the taps lie in: there a stride changes nothing.
+        """
+        spread = _dilate(filters, dilation)
+        taps = [*product(*(range(-(size // 2), size - size // 2) for size in sizes))]
+        cross = torch.stack([_products(spread, shift) for shift in taps], dim=1)
+        gram = _products_of_shifts(spread, taps)
+        return cls(gram, cross, filters.flatten(1).square().sum(1))
+
+
+def _products(filters: Tensor, shift: tuple[int, ...]) -> Tensor:
+    """Products of shifted filters with all filters, ``(n, n)``."""
+    shifted, whole = _overlap(filters, shift)
+    return shifted.flatten(1) @ whole.flatten(1).T
+
+
+def _products_of_shifts(filters: Tensor, taps: Sequence[tuple[int, ...]]) -> Tensor:
+    """Products of each filter's shifts with each other, ``(n, taps, taps)``."""
+    found: dict[tuple[int, ...], Tensor] = {}
+    gram = filters.new_empty(len(filters), len(taps), len(taps))
+    for (i, one), (j, other) in combinations_with_replacement([*enumerate(taps)], 2):
+        apart = tuple(b - a for a, b in zip(one, other, strict=True))
+        if apart not in found:
+            found[apart] = _products_with_itself(filters, apart)
+        gram[:, i, j] = gram[:, j, i] = found[apart]
+    return gram
+
+
+def _products_with_itself(filters: Tensor, shift: tuple[int, ...]) -> Tensor:
+    """Product of each filter, shifted, with itself, ``(n,)``."""
+    shifted, whole = _overlap(filters, shift)
+    return (shifted * whole).flatten(1).sum(1)
+
+
+def _overlap(filters: Tensor, shift: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """What of shifted filters, and of the filters themselves, lies on the other."""
+    sizes = filters.shape[2:]
+    before = [slice(max(0, -by), max(0, size - by)) for by, size in zip(shift, sizes, strict=True)]
+    after = [slice(max(0, by), max(0, size + by)) for by, size in zip(shift, sizes, strict=True)]
+    every = slice(None)
+    return filters[(every, every, *before)], filters[(every, every, *after)]
 
 
 def _dilate(filters: Tensor, dilation: tuple[int, ...]) -> Tensor:

@@ -268,18 +268,30 @@ def _first_largest(values: Matrix) -> int:
 
 def _exchange(table: Matrix, parents: Parents) -> bool:
     """Let a ghost of one intrinsic map take over the family of another, which takes its place."""
-    changed = False
     n, places = len(table), np.arange(len(table))
-    for j in range(n):
-        owner, ghosts = parents[j], np.flatnonzero(parents != places)
+
+    def gains(some: Parents) -> tuple[Matrix, Matrix]:
+        """What some ghosts gain with each family, and what both cost before."""
+        ghosts = np.flatnonzero(parents != places)
+        ghosts = ghosts[np.argsort(parents[ghosts], kind="stable")]
+        families, starts = np.unique(parents[ghosts], return_index=True)
+        owners = parents[some]
+        before, after = np.zeros((2, len(some), n))
+        before[:, families] = np.add.reduceat(table[parents[ghosts], ghosts], starts)
+        after[:, families] = np.add.reduceat(table[some][:, ghosts], starts, axis=1)
+        before += table[owners, some][:, None]
+        after += table[owners]
+        usable = (parents == places) & (places != owners[:, None])
+        return np.where(usable, before - after, -np.inf), abs(before)
+
+    changed = False
+    for j in _worth_a_try(gains, np.flatnonzero(parents != places)):
+        owner = parents[j]
         if owner == j:
             continue
-        families = parents[ghosts]
-        before = np.bincount(families, table[families, ghosts], n) + table[owner, j]
-        after = np.bincount(families, table[j, ghosts], n) + table[owner]
-        gain = np.where((parents == places) & (places != owner), before - after, -np.inf)
+        (gain,), (before,) = gains(np.array([j]))
         i = _first_largest(gain)
-        if gain[i] > NOISE * abs(before[i]):
+        if gain[i] > NOISE * before[i]:
             parents[parents == i] = j
             parents[j], parents[i] = j, owner
             changed = True
