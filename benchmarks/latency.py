@@ -87,7 +87,7 @@ class PrimaryAlone(nn.Module):
 
 def floor(converted: nn.Module) -> nn.Module:
     """Halved convolutions and the concat alone."""
-    network = ghostify.fuse(copy.deepcopy(converted))
+    network = ghostify.fuse(copy.deepcopy(converted), addition=None)
     ghosts = [module for module in network.modules() if isinstance(module, FusedGhost)]
     replace_modules(network, {ghost: PrimaryAlone(ghost) for ghost in ghosts})
     return network

@@ -97,7 +97,10 @@ def benchmark(
     notes: dict[str, None] = {}
     each, done = 1 / (len(runtimes) * len(numbers) * len(batches)), 0.0
     for chosen in runtimes:
-        form_of = {name: chosen.inference_form(n) for name, n in networks.items()}
+        form_of = {
+            name: chosen.inference_form(network, concat=place.type != "cpu")
+            for name, network in networks.items()
+        }
         for count, size in product(numbers, batches):
             contest = Contest(chosen, size, count, seconds, precision, timer_for(place, count))
             told = _telling(progress, f"{chosen.name}, batch {size}, {count} threads", done, each)

@@ -217,7 +217,7 @@ class _Walk:
         if node not in self.once or not isinstance(ghost.primary, _ConvNd):
             return None
         source = self._map_into(node)
-        if ghost.primary.groups == 1 and _has_plain_weight(ghost.primary) and source is not None:
+        if ghost.primary.groups == 1 and has_plain_weight(ghost.primary) and source is not None:
             self.reads.append((ghost.primary, source))
         else:
             self._pin(node.all_input_nodes)
@@ -227,7 +227,7 @@ class _Walk:
 
     def _is_plain(self, node: fx.Node, layer: nn.Module) -> bool:
         """Whether a layer is PyTorch's own, called once, with tensors of its own."""
-        return node in self.once and _has_plain_weight(layer)
+        return node in self.once and has_plain_weight(layer)
 
     def _passed(self, layer: nn.Module, source: Channels) -> Channels:
         self.passes.append((layer, source))
@@ -299,7 +299,8 @@ def _arguments(node: fx.Node, *named: tuple[str, Any]) -> list[Any]:
     return [{**given, **node.kwargs}.get(name, default) for name, default in named]
 
 
-def _has_plain_weight(layer: nn.Module) -> bool:
+def has_plain_weight(layer: nn.Module) -> bool:
+    """Whether a layer is PyTorch's own, and computes with its weight and bias as they are."""
     is_torchs = type(layer) in (*CONV_KINDS, nn.Linear)
     return is_torchs and set(layer._parameters) == {"weight", "bias"}
 

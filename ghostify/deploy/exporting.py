@@ -193,7 +193,9 @@ def export(
     args, batches = _runs_of(network, batch, asked, example_inputs, input_size)
     samples = None if asked is None else samples_for(network, asked, args, batches, progress)
     facts = _facts(original, args) | ({"precision": "int8"} if int8 else {})
-    fused = fuse(network, fold_ghost_norms=folds)
+    # In integers each summand would be rounded by itself.
+    addition = None if int8 else kind.addition
+    fused = fuse(network, fold_ghost_norms=folds, addition=addition)
     if int8:
         norms_to_convolutions(fused)
     program = Program(fused, args, batch == "dynamic", facts)

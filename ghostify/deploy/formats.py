@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ghostify.deploy.keeping_apart import IN_FILES, IN_TORCH
 from ghostify.deploy.program import Program, Session, tensors_of
 from ghostify.errors import ModelError, SettingsError, first_cause, nearest
 
@@ -33,6 +34,7 @@ class Format:
         write: Writes a program to a path.
         open: Makes a session of a file, for a number of threads (None: the runtime's choice).
         folds_ghost_norms: Whether the runtime is faster with the norms inside the ghost modules.
+        addition: What adding to a map costs in it (see `fuse`); None to concatenate always.
         beside: Suffixes of further files that are written beside the first.
         write_several: Writes several programs of one input and one output tensor each, in less
             time than one by one; None where there is no such way.
@@ -45,6 +47,7 @@ class Format:
     write: Callable[[Program, Path], None]
     open: Callable[[Path, int | None], Session]
     folds_ghost_norms: bool = False
+    addition: float | None = None
     beside: tuple[str, ...] = ()
     write_several: Callable[[Sequence[Program], Sequence[Path]], None] | None = None
 
@@ -358,15 +361,18 @@ FORMATS: dict[str, Format] = {
     kind.name: kind
     for kind in (
         Format(
-            "onnx", ".onnx", "onnx", _ONNX, write_onnx, _open_onnx,
+            "onnx", ".onnx", "onnx", _ONNX, write_onnx, _open_onnx, addition=IN_FILES,
             write_several=_write_onnx_several,
         ),
         Format(
             "openvino", ".xml", "openvino", (*_ONNX[:2], "openvino"), _write_openvino,
-            _open_openvino, beside=(".bin",), write_several=_write_openvino_several,
+            _open_openvino, addition=IN_FILES, beside=(".bin",),
+            write_several=_write_openvino_several,
         ),
         Format("aoti", ".aoti.pt2", "", (), _write_aoti, _open_aoti, folds_ghost_norms=True),
-        Format("pt2", ".pt2", "", (), _write_pt2, _open_pt2, folds_ghost_norms=True),
+        Format(
+            "pt2", ".pt2", "", (), _write_pt2, _open_pt2, folds_ghost_norms=True, addition=IN_TORCH
+        ),
         Format(
             "executorch", ".pte", "executorch", ("executorch",), _write_executorch,
             _open_executorch,

@@ -18,6 +18,7 @@ from ghostify.deploy.ghosts import (
     fused_ghost_module,
     outputs_in_concat,
 )
+from ghostify.deploy.keeping_apart import IN_TORCH, keep_apart
 from ghostify.deploy.norms import fold_norms
 from ghostify.errors import ModelError
 from ghostify.graph.meta_copy import copy_network, meta_copy
@@ -30,7 +31,9 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 @own_surroundings()
-def fuse(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
+def fuse(
+    network: ModuleT, *, fold_ghost_norms: bool = True, addition: float | None = IN_TORCH
+) -> ModuleT:
     """The inference form of a network: a copy in eval mode that gives the same outputs, faster.
 
     Batch norms become part of the convolutions before them; ghost modules compute their ghosts by
@@ -42,6 +45,10 @@ def fuse(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
         network: Any network; it is not changed.
         fold_ghost_norms: Whether norms after ghost modules become part of them too, which is faster
             in PyTorch. ONNX Runtime is faster with the norm after the concat.
+        addition: What adding to a map costs, where copying one costs 2. Where it is cheaper, ghost
+            modules leave out their concat, and convolutions add up what they make of each part;
+            between modules the maps are a `MapsApart` there, which gives the concat to whatever
+            asks. None: always concatenate, as is done in any case on a GPU.
 
     Returns:
         The copy. Its outputs differ from the network's by rounding alone.
@@ -56,11 +63,13 @@ def fuse(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
         >>> sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())
         19
     """
-    return fuse_(copy_network(network), fold_ghost_norms=fold_ghost_norms)
+    return fuse_(copy_network(network), fold_ghost_norms=fold_ghost_norms, addition=addition)
 
 
 @own_surroundings()
-def fuse_(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
+def fuse_(
+    network: ModuleT, *, fold_ghost_norms: bool = True, addition: float | None = IN_TORCH
+) -> ModuleT:
     """`fuse` in place: the network itself is put into eval mode, changed, and returned."""
     if not isinstance(network, nn.Module):
         raise ModelError(f"fuse takes a network (torch.nn.Module), and {network!r} is none.")
@@ -68,10 +77,16 @@ def fuse_(network: ModuleT, *, fold_ghost_norms: bool = True) -> ModuleT:
     for graph, module in _graphs(network):
         fold_norms(graph, module, (_ConvNd,))
         _reorder(graph, module)
+        if addition is not None and _is_on_cpu(module):
+            keep_apart(graph, module, addition)
         if fold_ghost_norms:
             fold_norms(graph, module, (FusedGhost,))
     _fuse_rest(network)
     return network
+
+
+def _is_on_cpu(network: nn.Module) -> bool:
+    return all(parameter.device.type == "cpu" for parameter in network.parameters())
 
 
 def _graphs(network: nn.Module) -> Iterator[tuple[fx.Graph, nn.Module]]:

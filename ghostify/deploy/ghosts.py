@@ -68,14 +68,18 @@ class FusedGhost(nn.Module):
             x: The maps.
             output_size: Of a transposed convolution, where it can make several sizes.
         """
+        out = torch.cat(self.made_of(x, output_size), dim=1)
+        return out if self.order is None else select_channels(out, self.order, self.channel_dim)
+
+    def made_of(self, x: Tensor, output_size: list[int] | None = None) -> list[Tensor]:
+        """The intrinsic maps, and the ghosts of each convolution: what is concatenated."""
         intrinsic = self.primary(x) if output_size is None else self.primary(x, output_size)
         ghosts = [
             self._ghosts(intrinsic, *part) for part in zip(self.cheap, self.gives, strict=True)
         ]
         if self.norm is not None:
             intrinsic = self.norm(intrinsic)
-        out = torch.cat([intrinsic, *ghosts], dim=1)
-        return out if self.order is None else select_channels(out, self.order, self.channel_dim)
+        return [intrinsic, *ghosts]
 
     def _ghosts(self, intrinsic: Tensor, cheap: nn.Module, gives: int) -> Tensor:
         assert isinstance(cheap, _ConvNd)

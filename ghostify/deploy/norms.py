@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Container
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,13 +17,19 @@ from ghostify.nn.filters import NORMS
 from ghostify.nn.swap import replace_modules
 
 
-def fold_norms(graph: fx.Graph, module: nn.Module, kinds: tuple[type[nn.Module], ...]) -> int:
+def fold_norms(
+    graph: fx.Graph,
+    module: nn.Module,
+    kinds: tuple[type[nn.Module], ...],
+    only: Container[nn.Module] | None = None,
+) -> int:
     """Fold batch norms into the layers before them, where nothing else reads those.
 
     Args:
         graph: A graph of ``module``.
         module: In eval mode; changed in place.
         kinds: The layers that are folded into: plain convolutions, or fused ghost modules.
+        only: Of these the ones that are folded into; all if not given.
 
     Returns:
         How many were folded.
@@ -33,6 +40,8 @@ def fold_norms(graph: fx.Graph, module: nn.Module, kinds: tuple[type[nn.Module],
         before = node.all_input_nodes[0] if len(node.all_input_nodes) == 1 else None
         layer = None if before is None or len(before.users) > 1 else once.get(before)
         if not isinstance(layer, kinds) or not isinstance(norm, _BatchNorm):
+            continue
+        if only is not None and layer not in only:
             continue
         rest = what_remains(norm) if is_foldable(norm) else None
         if rest is not None and _fold(layer, norm):

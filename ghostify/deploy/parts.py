@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+from ghostify.deploy.apart import DepthwiseApart, GhostApart, Joined, whole_of
 from ghostify.deploy.program import Program
 from ghostify.plans import Plan
 
@@ -94,11 +95,14 @@ class _Watch:
 
 
 def _succession(modules: Sequence[nn.Module]) -> nn.Module:
-    return nn.Sequential(*modules).eval()
+    makers = (GhostApart, DepthwiseApart)
+    is_apart = any(isinstance(part, makers) for module in modules for part in module.modules())
+    return nn.Sequential(*modules, *([Joined()] if is_apart else [])).eval()
 
 
 def _shape_alone(leaf: Any) -> Any:
     """A tensor without its data (on its device's word): all parts' inputs would fill the memory."""
+    leaf = whole_of(leaf)
     if not isinstance(leaf, Tensor):
         return leaf
     return _Shape(leaf.shape, leaf.dtype, leaf.device)

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from ghostify.deploy.formats import FORMATS, Format, torch_threads, write, write_several
 from ghostify.deploy.fusing import fuse
+from ghostify.deploy.keeping_apart import IN_TORCH
 from ghostify.deploy.program import Program
 from ghostify.deploy.timing import Work
 from ghostify.errors import SettingsError
@@ -48,6 +49,7 @@ class Runtime:
         format: The file format that it runs, if it runs files.
         devices: Kinds of device that it runs on here.
         package: The package whose version is the runtime's.
+        addition: What adding to a map costs in PyTorch (see `fuse`); of files the format says.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Runtime:
     format: Format | None = None
     devices: tuple[str, ...] = ("cpu",)
     package: str = "torch"
+    addition: float | None = None
 
     def require(self, device: torch.device, dtype: torch.dtype | None) -> None:
         """Raise `SettingsError` where it is not installed, or runs no such device or dtype."""
@@ -93,10 +96,16 @@ class Runtime:
             for path, program, way in zip(paths, programs, ways, strict=True)
         ]
 
-    def inference_form(self, network: ModuleT) -> ModuleT:
-        """The copy of a network that it runs fastest; see `fuse`."""
+    def inference_form(self, network: ModuleT, *, concat: bool = False) -> ModuleT:
+        """The copy of a network that it runs fastest; see `fuse`.
+
+        Args:
+            network: Any network; it is not changed.
+            concat: Whether each ghost module concatenates its maps, as is faster on a GPU.
+        """
         folds = self.format is None or self.format.folds_ghost_norms
-        return fuse(network, fold_ghost_norms=folds)
+        addition = self.addition if self.format is None else self.format.addition
+        return fuse(network, fold_ghost_norms=folds, addition=None if concat else addition)
 
 
 def dtype_name(dtype: torch.dtype | None) -> str:
@@ -178,7 +187,7 @@ def _work_of_file(kind: Format, path: Path, program: Program, threads: int) -> W
 
 _IN_TORCH = ("cpu", "cuda", "mps")
 RUNTIMES: dict[str, Runtime] = {
-    "eager": Runtime("eager", _eager, tuple(MEMORY_FORMATS), devices=_IN_TORCH),
+    "eager": Runtime("eager", _eager, tuple(MEMORY_FORMATS), devices=_IN_TORCH, addition=IN_TORCH),
     "compile": Runtime("compile", _compiled, tuple(MEMORY_FORMATS), devices=_IN_TORCH),
     "cudagraph": Runtime("cudagraph", _captured, tuple(MEMORY_FORMATS), devices=("cuda",)),
     **{

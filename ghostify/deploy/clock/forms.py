@@ -61,7 +61,7 @@ class TimedLayer:
         parts = [layer, *(copy_network(module) for module in self.after)]
         # A reader lets the channels come in the order that the ghosts make, as in the network.
         reader = _reader(self.layer)
-        fused = runtime.inference_form(nn.Sequential(*parts, *reader).eval())
+        fused = runtime.inference_form(nn.Sequential(*parts, *reader).eval(), concat=True)
         alone = nn.Sequential(*list(fused)[: len(parts)]).eval()
         drawn = torch.rand(self.given.shape).to(self.given.dtype)
         return Program(alone, (drawn,))

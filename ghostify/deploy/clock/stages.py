@@ -140,17 +140,16 @@ def _programs(
     """Each stage as a program of its own, as it is and in some forms."""
     plans = {id(plan): plan for forms in wanted.values() for plan in forms.values()}
     found: dict[str, dict[str, Program]] = {name: {} for name in wanted}
-    inference_form = stopwatch.contest.runtime.inference_form
     for plan in plans.values():
         parts = parts_of([plan])[0]
         own = {n: parts[n] for n, forms in wanted.items()
                if n in parts and any(each is plan for each in forms.values())}  # fmt: skip
         unseen = {n: both["before"] for n, both in own.items() if LEFT not in found[n]}
         if unseen:
-            left = programs_of(inference_form(stopwatch.network), stopwatch.args, unseen)
+            left = programs_of(stopwatch.inference_form(stopwatch.network), stopwatch.args, unseen)
             for name, program in left.items():
                 found[name][LEFT] = program
-        made = inference_form(rewrite(stopwatch.network, plan).eval())
+        made = stopwatch.inference_form(rewrite(stopwatch.network, plan).eval())
         after = programs_of(made, stopwatch.args, {n: both["after"] for n, both in own.items()})
         for name, program in after.items():
             key = next(form for form, each in wanted[name].items() if each is plan)

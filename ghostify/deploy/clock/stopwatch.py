@@ -129,9 +129,13 @@ class Stopwatch:
             self._original = self._prepare(self.network, folder)
         return self._original
 
+    def inference_form(self, network: nn.Module) -> nn.Module:
+        """The copy of a network that the runtime runs fastest on the device."""
+        is_on_cpu = self.device.type == "cpu"
+        return self.contest.runtime.inference_form(network, concat=not is_on_cpu)
+
     def _prepare(self, network: nn.Module, folder: Path) -> tuple[Work, Way]:
-        fused = self.contest.runtime.inference_form(network)
-        program = moved(Program(fused, self.args), self.device, None)
+        program = moved(Program(self.inference_form(network), self.args), self.device, None)
         with in_a_sentence(self.contest.runtime, "the network"):
             return self.contest.fastest(program, folder)
 
