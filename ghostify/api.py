@@ -322,7 +322,8 @@ def decide(
         from ghostify.deploy.clock import Stopwatch, plan_by_clock
 
         told = progress or silent
-        with Stopwatch(network, clock, example_inputs, input_size) as stopwatch:
+        is_fitted = asked is not None
+        with Stopwatch(network, clock, example_inputs, input_size, is_fitted) as stopwatch:
             made = plan_by_clock(network, chosen, asked, clock, budgets, found, stopwatch, told)
         after = count_after(found, made, network)
     elif budgets.asked and asked is not None:

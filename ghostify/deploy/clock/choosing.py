@@ -17,7 +17,7 @@ from ghostify.deploy.clock.search import (
     left_by_choice,
     search,
 )
-from ghostify.deploy.clock.stopwatch import Stopwatch, as_fitted
+from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.deploy.clock.timetable import Items, Timetable, make_timetable
 from ghostify.errors import SettingsError
 from ghostify.graph.inputs import image_size
@@ -82,8 +82,7 @@ def choose_within_time(
         for plan, _ in plans.values() for item in plan.replaced
     }  # fmt: skip
     timetable = _timetable(network, survey, settings, items, clock, stopwatch, progress)
-    is_fitted = calibration is not None
-    trial = _LayerTrial(settings, survey, network, stopwatch, timetable, is_fitted, progress)
+    trial = _LayerTrial(settings, survey, network, stopwatch, timetable, progress)
     asked = trial.asked(clock, {name: dict.fromkeys(CHOICES, 0.0) for name in timetable.layers})
     # What can't be reached is said before images are looked at: that may take minutes.
     if asked.choose((1 - asked.goal) * asked.total) is None:
@@ -131,7 +130,6 @@ class Trial(ABC):
         network: The original; it is not changed.
         stopwatch: For it.
         timetable: What its layers take.
-        is_fitted: Whether a warm start will follow.
         progress: Told what is done now.
     """
 
@@ -140,11 +138,10 @@ class Trial(ABC):
         network: nn.Module,
         stopwatch: Stopwatch,
         timetable: Timetable,
-        is_fitted: bool,
         progress: Progress,
     ) -> None:
         self.network, self.stopwatch, self.timetable = network, stopwatch, timetable
-        self.is_fitted, self.progress = is_fitted, progress
+        self.progress = progress
         self.known: dict[tuple[tuple[str, float], ...], WholeTime] = {}
 
     @abstractmethod
@@ -167,7 +164,7 @@ class Trial(ABC):
             total, ratio = self.timetable.total, self.predicted(choice)
             return WholeTime(total, total * ratio, ratio, ratio, ratio)
         self.progress("timing the whole network")
-        return time_whole(self.network, self.plan(choice), self.stopwatch, self.is_fitted)
+        return time_whole(self.network, self.plan(choice), self.stopwatch)
 
 
 class _LayerTrial(Trial):
@@ -199,17 +196,15 @@ class _LayerTrial(Trial):
         return Search(self.timetable.layers, {}, self.timetable.total, 1).predicted(choice)
 
 
-def time_whole(network: nn.Module, plan: Plan, stopwatch: Stopwatch, is_fitted: bool) -> WholeTime:
+def time_whole(network: nn.Module, plan: Plan, stopwatch: Stopwatch) -> WholeTime:
     """Convert by a plan, and measure the whole network beside the original.
 
     Args:
         network: The original; it is not changed.
         plan: The plan.
         stopwatch: For the original.
-        is_fitted: Whether a warm start will follow, which gives ghosts an order of their own.
     """
-    converted = rewrite(network, plan)
-    before, after = stopwatch.beside_original(as_fitted(converted) if is_fitted else converted)
+    before, after = stopwatch.beside_original(rewrite(network, plan))
     return WholeTime(before.typical * 1e3, after.typical * 1e3, after.ratio, after.low, after.high)
 
 

@@ -12,10 +12,13 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.cost.figures import Count
+from ghostify.deploy.channel_spaces import find_spaces
 from ghostify.deploy.program import Program
 from ghostify.deploy.runtimes import Runtime, dtype_name
 from ghostify.graph.channelwise import is_channelwise
 from ghostify.graph.meta_copy import copy_network
+from ghostify.nn.g_ghost import GGhostStage
+from ghostify.nn.ghost import GhostConv
 from ghostify.passes.rules import Layer, is_layer, make_ghost
 from ghostify.passes.survey import Survey
 from ghostify.plans import Replacement
@@ -32,6 +35,8 @@ class TimedLayer:
         after: The norm and the activation that alone read what it gives.
         given: An input like that of its first call, on the meta device.
         calls: How often it is called in a run.
+        needs_index: Whether others write the same channels, or something reads them in their order:
+            ghosts in another order need an index there.
     """
 
     name: str
@@ -39,6 +44,7 @@ class TimedLayer:
     after: tuple[nn.Module, ...]
     given: Tensor
     calls: int
+    needs_index: bool = False
 
     @property
     def signature(self) -> str:
@@ -47,28 +53,44 @@ class TimedLayer:
         shape = "x".join(map(str, self.given.shape))
         return f"{' > '.join(parts)} @ {shape} {dtype_name(self.given.dtype)}"
 
-    def program(self, item: Replacement | None, settings: CGhost, runtime: Runtime) -> Program:
+    def program(
+        self,
+        item: Replacement | None,
+        settings: CGhost,
+        runtime: Runtime,
+        is_fitted: bool = False,
+    ) -> Program:
         """It in the runtime's inference form, or the ghost module that it becomes.
 
         Args:
             item: What it becomes; None for itself.
             settings: Of the conversion.
             runtime: The runtime.
+            is_fitted: Whether the ghosts come in an order of their own, as after a warm start.
         """
         layer: nn.Module = copy_network(self.layer)
         if item is not None:
             layer = make_ghost(self.layer, item.s, item.d, settings.bias_mode, divisor=item.divisor)
         parts = [layer, *(copy_network(module) for module in self.after)]
         # A reader lets the channels come in the order that the ghosts make, as in the network.
-        reader = _reader(self.layer)
+        reader = [] if is_fitted and self.needs_index else _reader(self.layer)
+        if is_fitted:
+            layer = as_fitted(layer)
+            parts[0] = layer
         fused = runtime.inference_form(nn.Sequential(*parts, *reader).eval(), concat=True)
         alone = nn.Sequential(*list(fused)[: len(parts)]).eval()
         drawn = torch.rand(self.given.shape).to(self.given.dtype)
         return Program(alone, (drawn,))
 
 
-def form_of(item: Replacement, settings: CGhost, layer: Layer) -> str:
+def form_of(item: Replacement, settings: CGhost, layer: Layer, needs_index: bool = False) -> str:
     """How a ghost module is made, as the name of a form.
+
+    Args:
+        item: What the layer becomes.
+        settings: Of the conversion.
+        layer: The layer.
+        needs_index: Whether the ghosts' order needs an index.
 
     Example:
         >>> form_of(Replacement("a", "Conv2d", 2, 3, 8, 8, (3, 3)), CGhost(), nn.Conv2d(8, 8, 3))
@@ -80,7 +102,36 @@ def form_of(item: Replacement, settings: CGhost, layer: Layer) -> str:
         parts.append(f"divisor={item.divisor}")
     if layer.bias is not None and settings.bias_mode != CGhost.bias_mode:
         parts.append(f"bias={settings.bias_mode}")
-    return ", ".join(parts)
+    return ", ".join(parts) + ORDER * needs_index
+
+
+ORDER = ", order"
+"""What ends the names of forms whose channels are in an order that needs an index."""
+
+
+def without_order(form: str) -> str:
+    """The name of a form without the word that its channels need an index."""
+    return form.removesuffix(ORDER)
+
+
+def as_fitted(converted: nn.Module) -> nn.Module:
+    """A conversion whose ghosts have an order, as a warm start gives them: indices take time too.
+
+    Args:
+        converted: A conversion as it begins, or a part of it; it is changed.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for module in converted.modules():
+        if isinstance(module, GGhostStage) and module.ghosts:
+            module.set_order(torch.randperm(module.channels, generator=generator))
+        if isinstance(module, GhostConv) and module.cheap is not None:
+            own = module.intrinsic_maps // module.groups * module.s
+            each = module.out_channels // module.groups
+            parts = [
+                torch.randperm(each, generator=generator) + g * own for g in range(module.groups)
+            ]
+            module.set_order(torch.cat(parts))
+    return converted
 
 
 def _reader(layer: nn.Module) -> list[nn.Module]:
@@ -123,12 +174,26 @@ def find_timed_layers(
     finally:
         for handle in handles:
             handle.remove()
-    after = _followers(survey, modules)
+    after, indexed = _followers(survey, modules), _indexed(survey, network)
     return {
-        name: TimedLayer(name, layer, after.get(name, ()), given[layer][0], len(given[layer]))
+        name: TimedLayer(
+            name, layer, after.get(name, ()), given[layer][0], len(given[layer]), name in indexed
+        )
         for layer, name in wanted.items()
         if layer in given and is_layer(layer)
     }
+
+
+def _indexed(survey: Survey, network: nn.Module) -> set[str]:
+    """Layers whose channels others write too, or something reads in their order."""
+    found: set[str] = set()
+    for region in survey.tracing.regions:
+        part = network.get_submodule(region.name)
+        names = {module: region.qualify(name) for name, module in part.named_modules()}
+        for space in find_spaces(region.graph, part).spaces.values():
+            if space.is_pinned or len(space.writers) > 1:
+                found.update(names[writer] for writer in space.writers)
+    return found
 
 
 def _followers(

@@ -61,7 +61,7 @@ def leave_what_is_slower(
     whole: WholeTime | None = None
     while timetable.is_here and (left.replaced or left.stages):
         progress("timing the whole network")
-        whole = time_whole(network, left, stopwatch, plan.calibration is not None)
+        whole = time_whole(network, left, stopwatch)
         if whole.high < 1:  # what chance explains is no gain, and ghosts lose something
             break
         left, whole = without(left, _half(left, found, clock.runtime)), None

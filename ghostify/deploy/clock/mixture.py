@@ -68,8 +68,7 @@ def plan_within_time(
     check_reachable(parts.forms(), totals, budgets.asked)
     needs = needs_of(totals, budgets.asked)
     times = _time_parts(network, parts, survey, clock, stopwatch, progress)
-    timetable, is_fitted = times.timetable, calibration is not None
-    whole = _PartTrial(parts, times, network, stopwatch, timetable, is_fitted, progress)
+    whole = _PartTrial(parts, times, network, stopwatch, times.timetable, progress)
     total = times.timetable.total
     goal = clock.milliseconds_of(total) / total
     asked = PartSearch(times.forms(parts.forms()), needs, total, goal)

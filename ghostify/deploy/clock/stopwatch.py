@@ -8,10 +8,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from ghostify.deploy.clock.forms import TimedLayer
+from ghostify.deploy.clock.forms import TimedLayer, as_fitted
 from ghostify.deploy.clock.table import LEFT, Forms
 from ghostify.deploy.contest import Contest, folder_inside, in_a_sentence, moved, timer_for
 from ghostify.deploy.formats import named
@@ -23,7 +22,6 @@ from ghostify.distributed import processes
 from ghostify.errors import SettingsError
 from ghostify.graph.inputs import ExampleInputs, dtype_of
 from ghostify.graph.meta_copy import copy_network
-from ghostify.nn.ghost import GhostConv
 from ghostify.plans import Conditions
 from ghostify.progress import Milestone, Progress
 from ghostify.settings import Clock
@@ -55,9 +53,11 @@ class Stopwatch:
         clock: The runtime, and how it runs.
         example_inputs: What the network takes; worked out if not given.
         input_size: ``(C, H, W)`` of one image, in place of ``example_inputs``.
+        is_fitted: Whether a warm start will follow, which gives ghosts an order of their own.
 
     Attributes:
         network: A copy of the original in eval mode.
+        is_fitted: Whether conversions are measured as a warm start leaves them.
         args: What it takes, with the clock's number of images.
         contest: What holds for all that is measured.
 
@@ -72,7 +72,9 @@ class Stopwatch:
         clock: Clock,
         example_inputs: ExampleInputs | None = None,
         input_size: Sequence[int] | None = None,
+        is_fitted: bool = False,
     ) -> None:
+        self.is_fitted = is_fitted
         if processes()[1] > 1:  # each would measure, and decide, something else
             raise SettingsError(
                 "runtime asks for times, and several processes run: convert in one."
@@ -114,11 +116,16 @@ class Stopwatch:
             self.seconds = timings["original"].typical
         return self.seconds * 1e3, way.form
 
+    def as_it_will_be(self, converted: nn.Module) -> nn.Module:
+        """A copy of a conversion, in eval mode, as it will be run."""
+        made = copy_network(converted).eval()
+        return as_fitted(made) if self.is_fitted else made
+
     def beside_original(self, converted: nn.Module) -> tuple[Timing, Timing]:
         """Times of the original and of a conversion, in alternation."""
         first, _ = self._prepared()
         with tempfile.TemporaryDirectory() as folder:
-            second, _ = self._prepare(copy_network(converted).eval(), Path(folder))
+            second, _ = self._prepare(self.as_it_will_be(converted), Path(folder))
             timings = self.contest.alternate({"before": first, "after": second})
         self.seconds = timings["before"].typical
         return timings["before"], timings["after"]
@@ -212,21 +219,3 @@ class Stopwatch:
 class _Built:
     layer: TimedLayer
     programs: Mapping[str, Program]
-
-
-def as_fitted(converted: nn.Module) -> nn.Module:
-    """A conversion whose ghosts have an order, as a warm start gives them: indices take time too.
-
-    Args:
-        converted: A conversion as it begins; it is changed.
-    """
-    generator = torch.Generator().manual_seed(0)
-    for module in converted.modules():
-        if isinstance(module, GhostConv) and module.cheap is not None:
-            own = module.intrinsic_maps // module.groups * module.s
-            each = module.out_channels // module.groups
-            parts = [
-                torch.randperm(each, generator=generator) + g * own for g in range(module.groups)
-            ]
-            module.set_order(torch.cat(parts))
-    return converted

@@ -13,6 +13,7 @@ from ghostify.deploy.clock.forms import (
     find_timed_layers,
     form_of,
     network_signature,
+    without_order,
 )
 from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.deploy.clock.table import LEFT, LatencyTable, find_table, keep_table
@@ -72,7 +73,10 @@ def make_timetable(
     table, is_here = _open_table(clock, stopwatch)
     layers = find_timed_layers(stopwatch.network, survey, stopwatch.args, items)
     forms = {
-        name: {s: form_of(item, settings, layer.layer) for s, item in items[name].items()}
+        name: {
+            s: form_of(item, settings, layer.layer, stopwatch.is_fitted and layer.needs_index)
+            for s, item in items[name].items()
+        }
         for name, layer in layers.items()
     }
     missing = {
@@ -85,7 +89,8 @@ def make_timetable(
         runtime = stopwatch.contest.runtime
         wanted = [
             (layer, {LEFT: partial(layer.program, None, settings, runtime)}
-             | {forms[layer.name][s]: partial(layer.program, item, settings, runtime)
+             | {forms[layer.name][s]: partial(
+                    layer.program, item, settings, runtime, stopwatch.is_fitted)
                 for s, item in items[layer.name].items()
                 if forms[layer.name][s] not in table.times.get(layer.signature, ())})
             for layer in missing.values()
@@ -127,7 +132,9 @@ def _open_table(clock: Clock, stopwatch: Stopwatch) -> tuple[LatencyTable, bool]
 
 def _times(table: LatencyTable, layer: TimedLayer, forms: Mapping[int, str]) -> dict[int, float]:
     known = table.times[layer.signature]
-    own = {s: known[form] for s, form in forms.items() if form in known}
+    # A table that was made for conversions without a warm start knows no orders.
+    found = {s: known.get(form, known.get(without_order(form))) for s, form in forms.items()}
+    own = {s: milliseconds for s, milliseconds in found.items() if milliseconds is not None}
     return {s: milliseconds * layer.calls for s, milliseconds in {1: known[LEFT], **own}.items()}
 
 

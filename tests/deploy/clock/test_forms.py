@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.deploy import RUNTIMES
-from ghostify.deploy.clock.forms import TimedLayer, find_timed_layers, form_of
-from ghostify.deploy.clock.stopwatch import Stopwatch, as_fitted
+from ghostify.deploy.clock.forms import TimedLayer, as_fitted, find_timed_layers, form_of
+from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.deploy.clock.table import LEFT
 from ghostify.deploy.ghosts import FusedGhost
+from ghostify.nn import GGhostStage
 from ghostify.passes.survey import survey
 from ghostify.plans import Replacement
 from ghostify.settings import CGhost, Clock
@@ -70,10 +71,49 @@ def test_a_ghost_module_is_measured_without_the_index_of_an_output(
     assert fused.order is None and len(fused.cheap) == 3
 
 
+class Residual(nn.Module):
+    """A block on a stream, and a head that flips the channels of what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.outer, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.outer(F.relu(self.inner(x)))
+        return self.last(x).flip(1)
+
+
+def test_orders_need_an_index_where_others_write_the_channels_or_read_them_by_place() -> None:
+    found = timed(Residual().eval())
+    assert [name for name, layer in found.items() if layer.needs_index] == ["stem", "outer", "last"]
+
+
+@pytest.mark.parametrize(("name", "has_index"), [("inner", False), ("outer", True)])
+def test_after_a_warm_start_the_index_is_measured_too(name: str, has_index: bool) -> None:
+    layer, item = timed(Residual().eval())[name], Replacement(name, "Conv2d", 2, 3, 8, 8, (3, 3))
+    program = layer.program(item, CGhost(), RUNTIMES["eager"], is_fitted=True)
+    (fused,) = (m for m in program.network.modules() if isinstance(m, FusedGhost))
+    assert (fused.order is not None) == has_index
+    cold = layer.program(item, CGhost(), RUNTIMES["eager"])
+    (fused,) = (m for m in cold.network.modules() if isinstance(m, FusedGhost))
+    assert fused.order is None
+
+
+def test_the_stages_of_a_network_have_an_order_after_a_warm_start_too() -> None:
+    made = ghostify.convert("resnet20-cifar", mode="g-ghost", ratio=0.5)
+    x = torch.rand(1, 3, 32, 32)
+    stages = [m for m in as_fitted(made).modules() if isinstance(m, GGhostStage)]
+    assert len(stages) == 3 and all(stage.order is not None for stage in stages)
+    assert made.eval()(x).shape == (1, 10)
+
+
 def test_a_form_says_how_ghosts_are_made() -> None:
     item = Replacement("a", "Conv2d", 4, (3, 1), 8, 64, (3, 1), divisor=8)
     settings = CGhost(bias_mode="primary")
     assert form_of(item, settings, nn.Conv2d(8, 64, 3)) == "s=4, d=3x1, divisor=8, bias=primary"
+    assert form_of(item, CGhost(), nn.Conv2d(8, 64, 3), True) == "s=4, d=3x1, divisor=8, order"
     assert form_of(item, settings, nn.Conv2d(8, 64, 3, bias=False)) == "s=4, d=3x1, divisor=8"
 
 
