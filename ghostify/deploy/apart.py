@@ -226,6 +226,14 @@ class Joined(nn.Module):
         return whole_of(x)
 
 
+class AsTuple(nn.Module):
+    """Gives maps apart as a tuple; passes on anything else."""
+
+    def forward(self, x: Any) -> Any:
+        """Maps apart to ``(N, C_i, ...)`` each."""
+        return x.parts if isinstance(x, MapsApart) else x
+
+
 def _convolution(
     like: _ConvNd, in_channels: int, out_channels: int, groups: int, bias: bool
 ) -> _ConvNd:

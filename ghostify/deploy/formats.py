@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,8 +37,8 @@ class Format:
         folds_ghost_norms: Whether the runtime is faster with the norms inside the ghost modules.
         addition: What adding to a map costs in it (see `fuse`); None to concatenate always.
         beside: Suffixes of further files that are written beside the first.
-        write_several: Writes several programs of one input and one output tensor each, in less
-            time than one by one; None where there is no such way.
+        write_several: Writes several programs of one input tensor each, in less time
+            than one by one; None where there is no such way.
     """
 
     name: str
@@ -125,7 +126,7 @@ def write(kind: Format, program: Program, path: Path) -> None:
 
 
 def write_several(kind: Format, programs: Sequence[Program], paths: Sequence[Path]) -> None:
-    """Write programs of one input and one output tensor each to a file each.
+    """Write programs of one input tensor each to a file each.
 
     Raises:
         ModelError: The format can't hold one of them.
@@ -173,13 +174,13 @@ def write_onnx(program: Program, path: Path) -> None:
 
 
 class _Beside(nn.Module):
-    """Networks beside each other, each with an input and an output of its own."""
+    """Networks beside each other, each with an input of its own."""
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
 
-    def forward(self, *xs: Tensor) -> list[Tensor]:
+    def forward(self, *xs: Tensor) -> list[Any]:
         return [network(x) for network, x in zip(self.networks, xs, strict=True)]
 
 
@@ -188,14 +189,15 @@ def _write_onnx_several(programs: Sequence[Program], paths: Sequence[Path]) -> N
     import onnx
 
     tensors = tuple(tensor for program in programs for tensor in program.tensors)
+    counts = [len(program.run()) for program in programs]
     both = paths[0].with_suffix(".all.onnx")
     write_onnx(Program(_Beside([p.network for p in programs]).eval(), tensors), both)
     model = onnx.load(both)
     both.unlink()
     taken = onnx.utils.Extractor(model)
-    ends = zip(model.graph.input, model.graph.output, paths, strict=True)
-    for entry, exit_, path in ends:
-        onnx.save(taken.extract_model([entry.name], [exit_.name]), path)
+    exits = iter(output.name for output in model.graph.output)
+    for entry, count, path in zip(model.graph.input, counts, paths, strict=True):
+        onnx.save(taken.extract_model([entry.name], [*islice(exits, count)]), path)
 
 
 def _write_openvino_several(programs: Sequence[Program], paths: Sequence[Path]) -> None:

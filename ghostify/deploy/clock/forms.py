@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ghostify.cost.figures import Count
+from ghostify.deploy.apart import AsTuple
 from ghostify.deploy.channel_spaces import find_spaces
 from ghostify.deploy.program import Program
 from ghostify.deploy.runtimes import Runtime, dtype_name
@@ -54,11 +55,7 @@ class TimedLayer:
         return f"{' > '.join(parts)} @ {shape} {dtype_name(self.given.dtype)}"
 
     def program(
-        self,
-        item: Replacement | None,
-        settings: CGhost,
-        runtime: Runtime,
-        is_fitted: bool = False,
+        self, item: Replacement | None, settings: CGhost, runtime: Runtime, leaves: Leaves = ""
     ) -> Program:
         """It in the runtime's inference form, or the ghost module that it becomes.
 
@@ -66,31 +63,35 @@ class TimedLayer:
             item: What it becomes; None for itself.
             settings: Of the conversion.
             runtime: The runtime.
-            is_fitted: Whether the ghosts come in an order of their own, as after a warm start.
+            leaves: How the ghost module's maps leave it.
         """
         layer: nn.Module = copy_network(self.layer)
         if item is not None:
             layer = make_ghost(self.layer, item.s, item.d, settings.bias_mode, divisor=item.divisor)
-        parts = [layer, *(copy_network(module) for module in self.after)]
         # A reader lets the channels come in the order that the ghosts make, as in the network.
-        reader = [] if is_fitted and self.needs_index else _reader(self.layer)
-        if is_fitted:
-            layer = as_fitted(layer)
-            parts[0] = layer
-        fused = runtime.inference_form(nn.Sequential(*parts, *reader).eval(), concat=True)
-        alone = nn.Sequential(*list(fused)[: len(parts)]).eval()
+        reader = _reader(self.layer)
+        if leaves == "order":
+            layer, reader = as_fitted(layer), []
+        parts = [layer, *(copy_network(module) for module in self.after)]
+        network = nn.Sequential(*parts, *reader).eval()
+        fused = runtime.inference_form(network, concat=leaves != "apart")
+        alone = nn.Sequential(*list(fused)[: len(parts)], *[AsTuple()] * (leaves == "apart"))
         drawn = torch.rand(self.given.shape).to(self.given.dtype)
-        return Program(alone, (drawn,))
+        return Program(alone.eval(), (drawn,))
 
 
-def form_of(item: Replacement, settings: CGhost, layer: Layer, needs_index: bool = False) -> str:
+Leaves = Literal["", "order", "apart"]
+"""How a ghost module's maps leave it: concatenated, in an order that needs an index, in parts."""
+
+
+def form_of(item: Replacement, settings: CGhost, layer: Layer, leaves: Leaves = "") -> str:
     """How a ghost module is made, as the name of a form.
 
     Args:
         item: What the layer becomes.
         settings: Of the conversion.
         layer: The layer.
-        needs_index: Whether the ghosts' order needs an index.
+        leaves: How the ghost module's maps leave it.
 
     Example:
         >>> form_of(Replacement("a", "Conv2d", 2, 3, 8, 8, (3, 3)), CGhost(), nn.Conv2d(8, 8, 3))
@@ -102,16 +103,17 @@ def form_of(item: Replacement, settings: CGhost, layer: Layer, needs_index: bool
         parts.append(f"divisor={item.divisor}")
     if layer.bias is not None and settings.bias_mode != CGhost.bias_mode:
         parts.append(f"bias={settings.bias_mode}")
-    return ", ".join(parts) + ORDER * needs_index
+    return ", ".join([*parts, leaves] if leaves else parts)
 
 
-ORDER = ", order"
-"""What ends the names of forms whose channels are in an order that needs an index."""
+def plain_form(form: str) -> str:
+    """The name of a form without how its maps leave it.
 
-
-def without_order(form: str) -> str:
-    """The name of a form without the word that its channels need an index."""
-    return form.removesuffix(ORDER)
+    Example:
+        >>> plain_form("s=2, d=3, order")
+        's=2, d=3'
+    """
+    return form.removesuffix(", order").removesuffix(", apart")
 
 
 def as_fitted(converted: nn.Module) -> nn.Module:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
 
+from ghostify.deploy.apart import GhostApart
 from ghostify.deploy.clock.forms import (
+    Leaves,
     TimedLayer,
     find_timed_layers,
     form_of,
     network_signature,
-    without_order,
+    plain_form,
 )
 from ghostify.deploy.clock.stopwatch import Stopwatch
 from ghostify.deploy.clock.table import LEFT, LatencyTable, find_table, keep_table
+from ghostify.deploy.program import Program
+from ghostify.passes.c_ghost import plan_c_ghost
+from ghostify.passes.surgery import rewrite
 from ghostify.passes.survey import Survey
 from ghostify.plans import Conditions, Replacement
 from ghostify.progress import Progress
 from ghostify.saving.history import name_of
-from ghostify.settings import CGhost, Clock
+from ghostify.settings import DEFAULT_S, CGhost, Clock
 
 Items = Mapping[str, Mapping[int, Replacement]]
 """For each layer, and each s, what it becomes."""
@@ -72,30 +77,28 @@ def make_timetable(
     """
     table, is_here = _open_table(clock, stopwatch)
     layers = find_timed_layers(stopwatch.network, survey, stopwatch.args, items)
+    leaves = _leaves(layers, survey, settings, stopwatch)
     forms = {
         name: {
-            s: form_of(item, settings, layer.layer, stopwatch.is_fitted and layer.needs_index)
-            for s, item in items[name].items()
+            s: form_of(item, settings, layer.layer, leaves[name]) for s, item in items[name].items()
         }
         for name, layer in layers.items()
     }
-    missing = {
-        layer.signature: layer
-        for name, layer in layers.items()
-        if not {LEFT, *forms[name].values()} <= set(table.times.get(layer.signature, ()))
-    }
     whole = network_signature(name_of(network), survey.count)
     if is_here:
-        runtime = stopwatch.contest.runtime
-        wanted = [
-            (layer, {LEFT: partial(layer.program, None, settings, runtime)}
-             | {forms[layer.name][s]: partial(
-                    layer.program, item, settings, runtime, stopwatch.is_fitted)
-                for s, item in items[layer.name].items()
-                if forms[layer.name][s] not in table.times.get(layer.signature, ())})
-            for layer in missing.values()
-        ]  # fmt: skip
-        measured = stopwatch.layers(wanted, table.conditions.form, progress)
+        wanted: dict[str, tuple[TimedLayer, dict[str, Callable[[], Program]]]] = {}
+        for name, layer in layers.items():
+            make = partial(layer.program, settings=settings, runtime=stopwatch.contest.runtime)
+            known = table.times.get(layer.signature, {})
+            unknown = {
+                forms[name][s]: partial(make, item, leaves=leaves[name])
+                for s, item in items[name].items()
+                if forms[name][s] not in known
+            }
+            if unknown or LEFT not in known:  # layers of one signature may leave in several ways
+                left: dict[str, Callable[[], Program]] = {LEFT: partial(make, None)}
+                wanted.setdefault(layer.signature, (layer, left))[1].update(unknown)
+        measured = stopwatch.layers([*wanted.values()], table.conditions.form, progress)
         is_new = measured or whole not in table.networks
         # The time then, not now: beside the layers' times of then it tells what they are a part of.
         total = table.networks.get(whole) or stopwatch.original()[0]
@@ -117,6 +120,20 @@ def make_timetable(
     return Timetable(table.conditions, is_here, total, found, tuple(notes))
 
 
+def _leaves(
+    layers: Mapping[str, TimedLayer], survey: Survey, settings: CGhost, stopwatch: Stopwatch
+) -> dict[str, Leaves]:
+    """How the maps of ghost modules would leave them, if all layers became some."""
+    plan, _ = plan_c_ghost(survey, replace(settings, s=DEFAULT_S))
+    made = stopwatch.inference_form(stopwatch.as_it_will_be(rewrite(stopwatch.network, plan)))
+    apart = {name for name, module in made.named_modules() if isinstance(module, GhostApart)}
+    found: dict[str, Leaves] = {}
+    for name, layer in layers.items():
+        needs_index = stopwatch.is_fitted and layer.needs_index
+        found[name] = "apart" if name in apart else "order" if needs_index else ""
+    return found
+
+
 def _open_table(clock: Clock, stopwatch: Stopwatch) -> tuple[LatencyTable, bool]:
     """The table, and whether it is of this machine."""
     if clock.table is not None:
@@ -132,8 +149,8 @@ def _open_table(clock: Clock, stopwatch: Stopwatch) -> tuple[LatencyTable, bool]
 
 def _times(table: LatencyTable, layer: TimedLayer, forms: Mapping[int, str]) -> dict[int, float]:
     known = table.times[layer.signature]
-    # A table that was made for conversions without a warm start knows no orders.
-    found = {s: known.get(form, known.get(without_order(form))) for s, form in forms.items()}
+    # Tables of other conversions know their maps to leave otherwise.
+    found = {s: known.get(form, known.get(plain_form(form))) for s, form in forms.items()}
     own = {s: milliseconds for s, milliseconds in found.items() if milliseconds is not None}
     return {s: milliseconds * layer.calls for s, milliseconds in {1: known[LEFT], **own}.items()}
 

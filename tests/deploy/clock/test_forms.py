@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -76,8 +79,8 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
-        self.outer, self.last = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+        self.stem, self.inner = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.outer, self.last = nn.Conv2d(16, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -90,15 +93,43 @@ def test_orders_need_an_index_where_others_write_the_channels_or_read_them_by_pl
     assert [name for name, layer in found.items() if layer.needs_index] == ["stem", "outer", "last"]
 
 
-@pytest.mark.parametrize(("name", "has_index"), [("inner", False), ("outer", True)])
-def test_after_a_warm_start_the_index_is_measured_too(name: str, has_index: bool) -> None:
-    layer, item = timed(Residual().eval())[name], Replacement(name, "Conv2d", 2, 3, 8, 8, (3, 3))
-    program = layer.program(item, CGhost(), RUNTIMES["eager"], is_fitted=True)
-    (fused,) = (m for m in program.network.modules() if isinstance(m, FusedGhost))
-    assert (fused.order is not None) == has_index
-    cold = layer.program(item, CGhost(), RUNTIMES["eager"])
-    (fused,) = (m for m in cold.network.modules() if isinstance(m, FusedGhost))
-    assert fused.order is None
+def test_after_a_warm_start_the_index_is_measured_too() -> None:
+    layer, item = timed(Residual().eval())["outer"], Replacement("outer", "", 2, 3, 16, 8, (3, 3))
+    for leaves, has_index in (("", False), ("order", True)):
+        program = layer.program(item, CGhost(), RUNTIMES["eager"], leaves)
+        (fused,) = (m for m in program.network.modules() if isinstance(m, FusedGhost))
+        assert (fused.order is not None) == has_index
+
+
+@pytest.mark.parametrize("runtime", ["eager", "onnxruntime"])
+def test_maps_that_the_network_keeps_apart_are_measured_without_their_concat(runtime: str) -> None:
+    pytest.importorskip(runtime if runtime != "eager" else "torch")
+    layer, item = timed(Residual().eval())["inner"], Replacement("inner", "", 2, 3, 8, 16, (3, 3))
+    program = layer.program(item, CGhost(), RUNTIMES[runtime], "apart")
+    assert [t.shape for t in program.run()] == [(1, 8, 12, 12)] * 2
+    with Stopwatch(Residual(), Clock(runtime), input_size=SIZE) as stopwatch:
+        left = layer.program(None, CGhost(), RUNTIMES[runtime])
+        forming = {LEFT: lambda: left, "apart": lambda: program}
+        found = stopwatch.layers([(layer, forming)], RUNTIMES[runtime].forms[0], lambda _: None)
+    assert found[layer.signature].keys() == {LEFT, "apart"}
+
+
+@pytest.mark.parametrize(
+    ("calibration", "forms"),
+    [
+        (None, {"stem": "", "inner": ", apart", "outer": "", "last": ""}),
+        ("images", {"stem": ", order", "inner": ", apart", "outer": ", order", "last": ", order"}),
+    ],
+)
+def test_each_layer_is_timed_as_its_maps_leave_it_in_the_network(
+    calibration: str | None, forms: dict[str, str], tmp_path: Path
+) -> None:
+    images = None if calibration is None else torch.rand(8, *SIZE)
+    options = {"runtime": "eager", "latency_table": tmp_path / "t.json", "input_size": SIZE}
+    ghostify.plan(Residual().eval(), costlier=True, calibration=images, **options)
+    times = json.loads((tmp_path / "t.json").read_text())["times"]
+    found = {tuple(own) for own in times.values()}
+    assert found == {("left", f"s=2, d=3{end}") for end in forms.values()}
 
 
 def test_the_stages_of_a_network_have_an_order_after_a_warm_start_too() -> None:
@@ -113,7 +144,7 @@ def test_a_form_says_how_ghosts_are_made() -> None:
     item = Replacement("a", "Conv2d", 4, (3, 1), 8, 64, (3, 1), divisor=8)
     settings = CGhost(bias_mode="primary")
     assert form_of(item, settings, nn.Conv2d(8, 64, 3)) == "s=4, d=3x1, divisor=8, bias=primary"
-    assert form_of(item, CGhost(), nn.Conv2d(8, 64, 3), True) == "s=4, d=3x1, divisor=8, order"
+    assert form_of(item, CGhost(), nn.Conv2d(8, 64, 3), "order") == "s=4, d=3x1, divisor=8, order"
     assert form_of(item, settings, nn.Conv2d(8, 64, 3, bias=False)) == "s=4, d=3x1, divisor=8"
 
 
