@@ -123,6 +123,10 @@ class Spool:
         parts = [self._read(self._first, row, 1) for row in rows]
         return _nested(self._first, [torch.cat(some) for some in zip(*parts, strict=True)])
 
+    def examples(self) -> list[Any]:
+        """One sample and two, where all are alike; else nothing."""
+        return [self.take([0] * count) for count in (1, 2)] if self.is_even and len(self) else []
+
     def batches(self, size: int) -> Iterator[Any]:
         """All samples, ``size`` at a time; where they are not alike, as they were appended."""
         return (self.slice(span) for span in self.spans(size))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ class Segment:
         layers: Names of the modules that it calls.
         inputs: The network's inputs, where the segment is its first.
         result: What comes out, nested nodes, where that is not the last node's value.
-        constants: Tensors that the trace worked out.
+        constants: Tensors that the trace worked out, and sizes that are the same for all samples.
         live: Of the rest of a segment (see `rest`): what goes in, in place of the entry.
     """
 
@@ -38,7 +38,7 @@ class Segment:
     layers: tuple[str, ...]
     inputs: tuple[fx.Node, ...] = ()
     result: Any = None
-    constants: Mapping[fx.Node, Tensor] = field(default_factory=dict)
+    constants: Mapping[fx.Node, Any] = field(default_factory=dict)
     live: tuple[fx.Node, ...] = ()
 
     def run(self, network: nn.Module, x: Any) -> Any:
@@ -118,7 +118,10 @@ class Segment:
 
 
 def split(
-    network: nn.Module, wanted: Callable[[str], bool], given: frozenset[str] | None = None
+    network: nn.Module,
+    wanted: Callable[[str], bool],
+    given: frozenset[str] | None = None,
+    samples: Sequence[Any] = (),
 ) -> list[Segment]:
     """The chain of a network's segments, each with at least one wanted layer where that can be.
 
@@ -126,6 +129,8 @@ def split(
         network: A network in eval mode; it is not changed.
         wanted: Whether a module of this name is one that the segments are for.
         given: Names of the arguments of its forward that it will get; None for the first alone.
+        samples: Inputs of some different numbers of samples, where all have the same sizes: what a
+            network asks of its input's size and uses at the end does not pass by then.
 
     Returns:
         The segments in order; a single one that is the whole network where it does not trace.
@@ -143,11 +148,16 @@ def split(
     if not nodes or not inputs or is_open or any(e.users for e in entries if e not in inputs):
         return whole
     result = next(node for node in graph.nodes if node.op == "output").args[0]
-    segments = _gather(network, inputs, nodes, _cuts(inputs, nodes), wanted)
+    sizes = _sizes(network, inputs, nodes, samples)
+    asked = _asked_for(nodes, sizes)
+    nodes = [*sizes, *(node for node in nodes if node not in asked)]
+    cuts = _cuts([e for e in inputs if not set(e.users) <= asked], nodes, asked)
+    segments = _gather(network, inputs, nodes, cuts, wanted, sizes)
     segments[0] = replace(segments[0], inputs=tuple(inputs))
     if result is not nodes[-1]:  # several results, or one that more comes after
         segments[-1] = replace(segments[-1], result=result)
-    return [replace(s, constants=_of(s.nodes, constants)) for s in segments]
+    known = {**constants, **sizes}
+    return [replace(s, constants={n: known[n] for n in s.nodes if n in known}) for s in segments]
 
 
 def _trace(network: nn.Module, given: frozenset[str]) -> tuple[fx.Graph, dict[fx.Node, Tensor]]:
@@ -174,21 +184,58 @@ def _drop_guards(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _of(nodes: Iterable[fx.Node], constants: Mapping[fx.Node, Tensor]) -> dict[fx.Node, Tensor]:
-    return {node: constants[node] for node in nodes if node in constants}
+def _sizes(
+    network: nn.Module, inputs: list[fx.Node], nodes: list[fx.Node], samples: Sequence[Any]
+) -> dict[fx.Node, Any]:
+    """What follows from the sizes of the inputs alone, whatever the number of samples."""
+    asking: list[fx.Node] = []
+    for node in nodes:
+        given = node.all_input_nodes
+        is_asked = len(given) == 1 and given[0] in inputs and _asks_for_size(node)
+        goes_on = node.op == "call_function" and node.target in _OF_NUMBERS
+        if given and (is_asked or (goes_on and set(given) <= set(asking))):
+            asking.append(node)
+    if not asking or len(samples) < 2:
+        return {}
+    chain = Segment(inputs[0], tuple(asking), (), tuple(inputs))
+    try:
+        first, *others = (chain.values(network, sample, asking) for sample in samples)
+    except Exception:  # sizes of something else than tensors
+        return {}
+    return {node: first[node] for node in asking if all(o[node] == first[node] for o in others)}
 
 
-def _cuts(inputs: list[fx.Node], nodes: list[fx.Node]) -> list[bool]:
-    """For each node, whether its value is the only one that is used after it."""
+_OF_NUMBERS = frozenset(
+    {operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv}
+)
+
+
+def _asks_for_size(node: fx.Node) -> bool:
+    if node.op == "call_method":
+        return node.target == "size"
+    return node.target is getattr and node.args[1] == "shape"
+
+
+def _asked_for(nodes: list[fx.Node], sizes: Collection[fx.Node]) -> set[fx.Node]:
+    """The nodes of known values, and those that only they are made from."""
+    found = set(sizes)
+    for node in reversed(nodes):
+        if node.users and set(node.users) <= found and (_asks_for_size(node) or node in found):
+            found.add(node)
+    return found
+
+
+def _cuts(inputs: list[fx.Node], nodes: list[fx.Node], known: Collection[fx.Node]) -> list[bool]:
+    """For each node, whether its value alone is used after it; what is known does not count."""
     place = {node: index for index, node in enumerate(nodes)}
     last = [max((place.get(u, len(nodes)) for u in node.users), default=-1) for node in nodes]
-    readers = (user for entry in inputs for user in entry.users)
+    readers = (user for entry in inputs for user in entry.users if user not in known)
     reach = max((place.get(user, len(nodes)) for user in readers), default=-1)
     cuts = []
     for index in range(len(nodes)):
         # `reach`: the last use of anything made before this node; constants may be read anywhere.
         cuts.append(reach <= index)
-        if nodes[index].op != "get_attr":
+        if nodes[index].op != "get_attr" and nodes[index] not in known:
             reach = max(reach, last[index])
     return cuts
 
@@ -199,13 +246,14 @@ def _gather(
     nodes: list[fx.Node],
     cuts: list[bool],
     wanted: Callable[[str], bool],
+    known: Collection[fx.Node],
 ) -> list[Segment]:
     segments: list[Segment] = []
     entry = inputs[0]
     current: list[fx.Node] = []
     constants: list[fx.Node] = []
     for index, node in enumerate(nodes):
-        if node.op == "get_attr":
+        if node.op == "get_attr" or node in known:
             constants.append(node)
         current.append(node)
         is_end = index + 1 == len(nodes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -118,8 +120,10 @@ class _Run:
         self.notes: list[str] = []
         self.is_taken_back = False
 
-    def _split(self, names: frozenset[str] | None = None) -> list[Segment]:
-        return split(self.teacher, lambda name: is_ghost(self.converted, name), names)
+    def _split(
+        self, names: frozenset[str] | None = None, samples: Sequence[Any] = ()
+    ) -> list[Segment]:
+        return split(self.teacher, lambda name: is_ghost(self.converted, name), names, samples)
 
     def without_data(self) -> WarmStart:
         """From the weights alone."""
@@ -144,7 +148,8 @@ class _Run:
         """From images."""
         images, notes = images_for(self.teacher, self.settings, input_size, self.progress)
         self.notes += notes
-        segments = self._split(names_of(self.teacher, images.take([0])))
+        names = names_of(self.teacher, images.take([0]))
+        segments = self._split(names, images.examples())
         try:
             self._fit_and_judge(segments, images)
         except KeyboardInterrupt:

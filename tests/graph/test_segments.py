@@ -1,6 +1,11 @@
 """Segments give what the network gives, and work out only what is asked for."""
 
+from collections.abc import Callable
+from typing import Any
+
+import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ghostify.graph.segments import split
@@ -77,4 +82,60 @@ def test_an_operation_in_place_counts_though_nobody_reads_its_result() -> None:
     network = nn.Sequential(InPlace())
     (segment,) = chain(network, {"0.conv"})
     x = torch.randn(1, 4, 3, 3)
+    assert torch.equal(segment.run(network, x), network(x))
+
+
+class Sized(nn.Module):
+    """Asks for the size of its input, and gives maps of that size, as segmentation networks do."""
+
+    def __init__(
+        self, asks: Callable[[Tensor], Any], uses: Callable[[Tensor, Any], Tensor]
+    ) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3, 2)
+        self.third = nn.Conv2d(4, 2, 1)
+        self.asks, self.uses = asks, uses
+
+    def forward(self, x: Tensor) -> Tensor:
+        asked = self.asks(x)
+        return self.uses(self.third(self.second(self.first(x))), asked)
+
+
+def to_size(y: Tensor, size: Any) -> Tensor:
+    return F.interpolate(y, size=size)
+
+
+SIZED = {
+    "the last two": Sized(lambda x: x.shape[-2:], to_size),
+    "one by one": Sized(lambda x: (x.size(2), x.size(3)), to_size),
+    "twice the size": Sized(lambda x: (2 * x.shape[2], x.shape[3] * 2), to_size),
+    "at the end": Sized(lambda x: x, lambda y, x: F.interpolate(y, size=x.shape[2:])),
+}
+
+
+@pytest.mark.parametrize("network", SIZED.values(), ids=SIZED)
+def test_a_size_that_all_inputs_have_does_not_pass_by(network: nn.Module) -> None:
+    samples = [torch.randn(count, 3, 17, 19) for count in (1, 2)]
+    segments = split(network.eval(), lambda name: True, None, samples)
+    assert [segment.layers for segment in segments] == [("first",), ("second",), ("third",)]
+    x = torch.randn(5, 3, 17, 19)
+    value = x
+    for segment in segments:
+        value = segment.run(network, value)
+    assert torch.equal(value, network(x))
+
+
+def test_without_samples_sizes_may_differ() -> None:
+    network = SIZED["the last two"].eval()
+    (segment,) = split(network, lambda name: True)
+    for size in (17, 23):
+        x = torch.randn(2, 3, size, size)
+        assert torch.equal(segment.run(network, x), network(x))
+
+
+def test_the_number_of_samples_is_asked_for_each_time() -> None:
+    network = Sized(lambda x: x.shape[0], lambda y, count: y.reshape(count, -1)).eval()
+    samples = [torch.randn(count, 3, 17, 19) for count in (1, 2)]
+    (segment,) = split(network, lambda name: True, None, samples)
+    x = torch.randn(5, 3, 17, 19)
     assert torch.equal(segment.run(network, x), network(x))
