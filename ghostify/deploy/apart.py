@@ -21,9 +21,12 @@ from ghostify.deploy.ghosts import CONVOLUTION, FusedGhost
 BY_CHANNEL: frozenset[Any] = frozenset(
     {F.relu, F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.elu, F.mish,
      F.hardtanh, F.dropout, F.dropout2d, torch.relu, torch.relu_, torch.sigmoid, torch.tanh,
-     F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d}
+     F.max_pool2d, F.avg_pool2d}
 )  # fmt: skip
 """Functions that are done on each part: their first argument is the maps."""
+
+ENDS: frozenset[Any] = frozenset({F.adaptive_avg_pool2d})
+"""Functions that make maps so small that they are concatenated afterwards."""
 
 JOINS: frozenset[Any] = frozenset({torch.add, torch.mul, torch.sub})
 """Functions of two values that are done part by part, where both come in the same parts."""
@@ -61,8 +64,9 @@ class MapsApart:
         kwargs = kwargs or {}
         first, rest = args[0] if args else None, args[1:]
         alone = not any(isinstance(value, MapsApart) for value in (*rest, *kwargs.values()))
-        if function in BY_CHANNEL and isinstance(first, MapsApart) and alone:
-            return cls([function(part, *rest, **kwargs) for part in first.parts], first.sizes)
+        if function in BY_CHANNEL | ENDS and isinstance(first, MapsApart) and alone:
+            made = cls([function(part, *rest, **kwargs) for part in first.parts], first.sizes)
+            return made.whole() if function in ENDS else made
         if function in JOINS and not kwargs and _are_alike(args):
             pairs = zip(args[0].parts, args[1].parts, strict=True)
             return cls([function(*pair) for pair in pairs], args[0].sizes)

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from networkx.utils import UnionFind
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.deploy.apart import BY_CHANNEL, DepthwiseApart, GhostApart, SummedConv
+from ghostify.deploy.apart import BY_CHANNEL, ENDS, DepthwiseApart, GhostApart, SummedConv
 from ghostify.deploy.channel_spaces import called_once, has_plain_weight
 from ghostify.deploy.ghosts import FusedGhost, is_hooked
 from ghostify.deploy.norms import fold_norms, is_foldable
@@ -34,8 +33,7 @@ _LAYERS = frozenset(
      nn.Mish, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d}
 )  # fmt: skip
 _JOINS = frozenset({operator.add, operator.iadd, torch.add})
-_ENDS = frozenset({F.adaptive_avg_pool2d, nn.AdaptiveAvgPool2d})
-"""What makes maps so small that whatever follows may concatenate them."""
+_ENDS = ENDS | {nn.AdaptiveAvgPool2d}
 
 
 def keep_apart(graph: fx.Graph, module: nn.Module, addition: float) -> None:

@@ -161,6 +161,13 @@ def test_without_additions_every_ghost_module_concatenates(addition: float | Non
     assert not kinds(fused, GhostApart)
 
 
+def test_a_network_gives_no_maps_apart() -> None:
+    network = converted(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1)))
+    fused = ghostify.fuse(network, addition=FREE)
+    assert kinds(fused, GhostApart) and isinstance(fused(X), Tensor)
+    assert difference(network, fused, X) < 1e-5
+
+
 def test_a_ghost_module_that_the_user_watches_concatenates() -> None:
     network = converted(Residual())
     seen: list[Any] = []
