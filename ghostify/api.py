@@ -311,7 +311,7 @@ def decide(
     budgets.check(asked, isinstance(settings, Plan), clock)
     if clock is not None and isinstance(settings, Plan):
         raise SettingsError("runtime given beside a plan: the plan says what is converted.")
-    chosen = _settings_or_plan(settings, mode, options)
+    chosen, told = _settings_or_plan(settings, mode, options), progress or silent
     found = survey(network, example_inputs, input_size)
     if found.count.stopped is not None and asked is not None and found.run.inputs.assumed:
         found = _survey_for_data(network, asked) or found
@@ -321,15 +321,12 @@ def decide(
     elif clock is not None:
         from ghostify.deploy.clock import Stopwatch, plan_by_clock
 
-        told = progress or silent
-        is_fitted = asked is not None
-        with Stopwatch(network, clock, example_inputs, input_size, is_fitted) as stopwatch:
+        with Stopwatch(network, clock, example_inputs, input_size, asked is not None) as stopwatch:
             made = plan_by_clock(network, chosen, asked, clock, budgets, found, stopwatch, told)
         after = count_after(found, made, network)
     elif budgets.asked and asked is not None:
         from ghostify.warmstart.allocation import plan_within_budgets
 
-        told = progress or silent
         made = plan_within_budgets(network, chosen, asked, budgets, found, told)
         after = count_after(found, made, network)
     else:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
-from ghostify.deploy.ghosts import CONVOLUTION, FusedGhost
+from ghostify.deploy.ghosts import FusedGhost, like_convolution
 
 BY_CHANNEL: frozenset[Any] = frozenset(
     {F.relu, F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.elu, F.mish,
@@ -28,8 +28,16 @@ BY_CHANNEL: frozenset[Any] = frozenset(
 ENDS: frozenset[Any] = frozenset({F.adaptive_avg_pool2d})
 """Functions that make maps so small that they are concatenated afterwards."""
 
-JOINS: frozenset[Any] = frozenset({torch.add, torch.mul, torch.sub})
+JOINS: frozenset[Any] = frozenset({torch.add})
 """Functions of two values that are done part by part, where both come in the same parts."""
+
+OPERATORS = (
+    "getitem", "setitem", "len", "iter", "bool", "float", "int", "neg", "pos", "abs", "invert",
+    "lt", "le", "gt", "ge", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul",
+    *(f"{place}{name}" for place in ("", "i") for name in ("sub", "mul", "truediv", "floordiv",
+                                                           "mod", "pow")), "matmul",
+)  # fmt: skip
+"""What Python looks up in the class, not in the object: of the concat, as any other attribute."""
 
 
 class MapsApart:
@@ -96,6 +104,17 @@ class MapsApart:
         return self
 
 
+def _of_the_whole(name: str) -> Callable[..., Any]:
+    def operate(self: MapsApart, *others: Any) -> Any:
+        return getattr(self.whole(), name)(*map(whole_of, others))
+
+    return operate
+
+
+for _name in OPERATORS:
+    setattr(MapsApart, f"__{_name}__", _of_the_whole(f"__{_name}__"))
+
+
 def _split(whole: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
     """Views of some channels each, one after another."""
     start = 0
@@ -118,20 +137,12 @@ def _are_alike(values: Sequence[Any]) -> bool:
 class GhostApart(FusedGhost):
     """A fused ghost module that does not concatenate what it makes."""
 
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """Channels of each part that it makes."""
-        return self.primary.out_channels, *self.gives
-
     @classmethod
     def of(cls, ghost: FusedGhost) -> GhostApart:
         """The same module without its concat; it shares its parts."""
         made = cls(ghost.primary, list(ghost.cheap), ghost.gives)  # type: ignore[arg-type]
         made.norm = ghost.norm
-        for name in CONVOLUTION:
-            if hasattr(ghost, name):
-                setattr(made, name, getattr(ghost, name))
-        return made.train(ghost.training)
+        return like_convolution(made, ghost)
 
     def forward(self, x: Any, output_size: list[int] | None = None) -> Any:
         """``(N, in_channels, ...)`` to maps apart."""
@@ -150,9 +161,7 @@ class _OfParts(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(convs)
         self.sizes = tuple(conv.in_channels for conv in convs)
-        for name in CONVOLUTION:
-            setattr(self, name, getattr(like, name))
-        self.train(like.training)
+        like_convolution(self, like)
 
     def made_of(self, x: Any) -> list[Tensor]:
         """What each convolution makes of its part."""
@@ -247,7 +256,7 @@ def _convolution(
         in_channels, out_channels, like.kernel_size, like.stride, like.padding, like.dilation,
         groups, bias, like.padding_mode, device=like.weight.device, dtype=like.weight.dtype,
     )  # fmt: skip
-    return made
+    return made.requires_grad_(like.weight.requires_grad)
 
 
 @torch.no_grad()
@@ -255,4 +264,4 @@ def _filled(conv: _ConvNd, weight: Tensor, bias: Tensor | None) -> _ConvNd:
     conv.weight.copy_(weight)
     if conv.bias is not None and bias is not None:
         conv.bias.copy_(bias)
-    return conv.requires_grad_(conv.weight.requires_grad)
+    return conv

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from math import inf
 from typing import TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from ghostify.graph.trace import trace
 from ghostify.nn.ghost import GhostConv
 from ghostify.nn.swap import replace_modules
 from ghostify.numerics.surroundings import own_surroundings
+from ghostify.settings.base import check_not_negative
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -55,6 +57,7 @@ def fuse(
 
     Raises:
         ModelError: The network can't be copied.
+        SettingsError: ``addition`` is no number of 0 or more.
 
     Example:
         >>> import ghostify
@@ -73,6 +76,8 @@ def fuse_(
     """`fuse` in place: the network itself is put into eval mode, changed, and returned."""
     if not isinstance(network, nn.Module):
         raise ModelError(f"fuse takes a network (torch.nn.Module), and {network!r} is none.")
+    if addition is not None and addition != inf:
+        check_not_negative("addition", addition, inf)
     network.eval()
     for graph, module in _graphs(network):
         fold_norms(graph, module, (_ConvNd,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,8 @@ from torch.nn.modules.conv import _ConvNd
 from ghostify.nn.ghost import GhostConv, PlainGhostConv
 from ghostify.nn.ghost_kinds import GHOST_KINDS
 from ghostify.nn.order import select_channels
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 CONVOLUTION = (
     "in_channels", "out_channels", "kernel_size", "stride", "padding", "padding_mode", "dilation",
@@ -61,6 +64,11 @@ class FusedGhost(nn.Module):
         self.order: Tensor | None
         self.register_buffer("order", order)
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Channels of each part that is concatenated."""
+        return self.primary.out_channels, *self.gives
+
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """``(N, in_channels, ...)`` to ``(N, out_channels, ...)``.
 
@@ -89,8 +97,7 @@ class FusedGhost(nn.Module):
 
     def extra_repr(self) -> str:
         """Text that ``print(model)`` shows beside the parts."""
-        channels = self.primary.out_channels + sum(self.gives)
-        return f"{self.primary.in_channels}, {channels}"
+        return f"{self.primary.in_channels}, {sum(self.sizes)}"
 
 
 class FusedGhostModule(nn.Module):
@@ -186,22 +193,20 @@ def fused_ghost(ghost: GhostConv, wanted: Tensor) -> FusedGhost:
     lengths = [_length(outputs) for outputs in _ghost_outputs(ghost).t()]
     cheap = [_cheap_of(ghost.cheap, j, ghost.s, k) for j, k in enumerate(lengths) if k]
     gives = [conv.out_channels for conv in cheap]
-    return _like_convolution(FusedGhost(ghost.primary, cheap, gives, order), ghost)
+    return like_convolution(FusedGhost(ghost.primary, cheap, gives, order), ghost)
 
 
 def _unsplit(ghost: GhostConv) -> FusedGhost:
     assert ghost.cheap is not None
     gives = ghost.out_channels - ghost.primary.out_channels
-    return _like_convolution(
-        FusedGhost(ghost.primary, [copy.deepcopy(ghost.cheap)], [gives]), ghost
-    )
+    return like_convolution(FusedGhost(ghost.primary, [copy.deepcopy(ghost.cheap)], [gives]), ghost)
 
 
-def _like_convolution(made: FusedGhost, ghost: GhostConv) -> FusedGhost:
-    """With the settings that a network may ask of the convolution, and in the ghost's mode."""
+def like_convolution(made: ModuleT, layer: nn.Module) -> ModuleT:
+    """With the settings that a network may ask of the layer it stands for, and in its mode."""
     for name in CONVOLUTION:
-        setattr(made, name, getattr(ghost, name))
-    return made.train(ghost.training)
+        setattr(made, name, getattr(layer, name))
+    return made.train(layer.training)
 
 
 def _length(outputs: Tensor) -> int:

@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
-import torch
 from networkx.utils import UnionFind
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.deploy.apart import BY_CHANNEL, ENDS, DepthwiseApart, GhostApart, SummedConv
+from ghostify.deploy.apart import BY_CHANNEL, ENDS, JOINS, DepthwiseApart, GhostApart, SummedConv
 from ghostify.deploy.channel_spaces import called_once, has_plain_weight
 from ghostify.deploy.ghosts import FusedGhost, is_hooked
 from ghostify.deploy.norms import fold_norms, is_foldable
@@ -32,7 +31,7 @@ _LAYERS = frozenset(
     {nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish, nn.Hardsigmoid, nn.ELU,
      nn.Mish, nn.Hardtanh, nn.Identity, nn.Dropout, nn.Dropout2d, nn.MaxPool2d, nn.AvgPool2d}
 )  # fmt: skip
-_JOINS = frozenset({operator.add, operator.iadd, torch.add})
+_JOINS = JOINS | {operator.add, operator.iadd}
 _ENDS = ENDS | {nn.AdaptiveAvgPool2d}
 
 
@@ -111,7 +110,7 @@ class _Walk:
             if given and not self._goes_on(node, layer, given):
                 self._close(given)
             if isinstance(layer, FusedGhost) and self._begins(node, layer):
-                self.flows[node] = Flow((layer.primary.out_channels, *layer.gives), [node])
+                self.flows[node] = Flow(layer.sizes, [node])
                 self.begun[node] = node
         whole: dict[fx.Node, Flow] = {}
         for node, flow in self.flows.items():

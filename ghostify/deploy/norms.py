@@ -70,7 +70,7 @@ def fold_into_ghost(ghost: FusedGhost, norm: _BatchNorm) -> bool:
     """
     m = ghost.primary.out_channels
     order = ghost.order
-    if order is not None and len(order) != m + sum(ghost.gives):
+    if order is not None and len(order) != sum(ghost.sizes):
         return False
     place = torch.arange(norm.num_features) if order is None else order.argsort().cpu()
     start = m

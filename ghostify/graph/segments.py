@@ -151,7 +151,7 @@ def split(
     sizes = _sizes(network, inputs, nodes, samples)
     asked = _asked_for(nodes, sizes)
     nodes = [*sizes, *(node for node in nodes if node not in asked)]
-    cuts = _cuts([e for e in inputs if not set(e.users) <= asked], nodes, asked)
+    cuts = _cuts(inputs, nodes, asked)
     segments = _gather(network, inputs, nodes, cuts, wanted, sizes)
     segments[0] = replace(segments[0], inputs=tuple(inputs))
     if result is not nodes[-1]:  # several results, or one that more comes after
@@ -220,7 +220,7 @@ def _asked_for(nodes: list[fx.Node], sizes: Collection[fx.Node]) -> set[fx.Node]
     """The nodes of known values, and those that only they are made from."""
     found = set(sizes)
     for node in reversed(nodes):
-        if node.users and set(node.users) <= found and (_asks_for_size(node) or node in found):
+        if node.users and set(node.users) <= found and _asks_for_size(node):
             found.add(node)
     return found
 

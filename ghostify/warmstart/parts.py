@@ -50,8 +50,9 @@ class NetworkPart:
         if isinstance(self.teacher, LAYERS) or not len(inputs):
             return []
         names = names_of(self.teacher, inputs.take([0]))
-        is_wanted = lambda name: wanted(self.name_of(name))  # noqa: E731
-        found = split(self.teacher, is_wanted, names, inputs.examples())
+        found = split(
+            self.teacher, lambda name: wanted(self.name_of(name)), names, inputs.examples()
+        )
         return [] if found[0].entry is None else found
 
 

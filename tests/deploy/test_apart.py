@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.deploy.apart import DepthwiseApart, GhostApart, MapsApart, SummedConv
+from ghostify.errors import SettingsError
 from ghostify.nn.ghost import GhostConv
 from tests.deploy.test_fusing import alive, difference, kinds, shuffled
 
@@ -53,6 +54,16 @@ CHANGES: dict[str, Change] = {
     "maps of other parts added": lambda x: x + MapsApart(maps(1).split([1, 6], dim=1), (1, 6)),
     "added twice as much": lambda x: torch.add(x, apart(maps(1)), alpha=2),
     "multiplied": lambda x: torch.mul(x, apart(maps(1))),
+    "times two": lambda x: x * 2,
+    "two times": lambda x: 2 * x,
+    "times maps": lambda x: x * maps(1),
+    "less, and divided": lambda x: (1 - x) / 3,
+    "less maps apart": lambda x: x - apart(maps(1)),
+    "squared and negated": lambda x: -(x**2),
+    "compared": lambda x: (x > 0).float(),
+    "indexed": lambda x: x[:, 2:5, 0],
+    "one by one": lambda x: torch.stack(list(x)),
+    "its length": lambda x: torch.tensor(len(x)),
     "concatenated": lambda x: torch.cat([x, maps(1)], dim=1),
     "a mean": lambda x: x.mean((2, 3)),
     "a softmax over channels": lambda x: F.softmax(x, dim=1),
@@ -76,6 +87,8 @@ IN_PLACE: dict[str, Change] = {
     "maps": lambda x: x.__iadd__(maps(1)),
     "relu": lambda x: F.relu(x, inplace=True),
     "a method": lambda x: x.add_(2),
+    "a product": lambda x: x.__imul__(2),
+    "an index": lambda x: x.__setitem__((slice(None), 4), 1),
 }
 
 
@@ -159,6 +172,12 @@ def test_a_concat_stays_where_adding_up_costs_more() -> None:
 def test_without_additions_every_ghost_module_concatenates(addition: float | None) -> None:
     fused = ghostify.fuse(converted(Residual()), addition=addition)
     assert not kinds(fused, GhostApart)
+
+
+@pytest.mark.parametrize("addition", [-1, "3", math.nan])
+def test_a_cost_that_makes_no_sense_is_refused_in_a_sentence(addition: Any) -> None:
+    with pytest.raises(SettingsError, match=r"addition=.* makes no sense: give a number of 0"):
+        ghostify.fuse(Residual(), addition=addition)
 
 
 def test_a_network_gives_no_maps_apart() -> None:

@@ -124,6 +124,8 @@ def _leaves(
     layers: Mapping[str, TimedLayer], survey: Survey, settings: CGhost, stopwatch: Stopwatch
 ) -> dict[str, Leaves]:
     """How the maps of ghost modules would leave them, if all layers became some."""
+    if not layers:
+        return {}
     plan, _ = plan_c_ghost(survey, replace(settings, s=DEFAULT_S))
     made = stopwatch.inference_form(stopwatch.as_it_will_be(rewrite(stopwatch.network, plan)))
     apart = {name for name, module in made.named_modules() if isinstance(module, GhostApart)}
