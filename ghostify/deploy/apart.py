@@ -1,5 +1,5 @@
-"""Maps that are not concatenated: each part goes its own way, and convolutions add up what they
-make of each.
+"""Layers of maps apart: ghost modules without their concat, and convolutions that add up what they
+make of each part.
 
 A concat copies all its maps. Where convolutions read them it can be left out: a convolution of
 several parts is the sum of a convolution of each.
@@ -7,131 +7,16 @@ several parts is the sum of a convolution of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
-from torch.utils import _pytree as pytree
 
 from ghostify.deploy.ghosts import FusedGhost, like_convolution
-
-BY_CHANNEL: frozenset[Any] = frozenset(
-    {F.relu, F.relu6, F.leaky_relu, F.silu, F.gelu, F.hardswish, F.hardsigmoid, F.elu, F.mish,
-     F.hardtanh, F.dropout, F.dropout2d, torch.relu, torch.relu_, torch.sigmoid, torch.tanh,
-     F.max_pool2d, F.avg_pool2d}
-)  # fmt: skip
-"""Functions that are done on each part: their first argument is the maps."""
-
-ENDS: frozenset[Any] = frozenset({F.adaptive_avg_pool2d})
-"""Functions that make maps so small that they are concatenated afterwards."""
-
-JOINS: frozenset[Any] = frozenset({torch.add})
-"""Functions of two values that are done part by part, where both come in the same parts."""
-
-OPERATORS = (
-    "getitem", "setitem", "len", "iter", "bool", "float", "int", "neg", "pos", "abs", "invert",
-    "lt", "le", "gt", "ge", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul",
-    *(f"{place}{name}" for place in ("", "i") for name in ("sub", "mul", "truediv", "floordiv",
-                                                           "mod", "pow")), "matmul",
-)  # fmt: skip
-"""What Python looks up in the class, not in the object: of the concat, as any other attribute."""
-
-
-class MapsApart:
-    """Maps in several tensors, ``(N, C_i, ...)``: what a concat would give, without it.
-
-    Functions that keep channels apart are done on each part; whatever else takes the maps, or asks
-    them for something, gets the concat.
-
-    Args:
-        parts: The parts, one after another along dimension 1.
-        sizes: Channels of each.
-    """
-
-    def __init__(self, parts: Iterable[Tensor], sizes: Sequence[int]) -> None:
-        self.parts, self.sizes = tuple(parts), tuple(sizes)
-
-    def whole(self) -> Tensor:
-        """The concat; the parts are views of it from now on, so that changes in place are seen."""
-        joined = torch.cat(self.parts, dim=1)
-        self.parts = tuple(_split(joined, self.sizes))
-        return joined
-
-    @classmethod
-    def __torch_function__(
-        cls,
-        function: Callable[..., Any],
-        types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Do a function on each part, or on the concat."""
-        kwargs = kwargs or {}
-        first, rest = args[0] if args else None, args[1:]
-        alone = not any(isinstance(value, MapsApart) for value in (*rest, *kwargs.values()))
-        if function in BY_CHANNEL | ENDS and isinstance(first, MapsApart) and alone:
-            made = cls([function(part, *rest, **kwargs) for part in first.parts], first.sizes)
-            return made.whole() if function in ENDS else made
-        if function in JOINS and not kwargs and _are_alike(args):
-            pairs = zip(args[0].parts, args[1].parts, strict=True)
-            return cls([function(*pair) for pair in pairs], args[0].sizes)
-        args, kwargs = pytree.tree_map(whole_of, (args, dict(kwargs)))
-        return function(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("parts", "sizes"):  # not there yet: as a copy is made
-            raise AttributeError(name)
-        return getattr(self.whole(), name)
-
-    def __fx_create_arg__(self, tracer: Any) -> Any:
-        """What a graph that is traced of them has: the concat."""
-        return tracer.create_arg(self.whole())
-
-    def __add__(self, other: Any) -> Any:
-        return torch.add(self, other)  # type: ignore[call-overload]
-
-    def __radd__(self, other: Any) -> Any:
-        return torch.add(other, self)  # type: ignore[call-overload]
-
-    def __iadd__(self, other: Any) -> Any:
-        if not _are_alike((self, other)):
-            return self.whole().add_(whole_of(other))
-        for own, added in zip(self.parts, other.parts, strict=True):
-            own.add_(added)
-        return self
-
-
-def _of_the_whole(name: str) -> Callable[..., Any]:
-    def operate(self: MapsApart, *others: Any) -> Any:
-        return getattr(self.whole(), name)(*map(whole_of, others))
-
-    return operate
-
-
-for _name in OPERATORS:
-    setattr(MapsApart, f"__{_name}__", _of_the_whole(f"__{_name}__"))
-
-
-def _split(whole: Tensor, sizes: Sequence[int]) -> Iterator[Tensor]:
-    """Views of some channels each, one after another."""
-    start = 0
-    for size in sizes:
-        yield whole.narrow(1, start, size)
-        start += size
-
-
-def whole_of(value: Any) -> Any:
-    """The concat of maps apart; anything else as it is."""
-    return value.whole() if isinstance(value, MapsApart) else value
-
-
-def _are_alike(values: Sequence[Any]) -> bool:
-    """Whether two values are maps in the same parts."""
-    both = [value for value in values if isinstance(value, MapsApart)]
-    return len(both) == len(values) == 2 and both[0].sizes == both[1].sizes
+from ghostify.deploy.maps_apart import MapsApart, split_channels, whole_of
+from ghostify.nn.concat import Concat
 
 
 class GhostApart(FusedGhost):
@@ -147,6 +32,14 @@ class GhostApart(FusedGhost):
     def forward(self, x: Any, output_size: list[int] | None = None) -> Any:
         """``(N, in_channels, ...)`` to maps apart."""
         return MapsApart(self.made_of(x, output_size), self.sizes)
+
+
+class ConcatApart(Concat):
+    """A concat that is left out."""
+
+    def forward(self, *parts: Any) -> Any:
+        """``(N, C_i, ...)`` each to maps apart."""
+        return MapsApart(self.used(parts), self.sizes)
 
 
 class _OfParts(nn.Module):
@@ -166,7 +59,7 @@ class _OfParts(nn.Module):
     def made_of(self, x: Any) -> list[Tensor]:
         """What each convolution makes of its part."""
         is_apart = isinstance(x, MapsApart) and x.sizes == self.sizes
-        parts = x.parts if is_apart else _split(whole_of(x), self.sizes)
+        parts = x.parts if is_apart else split_channels(whole_of(x), self.sizes)
         return [conv(part) for conv, part in zip(self.convs, parts, strict=True)]
 
 
@@ -202,6 +95,46 @@ class SummedConv(_OfParts):
         return out
 
 
+class DividedConv(nn.Module):
+    """A convolution that makes maps apart: a convolution for each part.
+
+    Args:
+        convs: Makes of the parts; each may be a `SummedConv`.
+        like: The convolution that makes them all: its settings may be asked for.
+
+    Shape:
+        - Input: what the convolutions take
+        - Output: maps apart
+    """
+
+    def __init__(self, convs: Sequence[nn.Module], like: _ConvNd) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(convs)
+        self.sizes = tuple(int(getattr(conv, "out_channels")) for conv in convs)  # noqa: B009
+        like_convolution(self, like)
+
+    @classmethod
+    def of(cls, conv: _ConvNd, sizes: Sequence[int], inputs: Sequence[int] = ()) -> DividedConv:
+        """A convolution of one group, part by part.
+
+        Args:
+            conv: The convolution.
+            sizes: Channels of each part that it makes.
+            inputs: Of each part that it reads, where those are apart.
+        """
+        weights = conv.weight.detach().split(list(sizes))
+        biases = [None] * len(weights) if conv.bias is None else conv.bias.split(list(sizes))
+        convs = [
+            _filled(_convolution(conv, conv.in_channels, size, 1, bias is not None), weight, bias)
+            for size, weight, bias in zip(sizes, weights, biases, strict=True)
+        ]
+        return cls([SummedConv.of(c, inputs) for c in convs] if inputs else convs, conv)
+
+    def forward(self, x: Any) -> MapsApart:
+        """``(N, in_channels, ...)``, or maps apart, to maps apart."""
+        return MapsApart([conv(x) for conv in self.convs], self.sizes)
+
+
 class DepthwiseApart(_OfParts):
     """A depth-wise convolution of maps apart.
 
@@ -229,6 +162,10 @@ class DepthwiseApart(_OfParts):
     def forward(self, x: Any) -> MapsApart:
         """Maps apart to maps apart."""
         return MapsApart(self.made_of(x), self.sizes)
+
+
+MAKERS = (GhostApart, ConcatApart, DividedConv, DepthwiseApart)
+"""Layers that make maps apart."""
 
 
 class Joined(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -97,27 +98,23 @@ def benchmark(
     notes: dict[str, None] = {}
     each, done = 1 / (len(runtimes) * len(numbers) * len(batches)), 0.0
     for chosen in runtimes:
-        form_of = {
-            name: chosen.inference_form(network, concat=place.type != "cpu")
-            for name, network in networks.items()
-        }
+        program_of = {n: chosen.program(net, args, place) for n, net in networks.items()}
         for count, size in product(numbers, batches):
             contest = Contest(chosen, size, count, seconds, precision, timer_for(place, count))
             told = _telling(progress, f"{chosen.name}, batch {size}, {count} threads", done, each)
             told(0.0)
             programs = {
-                name: moved(Program(fused, sized[size]), place, number)
-                for name, fused in form_of.items()
+                name: moved(replace(program, args=sized[size]), place, number)
+                for name, program in program_of.items()
             }
             # As much time is for the layers as for the networks.
-            found = contest.measure(programs, _portion(told, 0.0, 0.5 if layers else 1.0))
+            found, fastest = contest.measure(programs, _portion(told, 0.0, 0.5 if layers else 1.0))
             rows += found
             if layers:
-                form = {row.network: row.form for row in found}
                 for name, network in list(networks.items())[1:]:
                     plans = history_of(network).plans
                     found_parts, left = contest.measure_parts(
-                        programs, name, plans, form, _portion(told, 0.5, 0.5)
+                        fastest, name, plans, _portion(told, 0.5, 0.5)
                     )
                     parts += found_parts
                     notes.update(dict.fromkeys(left))

@@ -22,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.deploy.ghosts import is_hooked
 from ghostify.graph.channelwise import is_channelwise
+from ghostify.nn.concat import Concat
 from ghostify.nn.ghost import GhostConv
 from ghostify.nn.ghost_kinds import CONV_KINDS
 
@@ -257,8 +258,14 @@ class _Walk:
     def _concatenated(self, node: fx.Node) -> Channels | None:
         parts = node.args[0] if node.args else node.kwargs.get("tensors")
         (dim,) = _arguments(node, ("dim", 0))
-        if not isinstance(parts, list | tuple):
-            return None
+        return self._one_after_another(parts, dim) if isinstance(parts, list | tuple) else None
+
+    def _of_concat(self, node: fx.Node, concat: nn.Module) -> Channels | None:
+        whole = self._one_after_another(node.args, 1)
+        sizes = () if whole is None else [self.atoms[atom].size for atom in whole.atoms]
+        return whole if concat.sizes == tuple(sizes) else None  # else some have a surplus
+
+    def _one_after_another(self, parts: Sequence[Any], dim: Any) -> Channels | None:
         values = [self.values.get(part) for part in parts]
         atoms: list[int] = []
         for value in values:
@@ -317,6 +324,7 @@ _OF_LAYERS: tuple[tuple[type[nn.Module], Callable[[_Walk, fx.Node, nn.Module], A
     (nn.Linear, _Walk._of_linear),
     (_BatchNorm, _Walk._of_norm),
     (nn.Flatten, _Walk._of_flatten),
+    (Concat, _Walk._of_concat),
 )
 """How the channels of a kind of layer are found; a new kind is one more entry."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ghostify.deploy.memory import peak_memory
@@ -41,6 +41,24 @@ def _untold(_: float) -> None:
 
 
 @dataclass(frozen=True)
+class Fastest:
+    """A program in the fastest of its forms.
+
+    Attributes:
+        work: What runs it once.
+        program: The program.
+        way: How it is run.
+        form: What the form is called: its memory format, and whether it concatenates though it need
+            not.
+    """
+
+    work: Work
+    program: Program
+    way: Way
+    form: str
+
+
+@dataclass(frozen=True)
 class Contest:
     """What holds for contestants in one runtime.
 
@@ -60,31 +78,34 @@ class Contest:
     precision: float
     timer: Timer
 
-    def measure(self, programs: Mapping[str, Program], told: Told = _untold) -> list[NetworkTime]:
-        """Whole networks beside the first one."""
+    def measure(
+        self, programs: Mapping[str, Program], told: Told = _untold
+    ) -> tuple[list[NetworkTime], dict[str, Fastest]]:
+        """Whole networks beside the first one, and the forms in which they were fastest."""
         with tempfile.TemporaryDirectory() as folder:
-            works: dict[str, Work] = {}
-            ways: dict[str, Way] = {}
+            found: dict[str, Fastest] = {}
             for index, (name, program) in enumerate(programs.items()):
                 with in_a_sentence(self.runtime, name):
-                    works[name], ways[name] = self.fastest(program, folder_inside(folder, index))
-            timings = self.alternate(works, told)
-            peaks = {n: peak_memory(self.runtime, programs[n], ways[n], works[n]) for n in works}
-        return [self._row(n, ways[n].form, timings[n], peaks[n]) for n in works]
+                    found[name] = self.fastest(program, folder_inside(folder, index))
+            timings = self.alternate({name: one.work for name, one in found.items()}, told)
+            peaks = {
+                name: peak_memory(self.runtime, one.program, one.way, one.work)
+                for name, one in found.items()
+            }
+        return [self._row(n, found[n].form, timings[n], peaks[n]) for n in found], found
 
     def measure_parts(
         self,
-        programs: Mapping[str, Program],
+        fastest: Mapping[str, Fastest],
         name: str,
         plans: Any,
-        form: Mapping[str, str],
         told: Told = _untold,
     ) -> tuple[list[PartTime], list[str]]:
         """Each converted part of one network beside the first network's, slowest first."""
-        original = next(iter(programs))
+        original = next(iter(fastest))
         found, left = parts_of(plans)
         before, after = (
-            programs_of(programs[who].network, programs[who].args,
+            programs_of(fastest[who].program.network, fastest[who].program.args,
                         {part: own[side] for part, own in found.items()})
             for who, side in ((original, "before"), (name, "after"))
         )  # fmt: skip
@@ -97,7 +118,7 @@ class Contest:
             with tempfile.TemporaryDirectory() as folder:
                 works = {
                     side: self.runtime.prepare(
-                        program, Way(self.threads, form[who], folder_inside(folder, index))
+                        program, replace(fastest[who].way, folder=folder_inside(folder, index))
                     )
                     for index, (side, who, program) in enumerate(
                         (("before", original, before[part]), ("after", name, after[part]))
@@ -114,16 +135,20 @@ class Contest:
             works, seconds=self.seconds, precision=self.precision, timer=self.timer, told=told
         )
 
-    def fastest(self, program: Program, folder: Path) -> tuple[Work, Way]:
-        """A program in the fastest of the runtime's forms."""
-        ways = {form: Way(self.threads, form, folder) for form in self.runtime.forms}
-        works = {form: self.runtime.prepare(program, way) for form, way in ways.items()}
+    def fastest(self, program: Program, folder: Path) -> Fastest:
+        """A program in the fastest of its forms, and of the runtime's."""
+        forms = {
+            ", ".join(filter(None, (memory, name))): (one, Way(self.threads, memory, folder))
+            for name, one in program.forms.items()
+            for memory in self.runtime.forms
+        }
+        works = {form: self.runtime.prepare(*pair) for form, pair in forms.items()}
         form = next(iter(works))
         works[form]()
         if len(works) > 1:
             timings = alternate(works, seconds=0, precision=1, timer=self.timer)
             form = min(works, key=lambda form: timings[form].typical)
-        return works[form], ways[form]
+        return Fastest(works[form], *forms[form], form)
 
     def _row(self, name: str, form: str, timing: Timing, peak: int | None) -> NetworkTime:
         return NetworkTime(
@@ -170,8 +195,12 @@ def moved(program: Program, device: torch.device, dtype: torch.dtype | None) -> 
             return leaf
         return leaf.to(device, dtype if leaf.dtype.is_floating_point else None)
 
-    network = copy_network(program.network).to(device=device, dtype=dtype)
-    return replace(program, network=network, args=pytree.tree_map(move, program.args))
+    def copied(network: nn.Module) -> nn.Module:
+        return copy_network(network).to(device=device, dtype=dtype)
+
+    other = None if program.with_concats is None else copied(program.with_concats)
+    args = pytree.tree_map(move, program.args)
+    return replace(program, network=copied(program.network), args=args, with_concats=other)
 
 
 def folder_inside(folder: str, index: int) -> Path:

@@ -79,6 +79,7 @@ def fuse_(
     if addition is not None and addition != inf:
         check_not_negative("addition", addition, inf)
     network.eval()
+    _open_modules(network)
     for graph, module in _graphs(network):
         fold_norms(graph, module, (_ConvNd,))
         _reorder(graph, module)
@@ -88,6 +89,13 @@ def fuse_(
             fold_norms(graph, module, (FusedGhost,))
     _fuse_rest(network)
     return network
+
+
+def _open_modules(network: nn.Module) -> None:
+    """Put what graphs look into in place of ghost modules whose parts are no plain convolutions."""
+    ghosts = [m for m in network.modules() if isinstance(m, GhostConv)]
+    made = {ghost: fused_ghost_module(ghost) for ghost in ghosts}
+    replace_modules(network, {ghost: new for ghost, new in made.items() if new is not None})
 
 
 def _is_on_cpu(network: nn.Module) -> bool:
@@ -115,10 +123,6 @@ def _fuse_rest(network: nn.Module) -> None:
     for ghost in ghosts:
         if can_be_fused(ghost):
             found[ghost] = fused_ghost(ghost, torch.arange(ghost.out_channels))
-        elif (made := fused_ghost_module(ghost)) is not None:
-            for graph, part in (*_graphs(made.primary), *_graphs(made.cheap)):
-                fold_norms(graph, part, (_ConvNd,))
-            found[ghost] = made
     replace_modules(network, found)
 
 

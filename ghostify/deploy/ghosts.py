@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
+from ghostify.nn.concat import Concat
 from ghostify.nn.ghost import GhostConv, PlainGhostConv
 from ghostify.nn.ghost_kinds import GHOST_KINDS
 from ghostify.nn.order import select_channels
@@ -106,22 +107,23 @@ class FusedGhostModule(nn.Module):
     Args:
         primary: Makes the intrinsic maps.
         cheap: Makes the ghosts of them.
-        surplus: How many maps of the concat, the last, are not used.
+        sizes: How many of each are used.
 
     Shape:
         - Input: ``(N, in_channels, ...)``
         - Output: ``(N, out_channels, ...)``
     """
 
-    def __init__(self, primary: nn.Module, cheap: nn.Module, surplus: int) -> None:
+    def __init__(self, primary: nn.Module, cheap: nn.Module, sizes: Sequence[int]) -> None:
         super().__init__()
-        self.primary, self.cheap, self.surplus = primary, cheap, surplus
+        self.primary, self.cheap = primary, cheap
+        self.concat = Concat(sizes)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, in_channels, ...)`` to ``(N, out_channels, ...)``."""
         intrinsic = self.primary(x)
-        out = torch.cat([intrinsic, self.cheap(intrinsic)], dim=1)
-        return out if self.surplus == 0 else out[:, : -self.surplus]
+        whole: Tensor = self.concat(intrinsic, self.cheap(intrinsic))
+        return whole
 
 
 def fused_ghost_module(ghost: GhostConv) -> FusedGhostModule | None:
@@ -135,8 +137,8 @@ def fused_ghost_module(ghost: GhostConv) -> FusedGhostModule | None:
         return None
     if type(ghost).forward is not PlainGhostConv.forward or is_hooked(ghost):
         return None
-    surplus = ghost.intrinsic_maps * ghost.s - ghost.out_channels
-    made = FusedGhostModule(ghost.primary, ghost.cheap, surplus)
+    m = ghost.intrinsic_maps
+    made = FusedGhostModule(ghost.primary, ghost.cheap, (m, ghost.out_channels - m))
     return made.train(ghost.training)
 
 

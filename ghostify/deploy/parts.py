@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from ghostify.deploy.apart import DepthwiseApart, GhostApart, Joined, whole_of
+from ghostify.deploy.apart import MAKERS, Joined
+from ghostify.deploy.maps_apart import whole_of
 from ghostify.deploy.program import Program
 from ghostify.plans import Plan
 
@@ -95,8 +96,7 @@ class _Watch:
 
 
 def _succession(modules: Sequence[nn.Module]) -> nn.Module:
-    makers = (GhostApart, DepthwiseApart)
-    is_apart = any(isinstance(part, makers) for module in modules for part in module.modules())
+    is_apart = any(isinstance(part, MAKERS) for module in modules for part in module.modules())
     return nn.Sequential(*modules, *([Joined()] if is_apart else [])).eval()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,12 +28,23 @@ class Program:
         args: What it takes; real tensors.
         any_batch: Whether its form for a runtime is to take any number of images.
         facts: What a file of it says about it.
+        with_concats: The network in the form that concatenates where this one keeps maps apart;
+            None where there is no other, or a runtime is not asked to try it.
     """
 
     network: nn.Module
     args: tuple[Any, ...]
     any_batch: bool = False
     facts: Mapping[str, str] = field(default_factory=dict)
+    with_concats: nn.Module | None = None
+
+    @property
+    def forms(self) -> dict[str, Program]:
+        """The forms that may be fastest, by name."""
+        if self.with_concats is None:
+            return {"": self}
+        concatenated = replace(self, network=self.with_concats, with_concats=None)
+        return {"": replace(self, with_concats=None), "concats": concatenated}
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ghostify.deploy.apart import MAKERS
 from ghostify.deploy.formats import FORMATS, Format, torch_threads, write, write_several
 from ghostify.deploy.fusing import fuse
 from ghostify.deploy.keeping_apart import IN_TORCH
@@ -95,6 +96,24 @@ class Runtime:
             _work_of_file(kind, path, program, way.threads)
             for path, program, way in zip(paths, programs, ways, strict=True)
         ]
+
+    def program(self, network: nn.Module, args: tuple[Any, ...], device: torch.device) -> Program:
+        """A network in the forms of which the fastest is looked for.
+
+        In PyTorch it depends on the size of the maps whether a concat costs more than what leaving
+        it out takes; a file is written without asking how many images it will get.
+
+        Args:
+            network: Any network; it is not changed.
+            args: What it takes.
+            device: Where it will run.
+        """
+        concat = device.type != "cpu"
+        fused = self.inference_form(network, concat=concat)
+        other: nn.Module | None = None
+        if self.format is None and any(isinstance(m, MAKERS) for m in fused.modules()):
+            other = self.inference_form(network, concat=True)
+        return Program(fused, args, with_concats=other)
 
     def inference_form(self, network: ModuleT, *, concat: bool = False) -> ModuleT:
         """The copy of a network that it runs fastest; see `fuse`.

@@ -21,7 +21,8 @@ class NetworkTime:
         runtime: The runtime's.
         batch: Number of images.
         threads: Number of threads.
-        form: The memory format in which it was fastest; empty where there is one alone.
+        form: The memory format in which it was fastest, and ``concats`` where it was faster with
+            those that it need not have; empty where there is one form alone.
         milliseconds: Median time of a run.
         spread: Half of the middle half's width, as a part of the median.
         ratio: Of the time to the first network's, median of the rounds.

@@ -13,6 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from ghostify.graph.failure import describe_error, exit_refused
 from ghostify.graph.inputs import forward_parameters
+from ghostify.nn.concat import Concat
 from ghostify.nn.ghost import GhostLayer
 
 LAYERS = (_ConvNd, nn.Linear, GhostLayer)
@@ -20,6 +21,7 @@ LAYERS = (_ConvNd, nn.Linear, GhostLayer)
 
 LEAVES = (
     *LAYERS,
+    Concat,
     _NormBase,
     nn.LayerNorm,
     nn.GroupNorm,

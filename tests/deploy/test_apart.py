@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ghostify
-from ghostify.deploy.apart import DepthwiseApart, GhostApart, MapsApart, SummedConv
+from ghostify.deploy.apart import (
+    ConcatApart,
+    DepthwiseApart,
+    DividedConv,
+    GhostApart,
+    SummedConv,
+)
+from ghostify.deploy.maps_apart import MapsApart
+from ghostify.deploy.program import Program
+from ghostify.deploy.runtimes import RUNTIMES
 from ghostify.errors import SettingsError
 from ghostify.nn.ghost import GhostConv
 from tests.deploy.test_fusing import alive, difference, kinds, shuffled
@@ -34,6 +43,10 @@ def maps(seed: int = 0) -> Tensor:
 
 def apart(whole: Tensor) -> MapsApart:
     return MapsApart([part.clone() for part in whole.split([3, 3, 1], dim=1)], (3, 3, 1))
+
+
+def gate() -> Tensor:
+    return maps(2).mean((2, 3), keepdim=True)
 
 
 CHANGES: dict[str, Change] = {
@@ -57,6 +70,11 @@ CHANGES: dict[str, Change] = {
     "times two": lambda x: x * 2,
     "two times": lambda x: 2 * x,
     "times maps": lambda x: x * maps(1),
+    "times a factor for each channel": lambda x: x * gate(),
+    "a factor for each channel times": lambda x: gate() * x,
+    "times a factor for each place": lambda x: torch.mul(x, maps(1)[:, :1]),
+    "times a factor for each sample": lambda x: x * maps(1)[:, 0, 0, 0].view(2, 1, 1, 1),
+    "times a row": lambda x: torch.mul(x, maps(1)[0, 0, 0]),
     "less, and divided": lambda x: (1 - x) / 3,
     "less maps apart": lambda x: x - apart(maps(1)),
     "squared and negated": lambda x: -(x**2),
@@ -66,6 +84,10 @@ CHANGES: dict[str, Change] = {
     "its length": lambda x: torch.tensor(len(x)),
     "concatenated": lambda x: torch.cat([x, maps(1)], dim=1),
     "a mean": lambda x: x.mean((2, 3)),
+    "a mean that keeps its dimensions": lambda x: torch.mean(x, [-1, -2], keepdim=True),
+    "a mean over channels": lambda x: x.mean(1),
+    "a mean of all": lambda x: x.mean(),
+    "a mean in another type": lambda x: x.mean((2, 3), dtype=torch.float64).float(),
     "a softmax over channels": lambda x: F.softmax(x, dim=1),
     "flattened": lambda x: torch.flatten(x, 1),
     "a convolution": lambda x: F.conv2d(x, torch.ones(2, 7, 3, 3)),
@@ -88,6 +110,8 @@ IN_PLACE: dict[str, Change] = {
     "relu": lambda x: F.relu(x, inplace=True),
     "a method": lambda x: x.add_(2),
     "a product": lambda x: x.__imul__(2),
+    "a product with a gate": lambda x: x.__imul__(gate()),
+    "a product with maps": lambda x: x.__imul__(maps(1)[0]),
     "an index": lambda x: x.__setitem__((slice(None), 4), 1),
 }
 
@@ -158,6 +182,82 @@ def test_a_depthwise_convolution_keeps_maps_apart() -> None:
     fused = ghostify.fuse(network, addition=FREE)
     assert len(kinds(fused, DepthwiseApart)) == 1
     assert difference(network, fused, X) < 1e-5
+
+
+class Gated(nn.Module):
+    """Squeeze and excitation, as a user writes it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.conv(x.mean((2, 3), keepdim=True)).sigmoid()
+
+
+def test_squeeze_and_excitation_keeps_maps_apart() -> None:
+    network = converted(Residual(Gated(12)))
+    fused = ghostify.fuse(network, addition=FREE)
+    assert isinstance(fused.get_submodule("inner"), GhostApart)
+    assert difference(network, fused, X) < 1e-5
+
+
+class Projected(nn.Module):
+    """A block whose shortcut is a convolution, with a norm or without."""
+
+    def __init__(self, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.inner = nn.Conv2d(8, 12, 3, padding=1)
+        self.shortcut = shortcut
+        self.head = nn.Conv2d(12, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        return self.head(F.relu(self.inner(x) + self.shortcut(x)))
+
+
+SHORTCUTS: dict[str, tuple[nn.Module, int]] = {
+    "a convolution": (nn.Conv2d(8, 12, 1), 1),
+    "and a norm": (nn.Sequential(nn.Conv2d(8, 12, 1, bias=False), nn.BatchNorm2d(12)), 1),
+    "and an activation": (nn.Sequential(nn.Conv2d(8, 12, 1), nn.ReLU()), 0),
+    "in groups": (nn.Conv2d(8, 12, 1, groups=2), 0),
+}
+
+
+@pytest.mark.parametrize(("shortcut", "divided"), SHORTCUTS.values(), ids=SHORTCUTS)
+def test_a_convolution_that_is_added_gives_its_maps_apart(
+    shortcut: nn.Module, divided: int
+) -> None:
+    network = Projected(shortcut)
+    made = alive(ghostify.convert(network, keep=["shortcut*"], costlier=True, input_size=(3, 8, 8)))
+    fused = ghostify.fuse(made, addition=FREE)
+    assert len(kinds(fused, DividedConv)) == divided
+    assert isinstance(fused.get_submodule("inner"), GhostApart) == bool(divided)
+    assert difference(made, fused, X) < 1e-5
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_a_network_built_of_ghost_modules_keeps_maps_apart(width: float) -> None:
+    network = alive(ghostify.build("c-ghostnet", {"width": width}))
+    fused = ghostify.fuse(network, addition=FREE)
+    ghosts = len(kinds(network, GhostConv))
+    assert len(kinds(fused, ConcatApart)) == ghosts - 1  # the stem's output is added to one
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert difference(network, fused, x) < 1e-5
+
+
+def test_pytorch_is_tried_with_concats_too() -> None:
+    made = RUNTIMES["eager"].program(converted(Residual()), (X,), X.device)
+    apart, whole = (kinds(form.network, GhostApart) for form in made.forms.values())
+    assert apart and not whole
+    assert list(made.forms) == ["", "concats"]
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "compile"])
+def test_what_has_one_form_is_tried_in_that(runtime: str) -> None:
+    made = RUNTIMES[runtime].program(converted(Residual()), (X,), X.device)
+    assert [type(form) for form in made.forms.values()] == [Program]
 
 
 def test_a_concat_stays_where_adding_up_costs_more() -> None:

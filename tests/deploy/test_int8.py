@@ -30,6 +30,18 @@ def images() -> Tensor:
     return torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
+def test_weights_keep_a_bit_free_for_processors_that_add_up_in_16(
+    small_net: nn.Module, images: Tensor, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "net.onnx"
+    ghostify.export(type(small_net)(64), path, int8=True, calibration=images)
+    tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer]
+    weights = [t for t in tensors if t.dtype == "int8" and t.ndim > 1]
+    assert weights and all(abs(w.astype(int)).max() <= 64 for w in weights)
+
+
 @pytest.mark.parametrize(
     ("ending", "package", "batch"),
     [

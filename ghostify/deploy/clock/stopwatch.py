@@ -12,7 +12,7 @@ from torch import nn
 
 from ghostify.deploy.clock.forms import TimedLayer, as_fitted
 from ghostify.deploy.clock.table import LEFT, Forms
-from ghostify.deploy.contest import Contest, folder_inside, in_a_sentence, moved, timer_for
+from ghostify.deploy.contest import Contest, Fastest, folder_inside, in_a_sentence, moved, timer_for
 from ghostify.deploy.formats import named
 from ghostify.deploy.machine import device_of, processor_name
 from ghostify.deploy.program import Program, example_arguments, with_batch
@@ -90,7 +90,7 @@ class Stopwatch:
             timer_for(self.device, clock.threads),
         )  # fmt: skip
         self._stack = ExitStack()
-        self._original: tuple[Work, Way] | None = None
+        self._original: Fastest | None = None
         self.seconds: float | None = None
 
     def __enter__(self) -> Stopwatch:
@@ -110,11 +110,11 @@ class Stopwatch:
 
     def original(self) -> tuple[float, str]:
         """Milliseconds of the original, and the memory format in which it was fastest."""
-        work, way = self._prepared()
+        prepared = self._prepared()
         if self.seconds is None:
-            timings = replace(self.contest, seconds=0).alternate({"original": work})
+            timings = replace(self.contest, seconds=0).alternate({"original": prepared.work})
             self.seconds = timings["original"].typical
-        return self.seconds * 1e3, way.form
+        return self.seconds * 1e3, prepared.way.form
 
     def as_it_will_be(self, converted: nn.Module) -> nn.Module:
         """A copy of a conversion, in eval mode, as it will be run."""
@@ -123,14 +123,14 @@ class Stopwatch:
 
     def beside_original(self, converted: nn.Module) -> tuple[Timing, Timing]:
         """Times of the original and of a conversion, in alternation."""
-        first, _ = self._prepared()
+        first = self._prepared()
         with tempfile.TemporaryDirectory() as folder:
-            second, _ = self._prepare(self.as_it_will_be(converted), Path(folder))
-            timings = self.contest.alternate({"before": first, "after": second})
+            second = self._prepare(self.as_it_will_be(converted), Path(folder))
+            timings = self.contest.alternate({"before": first.work, "after": second.work})
         self.seconds = timings["before"].typical
         return timings["before"], timings["after"]
 
-    def _prepared(self) -> tuple[Work, Way]:
+    def _prepared(self) -> Fastest:
         if self._original is None:
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             self._original = self._prepare(self.network, folder)
@@ -141,8 +141,9 @@ class Stopwatch:
         is_on_cpu = self.device.type == "cpu"
         return self.contest.runtime.inference_form(network, concat=not is_on_cpu)
 
-    def _prepare(self, network: nn.Module, folder: Path) -> tuple[Work, Way]:
-        program = moved(Program(self.inference_form(network), self.args), self.device, None)
+    def _prepare(self, network: nn.Module, folder: Path) -> Fastest:
+        program = self.contest.runtime.program(network, self.args, self.device)
+        program = moved(program, self.device, None)
         with in_a_sentence(self.contest.runtime, "the network"):
             return self.contest.fastest(program, folder)
 
