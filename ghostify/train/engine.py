@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import platform
 import warnings
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
-from ghostify.errors import GhostifyError, SettingsError, first_line
+from ghostify.errors import GhostifyError, GhostifyWarning, SettingsError, first_line
 from ghostify.settings.base import check_choice
 
 if TYPE_CHECKING:
@@ -72,7 +74,23 @@ def open_engine(
             f"accelerator={accelerator!r} with devices={devices!r} is not there "
             f"({first_line(error).rstrip('.')}): give others."
         ) from error
+    if precision == "bf16" and fabric.device.type == "cpu" and not _may_have_bf16():
+        warnings.warn(
+            "This processor has no instructions for bf16, which makes it several times slower than "
+            "fp32: leave precision out.",
+            GhostifyWarning, stacklevel=2,
+        )  # fmt: skip
     return fabric
+
+
+def _may_have_bf16() -> bool:
+    """Whether a processor computes in bf16, as far as PyTorch can tell."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    asked = (getattr(torch.cpu, name, None) for name in
+             ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))  # fmt: skip
+    known = [bool(ask()) for ask in asked if ask is not None]
+    return any(known) or not known
 
 
 def combine(fabric: Fabric, value: Tensor, how: Literal["sum", "mean"]) -> Tensor:
