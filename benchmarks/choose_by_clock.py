@@ -2,7 +2,7 @@
 
     python benchmarks/choose_by_clock.py --network resnet50 --target 0.6
     python benchmarks/choose_by_clock.py --network resnet56-cifar --weights W --calibration images/
-    python benchmarks/choose_by_clock.py --mode auto --never-slower mobilenet_v2 efficientnet_b0
+    python benchmarks/choose_by_clock.py --mode auto --never-slower mobilenet_v2 yolo11n.yaml
 
 Each line is JSON. With ``--target``: the loss that is predicted of the choice and of the least s
 for all layers that is as fast, their measured times, how far the layers' times are from the
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from measure import machine, one_core
+from packages import yolo
 from tables import Table, write_between
 
 import ghostify
@@ -34,6 +35,8 @@ from ghostify.passes.c_ghost import plan_c_ghost
 from ghostify.passes.survey import survey
 from ghostify.settings import CGhost
 from ghostify.warmstart.allocation.layers import CHOICES, losses_without_data
+
+YOLO_SIZE = (3, 320, 320)
 
 
 def timed(network: Any, **options: Any) -> tuple[Any, float]:
@@ -94,9 +97,10 @@ def choose(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def never_slower(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    network = ghostify.build(name).eval()
+    is_yolo = name.endswith(".yaml")
+    network = (yolo(name)() if is_yolo else ghostify.build(name)).eval()
     asked = {"runtime": options.runtime, "threads": options.threads, "batch": options.batch}
-    asked["mode"] = options.mode
+    asked |= {"mode": options.mode} | ({"input_size": YOLO_SIZE} if is_yolo else {})
     plan, seconds = timed(network, **asked)
     same = {"ratio": 1.0, "low": 1.0, "high": 1.0, "layers added up": 1.0, "replaced": 0}
     stages = {"stages": len(plan.stages), "kept": len(plan.kept)}

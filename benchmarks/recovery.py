@@ -45,6 +45,7 @@ from torch.optim.swa_utils import update_bn
 import ghostify
 from ghostify.data.calibration import gather
 from ghostify.data.preparation import preparation_of
+from ghostify.deploy.clock.forms import as_fitted
 
 GHOSTS = ("c-ghost", "g-ghost")
 CIFAR = {"preset": "cifar"}
@@ -135,7 +136,7 @@ def _plan(network: nn.Module, asked: dict[str, Any], options: argparse.Namespace
     return largest_in_time(
         clock_of(network, options),
         lambda part: ghostify.plan(network, **asked, target_macs=part),
-        lambda plan: ghostify.convert(network, replace(plan, calibration=None)),
+        lambda plan: as_fitted(ghostify.convert(network, replace(plan, calibration=None))),
     )
 
 
@@ -148,14 +149,15 @@ def settle(network: nn.Module, options: argparse.Namespace) -> None:
     if options.time is None or options.chosen or options.method not in GHOSTS:
         return
     clock = clock_of(network, options)
+    ready = as_fitted if options.start == "warm" else lambda made: made
     if options.method == "c-ghost":
-        options.s = first_in_time(clock, SIZES, lambda s: ghostify.convert(network, s=s))
+        options.s = first_in_time(clock, SIZES, lambda s: ready(ghostify.convert(network, s=s)))
         if options.s is None:
             raise SystemExit(f"no s is as fast as {options.time} of the time")
         return
     ratio = largest_in_time(  # the more ghosts, the faster
-        clock, lambda part: 1 - part, lambda ratio: ghostify.convert(network, **mode_of(options),
-                                                                     ratio=ratio),
+        clock, lambda part: 1 - part,
+        lambda ratio: ready(ghostify.convert(network, **mode_of(options), ratio=ratio)),
     )  # fmt: skip
     options.ratio = [str(ratio)]
 
