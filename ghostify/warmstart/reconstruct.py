@@ -82,7 +82,8 @@ def tune_network(
     """Tune the whole network towards the original's output, and what it gives on the way.
 
     Images are mirrored and shifted at random: the original answers for each variant itself.
-    Batch norms use the statistics of the batch meanwhile, and learn them.
+    Batch norms use the statistics of the batch meanwhile, and learn them. What it comes to is
+    judged by the output alone.
 
     Args:
         taught: Outputs of the original.
@@ -101,15 +102,20 @@ def tune_network(
     generator = torch.Generator().manual_seed(seed)
     count, began = 0, time.perf_counter()
 
-    def error(x: Tensor) -> Tensor:
+    def apart(x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """How far the outputs are apart, where they can be compared; and what is on the way."""
         with torch.no_grad():
             *wayside, wanted = taught(x)
         *passed, output = made(x)
         both = zip(passed, wayside, strict=False)
         parts = [difference(a, b) for a, b in both if comparable(a, b)]
-        on_the_way = sum(parts, torch.zeros(())) / max(len(parts), 1)
-        ends = outputs_apart(output, wanted) if comparable(output, wanted) else torch.zeros(())
-        return ends + ON_THE_WAY * on_the_way
+        on_the_way = ON_THE_WAY * sum(parts, torch.zeros(())) / max(len(parts), 1)
+        return outputs_apart(output, wanted) if comparable(output, wanted) else None, on_the_way
+
+    def judged(x: Tensor) -> Tensor:
+        # What comes closer on the way may lose at the end, where the fit was close already.
+        ends, on_the_way = apart(x)
+        return on_the_way if ends is None else ends
 
     def loss() -> Tensor:
         nonlocal count
@@ -120,7 +126,8 @@ def tune_network(
         (x,) = _draw((images,), size, generator, held_out)
         if isinstance(x, Tensor) and x.ndim == 4 and x.dtype.is_floating_point:
             x = shift_and_mirror(x, (seed, count), list(range(len(x))))
-        return error(x)
+        ends, on_the_way = apart(x)
+        return on_the_way if ends is None else ends + on_the_way
 
     x = next(images.batches(size))
     with torch.no_grad():
@@ -128,7 +135,7 @@ def tune_network(
             return 0
 
     def errors() -> Iterator[Tensor]:
-        return (error(x) for (x,) in _judging((images,), size, held_out))
+        return (judged(x) for (x,) in _judging((images,), size, held_out))
 
     def tune(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> int:
         sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
