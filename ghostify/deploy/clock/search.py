@@ -16,6 +16,9 @@ TRIES = 6
 SLACK = 0.02
 """Part of the original's time that may be left unused."""
 
+LEAST_STEP = 0.005
+"""Part of the original's time by which savings that are asked for differ at least."""
+
 NANOSECONDS = 1e6
 """In a millisecond: options' costs are whole numbers."""
 
@@ -141,7 +144,8 @@ def search(
     """The choice of least loss that really keeps to a time.
 
     Layers' times don't add up to the network's: after each measurement the saving that is asked of
-    them is corrected by what the last choice saved in fact.
+    them is corrected by what the last choice saved in fact, and kept between what was too little
+    and what was enough.
 
     Args:
         asked: What there is to choose from, and what is wanted.
@@ -167,21 +171,48 @@ def search(
                 met.append((asked.loss(choice), choice))
         return known[key]
 
-    while len(known) < TRIES:
+    between = _Between(0.0, inf)
+    for _ in range(4 * TRIES):  # some savings lead to a choice that is known
         choice = asked.choose(saving)
         choice = fastest if choice is None else choice
-        if tuple(choice.items()) in known:
-            break
         found = look(choice)
         is_met = found.ratio <= asked.goal
         is_enough = is_met and (found.ratio >= asked.goal - SLACK or not asked.loss(choice))
         if is_enough or (choice == fastest and not is_met):
             break
-        saving = _corrected(asked, choice, found)
+        between = between.narrowed(saving, is_met)
+        if len(known) == TRIES or between.high - between.low < LEAST_STEP * asked.total:
+            break
+        saving = between.inside(_corrected(asked, choice, found))
     if not met and look(fastest).ratio > asked.goal:
         raise _out_of_reach(target, runtime, look(fastest))
     _, best = min(met, key=lambda pair: pair[0])
     return best, look(best)
+
+
+@dataclass(frozen=True)
+class _Between:
+    """The savings by the parts' times between which the one lies that is just enough.
+
+    Attributes:
+        low: The most that was too little.
+        high: The least that was enough.
+    """
+
+    low: float
+    high: float
+
+    def narrowed(self, saving: float, is_enough: bool) -> _Between:
+        """After one more saving was tried."""
+        if is_enough:
+            return _Between(self.low, min(self.high, saving))
+        return _Between(max(self.low, saving), self.high)
+
+    def inside(self, saving: float) -> float:
+        """The saving itself, or the middle where that is known already."""
+        if self.low < saving < self.high or self.high == inf:
+            return saving
+        return (self.low + self.high) / 2
 
 
 def _corrected(asked: Searched, choice: Choice, found: WholeTime) -> float:

@@ -67,6 +67,20 @@ def test_layers_that_promise_too_little_are_asked_for_less() -> None:
     assert chosen == names[: len(chosen)] and len(chosen) < 6
 
 
+def test_a_correction_that_goes_too_far_is_taken_back_by_halves() -> None:
+    forms = {1: 10.0, 2: 9.0}
+    names = list("abcdefghijklmnop")
+    losses = {name: {2: float(index + 1)} for index, name in enumerate(names)}
+    asked = Search(dict.fromkeys(names, forms), losses, 160.0, 0.96)
+
+    def measure(choice: Choice) -> WholeTime:  # few save nearly nothing, many twice as much
+        count = sum(s > 1 for s in choice.values())
+        return whole(asked, choice, part=0.2 if count < 8 else 1.0 if count < 12 else 2.0)
+
+    choice, found = search(asked, measure, 0.96, "r")
+    assert sum(s > 1 for s in choice.values()) <= 9 and found.ratio <= 0.96
+
+
 def test_what_cannot_be_reached_says_how_far_it_gets() -> None:
     asked = Search(TIMES, LOSSES, 25.0, 0.4)
     with pytest.raises(SettingsError, match=r"target_latency=0.4 .* in r: .* 0.520 of the time"):
