@@ -122,12 +122,7 @@ class DividedConv(nn.Module):
             sizes: Channels of each part that it makes.
             inputs: Of each part that it reads, where those are apart.
         """
-        weights = conv.weight.detach().split(list(sizes))
-        biases = [None] * len(weights) if conv.bias is None else conv.bias.split(list(sizes))
-        convs = [
-            _filled(_convolution(conv, conv.in_channels, size, 1, bias is not None), weight, bias)
-            for size, weight, bias in zip(sizes, weights, biases, strict=True)
-        ]
+        convs = _divided(conv, sizes)
         return cls([SummedConv.of(c, inputs) for c in convs] if inputs else convs, conv)
 
     def forward(self, x: Any) -> MapsApart:
@@ -151,13 +146,7 @@ class DepthwiseApart(_OfParts):
             conv: A depth-wise convolution that makes one map of each.
             sizes: Channels of each part.
         """
-        weights = conv.weight.detach().split(list(sizes))
-        biases = [None] * len(weights) if conv.bias is None else conv.bias.split(list(sizes))
-        convs = [
-            _filled(_convolution(conv, size, size, size, bias is not None), weight, bias)
-            for size, weight, bias in zip(sizes, weights, biases, strict=True)
-        ]
-        return cls(convs, conv)
+        return cls(_divided(conv, sizes), conv)
 
     def forward(self, x: Any) -> MapsApart:
         """Maps apart to maps apart."""
@@ -182,6 +171,18 @@ class AsTuple(nn.Module):
     def forward(self, x: Any) -> Any:
         """Maps apart to ``(N, C_i, ...)`` each."""
         return x.parts if isinstance(x, MapsApart) else x
+
+
+def _divided(conv: _ConvNd, sizes: Sequence[int]) -> list[_ConvNd]:
+    """A convolution for each part of the outputs; of a depth-wise one each takes its own maps."""
+    weights = conv.weight.detach().split(list(sizes))
+    biases = [None] * len(weights) if conv.bias is None else conv.bias.split(list(sizes))
+    convs: list[_ConvNd] = []
+    for size, weight, bias in zip(sizes, weights, biases, strict=True):
+        inputs, groups = (size, size) if conv.groups > 1 else (conv.in_channels, 1)
+        made = _convolution(conv, inputs, size, groups, bias is not None)
+        convs.append(_filled(made, weight, bias))
+    return convs
 
 
 def _convolution(

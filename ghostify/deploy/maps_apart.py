@@ -70,12 +70,11 @@ class MapsApart:
         kwargs = kwargs or {}
         first, rest = args[0] if args else None, args[1:]
         alone = not any(isinstance(value, MapsApart) for value in (*rest, *kwargs.values()))
-        if function in BY_CHANNEL | ENDS and isinstance(first, MapsApart) and alone:
+        is_mean = function in MEANS and are_places(*rest, **kwargs)
+        is_by_part = is_mean or function in BY_CHANNEL | ENDS
+        if is_by_part and isinstance(first, MapsApart) and alone:
             made = cls([function(part, *rest, **kwargs) for part in first.parts], first.sizes)
-            return made.whole() if function in ENDS else made
-        if function in MEANS and isinstance(first, MapsApart) and are_places(*rest, **kwargs):
-            made = cls([function(part, *rest, **kwargs) for part in first.parts], first.sizes)
-            return made.whole()
+            return made if function in BY_CHANNEL else made.whole()
         if function in JOINS and not kwargs and _are_alike(args):
             pairs = zip(args[0].parts, args[1].parts, strict=True)
             return cls([function(*pair) for pair in pairs], args[0].sizes)

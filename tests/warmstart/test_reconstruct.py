@@ -23,40 +23,36 @@ class Weight(nn.Module):
         return [x * self.w, 1 + self.harm * self.w * x.abs()]
 
 
-def tuned(harm: float) -> tuple[int, float]:
-    """Steps that are kept, and the number: on the way it should be 1, for the output 0."""
-    network, images = Weight(harm), Spool()
-    images.append(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)), 16)
+def images() -> Spool:
+    found = Spool()
+    found.append(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)), 16)
+    return found
+
+
+@pytest.mark.parametrize("harm", [0.0, 0.3, -1e-9])
+def test_what_helps_on_the_way_alone_is_undone(harm: float) -> None:
+    network = Weight(harm)  # on the way it should be 1, for the output 0
     steps = tune_network(
-        lambda x: [x, torch.ones_like(x)], network.along, network, images, Budget(40, 60), 4, 0
+        lambda x: [x, torch.ones_like(x)], network.along, network, images(), Budget(40, 60), 4, 0
     )
-    return steps, float(network.w.detach())
-
-
-@pytest.mark.parametrize(("harm", "kept"), [(0.0, 0), (0.3, 0), (-1e-9, 0)])
-def test_what_helps_on_the_way_alone_is_undone(harm: float, kept: int) -> None:
-    assert tuned(harm) == (kept, 0.0)
+    assert (steps, float(network.w.detach())) == (0, 0.0)
 
 
 def test_what_brings_the_output_closer_is_kept() -> None:
-    class Late(Weight):
-        def along(self, x: Tensor) -> list[Tensor]:
-            return [x * self.w, x * self.w]
-
-    network, images = Late(0), Spool()
-    images.append(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)), 16)
-    steps = tune_network(lambda x: [x, x], network.along, network, images, Budget(40, 60), 4, 0)
+    network = Weight(0)
+    steps = tune_network(
+        lambda x: [x, x], lambda x: [x * network.w] * 2, network, images(), Budget(40, 60), 4, 0
+    )
     assert steps == 40 and float(network.w.detach()) > 0.5
 
 
 def test_outputs_that_cannot_be_compared_leave_the_way_there_to_judge_by() -> None:
-    network, images = Weight(0), Spool()
-    images.append(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)), 16)
+    network = Weight(0)
 
     def found(x: Tensor) -> list[Tensor]:
         return [*network.along(x)[:1], torch.zeros(5)]
 
     steps = tune_network(
-        lambda x: [x, torch.zeros(4)], found, network, images, Budget(40, 60), 4, 0
+        lambda x: [x, torch.zeros(4)], found, network, images(), Budget(40, 60), 4, 0
     )
     assert steps == 40 and float(network.w.detach()) > 0.5
