@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -12,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ghostify.errors import GhostifyError
-from ghostify.files import reason_of
+from ghostify.data.scratch import Bytes
 from ghostify.numerics.nested import Frame, open_nested
 
 Span = tuple[int, int]
@@ -26,7 +23,7 @@ class _Record:
 
     Attributes:
         span: The samples that they are of.
-        offset: Where they begin in the file.
+        offset: Where they begin among the bytes of all.
         shapes: Of each tensor: of one sample's part of it, or whole.
         dtypes: Of each tensor.
         frame: What they are nested in; None for a tensor alone.
@@ -61,16 +58,13 @@ class _Record:
 
 
 class Spool:
-    """Values of samples, ``(N, ...)`` each, in a temporary file that goes when nobody needs it.
+    """Values of samples, ``(N, ...)`` each, in a part of a temporary file; others get it after.
 
     Tensors, or anything that they are nested in. As long as all samples are alike they can be taken
     one by one; else they come as they were appended, as lists of images of different sizes do.
 
-    Plain reads and writes: a mapped file would count as the process's own memory. The file has no
-    name (or goes with its process): a kill leaves nothing.
-
     Raises:
-        GhostifyError: There is no room for it.
+        GhostifyError: There is no room for them.
 
     Example:
         >>> spool = Spool()
@@ -80,11 +74,9 @@ class Spool:
     """
 
     def __init__(self) -> None:
-        with _explained():  # unbuffered: what a full disk refuses is not tried again at the end
-            self._file: Any = tempfile.TemporaryFile(prefix="ghostify-", buffering=0)  # noqa: SIM115
+        self._bytes = Bytes()
         self._first: _Record | None = None
         self._records: dict[Span, _Record] = {}
-        self._size = 0
         self._count = 0
         self.is_even = True
         """Whether all samples are alike, and can be taken one by one."""
@@ -108,11 +100,11 @@ class Spool:
         shapes = tuple(tuple(t.shape) if whole else tuple(t.shape[1:]) for t in tensors)
         span = self._count, self._count + count
         dtypes = tuple(tensor.dtype for tensor in tensors)
-        record = _Record(span, self._size, shapes, dtypes, frame, whole)
+        record = _Record(span, len(self._bytes), shapes, dtypes, frame, whole)
         self._first = self._first or record
         self.is_even = self.is_even and self._first.goes_on(record)
         self._records[span] = record
-        self._write(_bytes_of(tensors, record.rows))
+        self._bytes.append(_bytes_of(tensors, record.rows).numpy().data)
         self._count += count
 
     def take(self, rows: Sequence[int]) -> Any:
@@ -157,23 +149,11 @@ class Spool:
                 part.append(self.slice((start, end)), end - start, whole)
         return part
 
-    def _write(self, data: Tensor) -> None:
-        left = data.numpy().data
-        with _explained():
-            self._file.seek(self._size)
-            while left:
-                left = left[self._file.write(left) :]
-        self._size += data.numel()
-
     def _read(self, record: _Record, start: int, count: int) -> list[Tensor]:
         """Rows of each tensor of a record, and of those that go on where it ends."""
         row = sum(record.sizes)
         data = torch.empty(count * row, dtype=torch.uint8)
-        left = data.numpy().data
-        with _explained():
-            self._file.seek(record.offset + start * row)
-            while left and (got := self._file.readinto(left)):
-                left = left[got:]
+        self._bytes.read(record.offset + start * row, data.numpy().data)
         if not row:
             pairs = zip(record.shapes, record.dtypes, strict=True)
             return [torch.empty(count, *shape, dtype=dtype) for shape, dtype in pairs]
@@ -189,17 +169,6 @@ class Spool:
 def common_spans(size: int, *spools: Spool) -> list[Span]:
     """The batches that all of some spools have."""
     return next((s for s in spools if not s.is_even), spools[0]).spans(size)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise GhostifyError(
-            f"Temporary files can't be kept ({reason_of(error)}): make room for them, or name "
-            "another folder in the environment variable TMPDIR."
-        ) from error
 
 
 def _plain(tensor: Tensor) -> Tensor:

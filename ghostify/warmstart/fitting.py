@@ -72,6 +72,7 @@ class NetworkFit:
         block_steps: Steps of reconstruction of blocks.
         network_steps: Steps of reconstruction of the network.
         notes: What a reader must know.
+        outputs: Of all images, the original's and the converted network's, where they are known.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class NetworkFit:
         self.stage_fits: list[LayerFit] = []
         self.block_steps = self.network_steps = 0
         self.notes: list[str] = []
+        self.outputs: tuple[Spool, Spool] | None = None
 
     def _tell(self, text: str) -> None:
         """Say what is done now, and which part of the fits is behind."""
@@ -212,17 +214,18 @@ class NetworkFit:
             limit: Seconds for the whole reconstruction.
         """
         chosen, spent = self.settings, 0.0
+        is_whole = part.student is self.converted
         holders = sum(any(self._is_ghost(part.name_of(n)) for n in s.layers) for s in segments)
         for segment in segments:
             batch = batch_size(before.take([0]), 128)
             inputs = self._paired(before, after, batch)
             networks = SegmentPair(segment, part.teacher, part.student, inputs)
             subjects = self._to_fit(segment, part)
-            is_last = segment is segments[-1]
             tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
             for subject in subjects[:1]:
                 self._tell(f"fitting {subject.name}")
-            lessons = Lessons(segment, part.teacher, inputs, subjects, tunes or not is_last)
+            keep = is_whole or segment is not segments[-1]
+            lessons = Lessons(segment, part.teacher, inputs, subjects, tunes or keep)
             for fit in fit_segment(networks, subjects, lessons, self.cold):
                 self.fits.append(fit)
                 self._tell(f"fitted {fit.name}")
@@ -243,8 +246,10 @@ class NetworkFit:
             with norms_take_statistics(part.student):
                 # What can't be cut must lie in the same pieces in both networks.
                 spans = common_spans(batch, after, targets)
-                after = _pass(segment, part.student, after, spans, keep=not is_last)
+                after = _pass(segment, part.student, after, spans, keep)
             before = targets
+        if is_whole and not limit and before.is_even and after.is_even:
+            self.outputs = before, after
         return spent
 
     def _to_fit(self, segment: Segment, part: NetworkPart | None = None) -> list[LayerPair]:

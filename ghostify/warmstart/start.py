@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ghostify.data.calibration import batch_size, images_for
-from ghostify.data.spool import Spool
+from ghostify.data.spool import Span, Spool
 from ghostify.distributed import count_of_all
 from ghostify.errors import ModelError, SettingsError
-from ghostify.graph.calls import names_of
+from ghostify.graph.calls import call, names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
 from ghostify.nn.ghost import GhostConv
@@ -199,24 +200,36 @@ class _Run:
         self.progress("looking at held-out images")
         size = batch_size(images.take([0]), 32)
         spans = split_spans(images.spans(size), len(images) - held_out, images.is_even)
-        networks = (self.converted, self.cold.as_it_was())
-        found = distances(networks, self.teacher, map(images.slice, spans[1]))
+        cold = self.cold.as_it_was()
+        looks = self._outputs(images, spans[1])
+        found = distances(2, ((wanted, (made, call(cold, x))) for x, wanted, made in looks))
         if found is None:
             return False
-        warm, cold = found
+        warm, left = found
         what = (
             f"on {count_of_all(held_out)} images that were held out the output differs by "
-            f"{warm:.2g} of its energy, as the conversion left it by {cold:.2g}"
+            f"{warm:.2g} of its energy, as the conversion left it by {left:.2g}"
         )
-        if not warm <= cold + ROUNDING:
+        if not warm <= left + ROUNDING:
             self.notes.append(f"the fit is taken back, {what}: give more calibration images")
             return True
-        some = map(images.slice, spans[0][: len(spans[1])])
-        (fitted,) = distances(networks[:1], self.teacher, some) or (warm,)
+        some = self._outputs(images, spans[0][: len(spans[1])])
+        (fitted,) = distances(1, ((wanted, [made]) for _, wanted, made in some)) or (warm,)
         is_few = warm > OVERFITTED * fitted + ROUNDING
         more = f", of those that were fitted to by {fitted:.2g}: give more calibration images"
         self.notes.append(what + (more if is_few else ""))
         return False
+
+    @torch.no_grad()
+    def _outputs(self, images: Spool, spans: Sequence[Span]) -> Iterator[tuple[Any, Any, Any]]:
+        """Some images, and what the original and the fitted network make of them."""
+        known = self.passes[-1].outputs
+        for span in spans:
+            x = images.slice(span)
+            if known is not None:
+                yield x, known[0].slice(span), known[1].slice(span)
+            else:
+                yield x, call(self.teacher, x), call(self.converted, x)
 
     def _with_held_out(self, fits: list[LayerFit]) -> list[LayerFit]:
         """Fits of the last pass with the errors of images that the first one held out."""

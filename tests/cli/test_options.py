@@ -12,6 +12,7 @@ from PIL import Image
 
 from ghostify import files
 from ghostify.cli._names import with_options
+from ghostify.data.scratch import Scratch
 from ghostify.errors import GhostifyError
 from tests.cli.test_bad_input import NET, assert_refused
 
@@ -159,6 +160,10 @@ def test_a_disk_that_is_full_for_temporary_files_is_said(run, folder, monkeypatc
         def write(self, data):
             raise OSError(28, "No space left on device")
 
+        def close(self):
+            pass
+
+    monkeypatch.setattr("ghostify.data.scratch.shared_scratch", Scratch)
     monkeypatch.setattr("tempfile.TemporaryFile", lambda **options: Full())
     outcome = run("convert", NET, "--calibration", "images")
     assert_refused(outcome, folder, before, "No space left on device", "TMPDIR")

@@ -15,6 +15,9 @@ ROWS_AT_ONCE = 2048
 """Rows that are multiplied together: one by one, the large sums would be read and written often."""
 
 
+BLOCKS, LEAST_BLOCK = 8, 128
+"""So many blocks of columns are multiplied one by one, but of no fewer columns each."""
+
 CACHED = 2**18
 """Numbers that are turned over at once: what the processor's cache holds."""
 
@@ -102,7 +105,7 @@ class RegressionMoments:
             rows = self.rows()
             assert rows is not None
             x = rows[0] - rows[0].mean(1, keepdim=True) if centred else rows[0]
-            self._products[centred] = x @ x.transpose(1, 2)
+            self._products[centred] = products(x.transpose(1, 2))
         return self._products[centred]
 
     def share(self) -> None:
@@ -189,7 +192,7 @@ class _Sums:
     def add(self, x: Tensor, y: Tensor) -> None:
         turned = x.transpose(1, 2)
         total = x.sum(1).cpu()
-        self.gram[:, :-1, :-1].add_((turned @ x).cpu())
+        self.gram[:, :-1, :-1].add_(products(x).cpu())
         self.gram[:, -1, :-1].add_(total)
         self.gram[:, :-1, -1].add_(total)
         self.gram[:, -1, -1].add_(x.shape[1])
@@ -197,6 +200,27 @@ class _Sums:
         self.cross[:, -1].add_(y.sum(1).cpu())
         self.energy.add_(y.square().sum(1).cpu())
         self.count.add_(x.shape[1])
+
+
+def products(x: Tensor) -> Tensor:
+    """Products of columns with each other, ``(..., n, n)`` of ``(..., rows, n)``.
+
+    They are the same on both sides of the diagonal: of blocks of columns those on one are enough.
+
+    Example:
+        >>> products(torch.tensor([[1., 2.], [0., 3.]]))
+        tensor([[ 1.,  2.],
+                [ 2., 13.]])
+    """
+    n, turned = x.shape[-1], x.transpose(-1, -2)
+    found = x.new_empty(*x.shape[:-2], n, n)
+    width = max(-(-n // BLOCKS), LEAST_BLOCK)
+    for start in range(0, n, width):
+        end = min(start + width, n)
+        block = turned[..., start:end, :] @ x[..., :end]
+        found[..., start:end, :end] = block
+        found[..., :start, start:end] = block[..., :start].transpose(-1, -2)
+    return found
 
 
 class WindowMoments:
