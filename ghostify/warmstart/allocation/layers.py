@@ -38,6 +38,9 @@ from ghostify.warmstart.fit.ridge import map_costs
 CHOICES = (2, 4, 8, 16)
 """Values of s that a layer can get, beside staying as it is."""
 
+MANY_MAPS = 512
+"""Among more maps ghosts are judged by a choice that is nearly the best, which takes seconds less."""
+
 Planned = Mapping[int, tuple[Plan, Count]]
 """For each s: the plan with that s for all layers, and what it costs."""
 
@@ -216,9 +219,10 @@ def losses_without_data(
 
 def _judge(name: str, costs: Tensor, plans: Planned) -> Iterator[tuple[int, float]]:
     groups, maps, _ = costs.shape
+    rounds = 1 if maps > MANY_MAPS else None
     for plan, _ in plans.values():
         item = next((item for item in plan.replaced if item.name == name), None)
         if item is not None:
             m = intrinsic_channels(groups * maps, item.s, item.divisor, groups) // groups
-            pairs = (pair(cost, m, item.s - 1) for cost in costs)
+            pairs = (pair(cost, m, item.s - 1, rounds) for cost in costs)
             yield item.s, float(sum(found.cost for found in pairs))
