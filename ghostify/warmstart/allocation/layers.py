@@ -39,7 +39,7 @@ CHOICES = (2, 4, 8, 16)
 """Values of s that a layer can get, beside staying as it is."""
 
 MANY_MAPS = 512
-"""Among more maps ghosts are judged by a choice that is nearly the best, which takes seconds less."""
+"""Among more maps ghosts are judged by a choice that is nearly the best, in half of the time."""
 
 Planned = Mapping[int, tuple[Plan, Count]]
 """For each s: the plan with that s for all layers, and what it costs."""
