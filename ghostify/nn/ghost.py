@@ -118,7 +118,34 @@ class GhostLayer(Fusable):
             project(layer, self.cheap, getattr(layer, "groups", 1))
 
 
-class GhostConv(Ordered, GhostLayer):
+class PairedGhost(Ordered, GhostLayer):
+    """Base of the ghost modules in which each ghost can come from any intrinsic map (`set_order`).
+
+    Attributes:
+        intrinsic_maps: Maps that the primary layer makes, m.
+        groups: Groups of the layer that it stands for.
+    """
+
+    if TYPE_CHECKING:
+        intrinsic_maps: int
+        groups: int
+
+    def set_order(self, order: Tensor | None) -> None:
+        """Say where each output is found, where intrinsic maps and ghosts are not in their order.
+
+        Args:
+            order: For each of the n outputs its place in the concat of (each group's) intrinsic
+                maps and ghosts, ``(n,)``; None, or the plain order, for none.
+        """
+        if order is not None:
+            own = self.intrinsic_maps // self.groups * self.s
+            plain = torch.arange(self.groups)[:, None] * own
+            plain = plain + torch.arange(len(order) // self.groups)
+            order = None if torch.equal(order.cpu(), plain.flatten()) else order
+        self.order = None if order is None else order.to(self.primary.weight.device)
+
+
+class GhostConv(PairedGhost):
     """Base of the ghost modules of convolutions, of any number of dimensions."""
 
     if TYPE_CHECKING:
@@ -209,20 +236,6 @@ class GhostConv(Ordered, GhostLayer):
             return self._select(torch.cat([intrinsic, ghosts], dim=dim), self.order, dim)
         parts = [maps.unflatten(dim, (self.groups, -1)) for maps in (intrinsic, ghosts)]
         return self._select(torch.cat(parts, dim=dim).flatten(dim - 1, dim), self.order, dim)
-
-    def set_order(self, order: Tensor | None) -> None:
-        """Say where each output is found, where intrinsic maps and ghosts are not in their order.
-
-        Args:
-            order: For each of the n outputs its place in the concat of (each group's) intrinsic
-                maps and ghosts, ``(n,)``; None, or the plain order, for none.
-        """
-        if order is not None:
-            own = self.intrinsic_maps // self.groups * self.s
-            plain = torch.arange(self.groups)[:, None] * own
-            plain = plain + torch.arange(self.out_channels // self.groups)
-            order = None if torch.equal(order.cpu(), plain.flatten()) else order
-        self.order = None if order is None else order.to(self.primary.weight.device)
 
     def extra_repr(self) -> str:
         """Text that ``print(model)`` shows beside the two parts."""

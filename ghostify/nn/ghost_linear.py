@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from ghostify.nn.ghost import BiasMode, GhostLayer, InitMode, check_s_d, intrinsic_channels
+from ghostify.nn.ghost import BiasMode, InitMode, PairedGhost, check_s_d, intrinsic_channels
 from ghostify.nn.start import carve, draw_kernels
 
 
-class GhostLinear(GhostLayer):
+class GhostLinear(PairedGhost):
     """`torch.nn.Linear` as a 1x1 ghost module: m = ceil(n / s) features, the others by scaling.
 
     The cheap operation is a depth-wise 1x1 convolution: a factor per ghost and, with
@@ -77,6 +77,8 @@ class GhostLinear(GhostLayer):
         self.s, self.d = s, 1
         self.in_features, self.out_features = primary.in_features, out_features
         self.primary, self.cheap = primary, None
+        self.intrinsic_maps, self.groups = primary.out_features, 1
+        self.register_buffer("order", None)
         self._make_affine(0)
         self.training = primary.training
         if s > 1:
@@ -89,8 +91,10 @@ class GhostLinear(GhostLayer):
             return self._affine(intrinsic)
         columns = intrinsic.reshape(-1, intrinsic.size(-1), 1)
         ghosts = self.cheap(columns).reshape(intrinsic.shape[:-1] + (self.cheap.out_channels,))
-        out = torch.cat([intrinsic, ghosts], dim=-1).narrow(-1, 0, self.out_features)
-        return self._affine(out)
+        out, order = torch.cat([intrinsic, ghosts], dim=-1), self.order
+        if order is None:
+            return self._affine(out.narrow(-1, 0, self.out_features))
+        return self._affine(out.index_select(-1, order))
 
     def extra_repr(self) -> str:
         """Text that ``print(model)`` shows beside the two parts."""

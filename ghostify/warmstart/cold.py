@@ -13,7 +13,8 @@ from torch.nn.parameter import is_lazy
 from ghostify.data.gathering import REFUSALS
 from ghostify.graph.failure import describe_error
 from ghostify.graph.meta_copy import copy_network
-from ghostify.nn import GGhostStage, GhostConv
+from ghostify.nn import GGhostStage
+from ghostify.nn.ghost import PairedGhost
 from ghostify.nn.order import make_room_for_order
 from ghostify.numerics.finite import non_finite
 from ghostify.warmstart.fit.statistics import NotFiniteError
@@ -87,14 +88,14 @@ class ColdStart:
         parts = key.split(".")[:-1]
         for end in range(len(parts)):
             name = ".".join(parts[: end + 1])
-            if isinstance(self.network.get_submodule(name), GhostConv | GGhostStage):
+            if isinstance(self.network.get_submodule(name), PairedGhost | GGhostStage):
                 return name
         return ".".join(parts)
 
     def ghosts(self) -> set[str]:
         """Names of the ghost modules that kept it."""
         modules = {name: self.network.get_submodule(name) for name in self.kept}
-        return {name for name, module in modules.items() if isinstance(module, GhostConv)}
+        return {name for name, module in modules.items() if isinstance(module, PairedGhost)}
 
     def notes(self) -> list[str]:
         """What a reader must know of it."""

@@ -14,7 +14,7 @@ from torch import nn
 from ghostify.data.calibration import batch_size
 from ghostify.data.spool import Span, Spool, common_spans
 from ghostify.graph.segments import Segment
-from ghostify.nn.ghost import GhostConv
+from ghostify.nn.ghost import PairedGhost
 from ghostify.progress import Milestone, Progress
 from ghostify.saving.history import history_of
 from ghostify.settings import Calibration
@@ -91,7 +91,7 @@ class NetworkFit:
         self.held_out, self.ridges, self.count = held_out, ridges, 0
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
-        ghosts = sum(isinstance(m, GhostConv) for m in converted.modules())
+        ghosts = sum(isinstance(m, PairedGhost) for m in converted.modules())
         self.parts = ghosts + len(self.stages)
         self.fits: list[LayerFit] = []
         self.stage_fits: list[LayerFit] = []
@@ -121,14 +121,14 @@ class NetworkFit:
         done = {fit.name for fit in self.fits}
         for name, module in (self.converted if part is None else part.student).named_modules():
             own = name if part is None else part.name_of(name)
-            if isinstance(module, GhostConv) and own not in done:
+            if isinstance(module, PairedGhost) and own not in done:
                 yield own
 
     def _fit_and_tune(self, images: Spool, limit: float) -> None:
         if self.segments[0].entry is None:
             self._fit_parts(images)
             named = self.converted.named_modules()
-            ghosts = {n: m for n, m in named if isinstance(m, GhostConv)}
+            ghosts = {n: m for n, m in named if isinstance(m, PairedGhost)}
             convs = [self.teacher.get_submodule(name) for name in ghosts]
             self._tune_network(
                 images,
@@ -157,7 +157,7 @@ class NetworkFit:
             part = NetworkPart(
                 name, self.teacher.get_submodule(name), self.converted.get_submodule(name)
             )
-            if not (self.fits or any(isinstance(m, GhostConv) for m in part.student.modules())):
+            if not (self.fits or any(isinstance(m, PairedGhost) for m in part.student.modules())):
                 teacher.pass_by(name)
                 student.pass_by(name)
                 continue
@@ -336,7 +336,7 @@ class NetworkFit:
 def is_ghost(network: nn.Module, name: str) -> bool:
     """Whether a network has a ghost module of that name."""
     try:
-        return isinstance(network.get_submodule(name), GhostConv)
+        return isinstance(network.get_submodule(name), PairedGhost)
     except AttributeError:
         return False
 

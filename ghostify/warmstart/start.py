@@ -19,8 +19,7 @@ from ghostify.errors import ModelError, SettingsError
 from ghostify.graph.calls import call, names_of
 from ghostify.graph.meta_copy import copy_network
 from ghostify.graph.segments import Segment, split
-from ghostify.nn.ghost import GhostConv
-from ghostify.nn.ghost_linear import GhostLinear
+from ghostify.nn.ghost import PairedGhost
 from ghostify.nn.modes import eval_mode, single_precision, to_single
 from ghostify.numerics.random_state import keep_random_state
 from ghostify.progress import Milestone, Progress, silent
@@ -64,7 +63,7 @@ def warm_start_(
     Raises:
         DataError: The images can't be read.
     """
-    if isinstance(converted, GhostConv):  # one layer has no place where it is called
+    if isinstance(converted, PairedGhost):  # one layer has no place where it is called
         inside = nn.Sequential(converted), nn.Sequential(original)
         result = warm_start_(*inside, calibration, input_size=input_size, progress=progress)
         return replace(result, layers=tuple(replace(fit, name="") for fit in result.layers))
@@ -113,7 +112,7 @@ class _Run:
     ) -> None:
         self.converted, self.teacher = converted, teacher
         self.settings, self.progress = settings, progress
-        self.total = sum(isinstance(m, GhostConv) for m in converted.modules())
+        self.total = sum(isinstance(m, PairedGhost) for m in converted.modules())
         plans = history_of(converted).plans
         self.stages = plans[-1].stages if plans else ()
         self.cold, self.ridges = ColdStart(converted), RidgeChoices()
@@ -245,12 +244,6 @@ class _Run:
         is_said = self.is_taken_back or any(note.startswith(INTERRUPTED) for note in self.notes)
         if missing and not is_said:
             self.notes.append(f"{missing} ghost modules are not fitted: no pass calls them")
-        linear = sum(isinstance(m, GhostLinear) for m in self.converted.modules())
-        if linear and not is_said:
-            self.notes.append(
-                f"{linear} ghost modules of linear layers are not fitted: tune the network, or "
-                "leave linear out"
-            )
         stages = [] if self.is_taken_back or not self.passes else self.passes[-1].stage_fits
         return WarmStart(
             tuple(sorted(fits, key=lambda fit: order.index(fit.name))),

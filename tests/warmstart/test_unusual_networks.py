@@ -5,6 +5,9 @@ The second argument of each is what `ghostify.convert` is asked beside the image
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,8 @@ from torch import Tensor, nn
 
 import ghostify
 from ghostify.errors import GhostifyWarning, ModelError
+from ghostify.nn import GhostLinear
+from ghostify.warmstart import warm_start_
 
 IMAGES = torch.randn(32, 3, 10, 10, generator=torch.Generator().manual_seed(0))
 
@@ -240,8 +245,54 @@ def test_stages_of_blocks_that_join_branches_are_fitted(mode: str) -> None:
     assert distance(warm, network, IMAGES) < 0.6 * distance(cold, network, IMAGES)
 
 
-def test_ghosts_of_linear_layers_are_said_not_to_be_fitted() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Flatten(), nn.Linear(1024, 32)).eval()
-    converted = ghostify.convert(network, s=2, linear=True, calibration=IMAGES)
-    said = [note for note in ghostify.report(converted).notes if "linear layers" in note]
-    assert len(said) == 1 and said[0].startswith("1 ghost modules of linear layers are not fitted")
+class Tokens(nn.Module):
+    """Linear layers on every place of the maps, and one on what is left of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        self.wide, self.narrow = nn.Linear(16, 48), nn.Linear(48, 16, bias=False)
+        self.out = nn.Linear(16, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).movedim(1, -1)
+        x = x + self.narrow(self.wide(x).relu())
+        return self.out(x.mean((1, 2)))
+
+
+def pooled(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), *layers
+    )
+
+
+WITH_LINEAR = (
+    pooled(nn.Linear(64, 32), nn.Linear(32, 18)),
+    pooled(nn.Linear(64, 31, bias=False), nn.BatchNorm1d(31), nn.ReLU(), nn.Linear(31, 18)),
+    Tokens(),
+)
+
+
+@pytest.mark.parametrize("network", WITH_LINEAR)
+@pytest.mark.parametrize("images", [IMAGES, "data-free"])
+def test_ghosts_of_linear_layers_are_fitted(network: nn.Module, images: Any) -> None:
+    convs = [name for name, m in network.named_modules() if isinstance(m, nn.Conv2d)]
+    cold = ghostify.convert(network.eval(), s=2, linear=True, keep=convs, example_inputs=IMAGES[:2])
+    warm = copy.deepcopy(cold)
+    fits = warm_start_(warm, network, ghostify.Calibration(images)).layers
+    linear = {name for name, m in warm.named_modules() if isinstance(m, GhostLinear)}
+    assert linear and {fit.name for fit in fits} == linear
+    if images is IMAGES:
+        assert distance(warm, network, IMAGES) < 0.5 * distance(cold, network, IMAGES)
+
+
+def test_a_linear_layer_of_ghosts_that_are_multiples_is_found_again() -> None:
+    own = nn.Linear(20, 12)
+    with torch.no_grad():  # rows 1, 3, 5, ... are multiples of others, in a drawn order
+        mixed = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+        own.weight[mixed[1::2]] = 3 * own.weight[mixed[::2]]
+    network = nn.Sequential(own)
+    made = ghostify.convert(network, s=2, linear=True, example_inputs=torch.randn(4, 20))
+    x = torch.randn(256, 20)
+    warm_start_(made, network, ghostify.Calibration(x))
+    assert torch.allclose(made(x), network(x), atol=1e-3)

@@ -186,9 +186,9 @@ class LayerBatches:
                     "they get other samples in the converted network than in the original"
                 )
             for (_, target), (x, _) in zip(taught, learned, strict=True):
-                places = sampler.sample(target.shape)
-                wanted = pick(target.float(), *places)
-                yield LayerBatch(x.float(), wanted, places, tuple(target.shape[2:]))
+                wanted, given = self.layer.maps(target.float()), self.layer.maps(x.float())
+                places = sampler.sample(wanted.shape)
+                yield LayerBatch(given, pick(wanted, *places), places, tuple(wanted.shape[2:]))
 
 
 def _whole(wanted: Tensor, sizes: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations_with_replacement, product
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from ghostify.nn.filters import filters_of
@@ -28,17 +28,17 @@ def fit_without_data(layer: GhostPair) -> LayerFit:
     filter; the ghosts are fitted as with data. Where a norm follows, its running mean is moved by
     what the ghosts' means, which follow from the intrinsic maps' means, differ.
     """
-    conv, ghost, groups = layer.conv, layer.ghost, layer.groups
+    ghost, groups = layer.ghost, layer.groups
     cheap = ghost.cheap
     assert cheap is not None
     m, copies = layer.intrinsic, layer.copies
-    filters = _filters_by_group(conv)
+    filters, dilation = _filters_by_group(layer.teacher)
     means = _means(layer).view(groups, -1)
     require_finite(filters, means)
     pairings, kernels, offsets = [], [], []
     left, total = 0.0, torch.zeros(()).double()
     for g in range(groups):
-        white = WhiteMoments.of(filters[g], layer.sizes, conv.dilation)
+        white = WhiteMoments.of(filters[g], layer.sizes, dilation)
         costs = map_costs(white.gram, white.cross, white.energy, CHEAP_RIDGE)
         pairing = pair(costs, m, copies)
         own = pairing.intrinsic
@@ -66,22 +66,27 @@ def white_errors(conv: _ConvNd, d: KernelSize) -> tuple[Tensor, float]:
     Returns:
         Squared errors, ``(groups, maps, maps)``, and the energy of all maps.
     """
-    filters = _filters_by_group(conv)
+    filters, dilation = _filters_by_group(conv)
     require_finite(filters)
     errors, energies = [], []
     for own in filters:
-        white = WhiteMoments.of(own, sizes_of(d, own.ndim - 2), conv.dilation)
+        white = WhiteMoments.of(own, sizes_of(d, own.ndim - 2), dilation)
         energies.append(white.energy)
         errors.append(map_costs(white.gram, white.cross, white.energy, CHEAP_RIDGE))
     return torch.stack(errors), float(torch.stack(energies).sum())
 
 
-def _filters_by_group(conv: _ConvNd) -> Tensor:
-    """The filters as they read their input, ``(groups, n / groups, c, *kernel)``."""
-    filters = filters_of(conv).detach().double().cpu()
-    if conv.transposed:  # a pixel is written where an ordinary filter would read it, so turned
+def _filters_by_group(layer: _ConvNd | nn.Linear) -> tuple[Tensor, tuple[int, ...]]:
+    """The filters as they read their input, ``(groups, n / groups, c, *kernel)``; their dilation.
+
+    A linear layer is a convolution of one tap, in one dimension.
+    """
+    filters = filters_of(layer).detach().double().cpu()
+    if isinstance(layer, nn.Linear):
+        return filters[None, ..., None], (1,)
+    if layer.transposed:  # a pixel is written where an ordinary filter would read it, so turned
         filters = filters.flip(tuple(range(2, filters.ndim)))
-    return filters.unflatten(0, (conv.groups, -1))
+    return filters.unflatten(0, (layer.groups, -1)), layer.dilation
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,6 @@ def _means(layer: GhostPair) -> Tensor:
     """Mean of each of the original's maps: what its norm remembers, else its bias, else zero."""
     if layer.norm is not None and layer.norm.running_mean is not None:
         return layer.norm.running_mean.detach().double().cpu().clone()
-    if layer.conv.bias is not None:
-        return layer.conv.bias.detach().double().cpu().clone()
-    return torch.zeros(layer.conv.out_channels).double()
+    if layer.teacher.bias is not None:
+        return layer.teacher.bias.detach().double().cpu().clone()
+    return torch.zeros(layer.outputs).double()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +14,9 @@ from torch.nn.modules.conv import _ConvNd
 from ghostify.graph.segments import Segment
 from ghostify.graph.trace import trace
 from ghostify.nn.filters import filters_of
-from ghostify.nn.ghost import GhostConv, sizes_of
+from ghostify.nn.ghost import PairedGhost, sizes_of
 from ghostify.nn.ghost_kinds import CONV_KINDS, GHOST_KINDS
+from ghostify.nn.ghost_linear import GhostLinear
 from ghostify.nn.start import carve, out_attribute
 from ghostify.warmstart.c_ghost.pairing import Pairing
 from ghostify.warmstart.fit.neighbours import norm_after
@@ -23,6 +24,8 @@ from ghostify.warmstart.fit.sampling import WIDEST
 
 _FITTED = frozenset((*CONV_KINDS, *GHOST_KINDS.values()))
 """Classes of what is fitted to convolutions: not GhostModule, which has norms inside it."""
+
+_FITTED_TO_LINEAR = (nn.Linear, GhostLinear)
 
 
 @dataclass(frozen=True)
@@ -87,8 +90,29 @@ class LayerPair:
         return isinstance(self.teacher, nn.Linear)
 
     def maps(self, values: Tensor) -> Tensor:
-        """Inputs or outputs as maps ``(N, channels, ...)``; of a linear layer of one place."""
-        return values[..., None] if self.is_linear else values
+        """Inputs or outputs as maps ``(N, channels, ...)``.
+
+        Of a linear layer each vector is a place, in one dimension: ``(N, *, F)`` are ``(N, F, P)``.
+        """
+        if not self.is_linear:
+            return values
+        return values.reshape(len(values), -1, values.shape[-1]).transpose(1, 2)
+
+    def made_by(self, module: nn.Module, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The maps that a module in the layer's place makes of maps.
+
+        Args:
+            module: The module.
+            x: ``(N, c, ...)``.
+            sizes: Of its output: where the layer is transposed there can be several.
+        """
+        if self.is_linear:
+            made: Tensor = module(x.transpose(1, 2)).transpose(1, 2)
+        elif self.teacher.transposed:
+            made = module(x, list(sizes))
+        else:
+            made = module(x)
+        return made
 
     def move_means(self, maps: Tensor, offsets: Tensor) -> None:
         """Add an offset to some maps by way of the mean that the norm takes away."""
@@ -112,18 +136,12 @@ class PlainPair(LayerPair):
 
 
 class GhostPair(LayerPair):
-    """A ghost module in the place of a convolution; each group is paired for itself."""
+    """A ghost module in the place of a layer; each group is paired for itself."""
 
     @property
-    def conv(self) -> _ConvNd:
-        """The convolution that it stands for."""
-        assert isinstance(self.teacher, _ConvNd)
-        return self.teacher
-
-    @property
-    def ghost(self) -> GhostConv:
+    def ghost(self) -> PairedGhost:
         """The ghost module."""
-        assert isinstance(self.student, GhostConv)
+        assert isinstance(self.student, PairedGhost)
         return self.student
 
     @property
@@ -133,8 +151,9 @@ class GhostPair(LayerPair):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Sizes of the cheap kernel along each dimension."""
-        return sizes_of(self.ghost.d, len(self.conv.kernel_size))
+        """Sizes of the cheap kernel along each dimension of the maps."""
+        dimensions = len(self.teacher.kernel_size) if isinstance(self.teacher, _ConvNd) else 1
+        return sizes_of(self.ghost.d, dimensions)
 
     @property
     def copies(self) -> int:
@@ -144,7 +163,7 @@ class GhostPair(LayerPair):
     @property
     def intrinsic(self) -> int:
         """Intrinsic maps of each group."""
-        return self.ghost.primary.out_channels // self.groups
+        return self.ghost.intrinsic_maps // self.groups
 
     @property
     def owns_offsets(self) -> bool:
@@ -223,8 +242,8 @@ def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterat
             made, conv = converted.get_submodule(name), original.get_submodule(name)
         except AttributeError:
             continue
-        kind = GhostPair if isinstance(made, GhostConv) else PlainPair
-        is_linear = type(conv) is type(made) is nn.Linear
+        kind = GhostPair if isinstance(made, PairedGhost) else PlainPair
+        is_linear = type(conv) is nn.Linear and type(made) in _FITTED_TO_LINEAR
         if not (is_linear or (isinstance(conv, CONV_KINDS) and type(made) in _FITTED)):
             continue
         assert isinstance(conv, _ConvNd | nn.Linear)

@@ -54,7 +54,8 @@ class Lesson:
         spots: Where those are, batch by batch.
         targets: The layer's output there, ``(N, P, n)`` for each batch.
         others: The other node's value there.
-        is_given: Whether there is one: of a linear layer only where it runs once on each sample.
+        is_given: Whether there is one: of a linear layer only where it runs on each sample, and
+            once where it was left.
     """
 
     layer: LayerPair
@@ -77,7 +78,8 @@ class Lesson:
     def see(self, target: Tensor, span: Span, can_be_cut: bool) -> None:
         """Keep what a batch gives; of large maps some samples are enough, where it can be cut."""
         count = span[1] - span[0]
-        if self.layer.is_linear and (target.ndim, len(target)) != (2, count):
+        is_alone = target.ndim == 2 or isinstance(self.layer, GhostPair)
+        if self.layer.is_linear and (not is_alone or target.ndim < 2 or len(target) != count):
             self.is_given = False
             return
         target = self.layer.maps(target)

@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 from torch.nn.modules.conv import _ConvNd
 
 from ghostify.distributed import count_of_all, sum_over_processes
@@ -169,7 +169,8 @@ def unexplained_part(layer: GhostPair, batches: LayerBatches) -> float:
     shape = (4, layer.outputs)
     sums, rows = torch.zeros(shape, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     for look in batches.held_out():
-        gap = look.wanted - pick(_made_by(layer.ghost, layer.conv, look).float(), *look.places)
+        made = layer.made_by(layer.ghost, look.x, look.sizes)
+        gap = look.wanted - pick(made.float(), *look.places)
         parts = (gap, gap.square(), look.wanted, look.wanted.square())
         sums += torch.stack([part.double().sum((0, 1)) for part in parts]).cpu()
         rows += gap.numel() // gap.shape[2]
@@ -178,15 +179,6 @@ def unexplained_part(layer: GhostPair, batches: LayerBatches) -> float:
     gaps, energy, means, level = sums
     varies = (level - means.square() / rows.clamp_min(1)).sum().clamp_min(1e-30)
     return float((energy - gaps.square() / rows.clamp_min(1)).sum().clamp_min(0) / varies)
-
-
-def _made_by(module: nn.Module, conv: _ConvNd, look: LayerBatch) -> Tensor:
-    """What a module in a convolution's place makes.
-
-    Where that is transposed it can make several sizes, and was asked for one.
-    """
-    made: Tensor = module(look.x, list(look.sizes)) if conv.transposed else module(look.x)
-    return made
 
 
 @dataclass(frozen=True)
@@ -235,16 +227,16 @@ def _window_statistics(
     batches: LayerBatches, layer: GhostPair, filters: Tensor
 ) -> WindowStatistics:
     """Moments of the windows of each map that the filters make and of all targets."""
-    conv = carve(layer.conv, torch.arange(layer.outputs)).float()
+    conv = carve(layer.teacher, torch.arange(layer.outputs)).float()
     conv.weight.copy_(weight_of(conv, filters))
     if conv.bias is not None and layer.owns_offsets:
         conv.bias.zero_()
-    maps, taps = conv.out_channels // layer.groups, prod(layer.sizes)
+    maps, taps = layer.outputs // layer.groups, prod(layer.sizes)
     windows, own = WindowMoments(layer.groups, maps, taps), Window.same(layer.sizes)
     part = max(1, min(WINDOW_PART, batches.sampled // LEAST_WINDOWS))
     generator = torch.Generator().manual_seed(batches.inputs.seed)
     for look in batches.fitted():
-        made = _made_by(conv, conv, look)
+        made = layer.made_by(conv, look.x, look.sizes)
         some = _some_of(look, part, generator)
         seen = own.patches(made, *(place[some] for place in look.places))
         seen = seen.unflatten(0, (layer.groups, -1)).permute(0, 2, 3, 1)
