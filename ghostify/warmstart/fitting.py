@@ -72,7 +72,8 @@ class NetworkFit:
         block_steps: Steps of reconstruction of blocks.
         network_steps: Steps of reconstruction of the network.
         notes: What a reader must know.
-        outputs: Of all images, the original's and the converted network's, where they are known.
+        outputs: Of all images, the original's and the converted network's, where some are held out
+            and a last pass made them.
     """
 
     def __init__(
@@ -214,7 +215,8 @@ class NetworkFit:
             limit: Seconds for the whole reconstruction.
         """
         chosen, spent = self.settings, 0.0
-        is_whole = part.student is self.converted
+        # Outputs tell whether a fit is any good, where some are held out and no tuning follows.
+        is_judged = part.student is self.converted and bool(self.held_out) and not limit
         holders = sum(any(self._is_ghost(part.name_of(n)) for n in s.layers) for s in segments)
         for segment in segments:
             batch = batch_size(before.take([0]), 128)
@@ -224,7 +226,7 @@ class NetworkFit:
             tunes = bool(limit) and any(isinstance(s, GhostPair) for s in subjects)
             for subject in subjects[:1]:
                 self._tell(f"fitting {subject.name}")
-            keep = is_whole or segment is not segments[-1]
+            keep = is_judged or segment is not segments[-1]
             lessons = Lessons(segment, part.teacher, inputs, subjects, tunes or keep)
             for fit in fit_segment(networks, subjects, lessons, self.cold):
                 self.fits.append(fit)
@@ -248,7 +250,7 @@ class NetworkFit:
                 spans = common_spans(batch, after, targets)
                 after = _pass(segment, part.student, after, spans, keep)
             before = targets
-        if is_whole and not limit and before.is_even and after.is_even:
+        if is_judged and before.is_even and after.is_even:
             self.outputs = before, after
         return spent
 

@@ -260,6 +260,13 @@ class Tokens(nn.Module):
         return self.out(x.mean((1, 2)))
 
 
+class Halved(nn.Linear):
+    """A linear layer whose weight is no filter."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) / 2
+
+
 def pooled(*layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), *layers
@@ -268,6 +275,7 @@ def pooled(*layers: nn.Module) -> nn.Sequential:
 
 WITH_LINEAR = (
     pooled(nn.Linear(64, 32), nn.Linear(32, 18)),
+    pooled(Halved(64, 32), nn.Linear(32, 18)),
     pooled(nn.Linear(64, 31, bias=False), nn.BatchNorm1d(31), nn.ReLU(), nn.Linear(31, 18)),
     Tokens(),
 )

@@ -25,8 +25,6 @@ from ghostify.warmstart.fit.sampling import WIDEST
 _FITTED = frozenset((*CONV_KINDS, *GHOST_KINDS.values()))
 """Classes of what is fitted to convolutions: not GhostModule, which has norms inside it."""
 
-_FITTED_TO_LINEAR = (nn.Linear, GhostLinear)
-
 
 @dataclass(frozen=True)
 class LayerPair:
@@ -243,7 +241,8 @@ def _find(segment: Segment, original: nn.Module, converted: nn.Module) -> Iterat
         except AttributeError:
             continue
         kind = GhostPair if isinstance(made, PairedGhost) else PlainPair
-        is_linear = type(conv) is nn.Linear and type(made) in _FITTED_TO_LINEAR
+        is_left = type(conv) is type(made) is nn.Linear
+        is_linear = is_left or (isinstance(conv, nn.Linear) and isinstance(made, GhostLinear))
         if not (is_linear or (isinstance(conv, CONV_KINDS) and type(made) in _FITTED)):
             continue
         assert isinstance(conv, _ConvNd | nn.Linear)

@@ -54,8 +54,8 @@ class Lesson:
         spots: Where those are, batch by batch.
         targets: The layer's output there, ``(N, P, n)`` for each batch.
         others: The other node's value there.
-        is_given: Whether there is one: of a linear layer only where it runs on each sample, and
-            once where it was left.
+        is_given: Whether there is one: of a linear layer only where it gets samples whole; of one
+            that was left only where it gets one vector of each.
     """
 
     layer: LayerPair

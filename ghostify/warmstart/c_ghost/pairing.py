@@ -66,8 +66,8 @@ def pair(costs: Tensor, m: int, copies: int, rounds: int | None = None) -> Pairi
         costs: ``(n, n)``: at ``[i, j]`` the cost of making map j from map i.
         m: Number of intrinsic maps; ``m * (copies + 1) >= n``.
         copies: Ghosts that an intrinsic map can have, s - 1.
-        rounds: After so many the greedy choice is good enough; after one it costs 0 to 3 % more, in
-            a quarter of the time.
+        rounds: After so many the greedy choice is good enough; all that help if not given. After
+            one it costs some percent more, in a quarter of the time.
 
     Example:
         >>> costs = torch.tensor([[0., 9., 1., 9.], [9., 0., 9., 9.],
