@@ -242,8 +242,9 @@ def _ghost_outputs(ghost: GhostConv) -> Tensor:
 def _cheap_of(cheap: _ConvNd, j: int, s: int, length: int) -> _ConvNd:
     """The convolution that makes ghost j of the first intrinsic maps."""
     conv = type(cheap)(
-        length, length, cheap.kernel_size, padding=cheap.padding, groups=length,  # type: ignore
-        bias=cheap.bias is not None, device=cheap.weight.device, dtype=cheap.weight.dtype,
+        length, length, cheap.kernel_size, padding=cheap.padding, dilation=cheap.dilation,  # type: ignore
+        groups=length, bias=cheap.bias is not None,
+        device=cheap.weight.device, dtype=cheap.weight.dtype,
     )  # fmt: skip
     with torch.no_grad():
         conv.weight.copy_(cheap.weight[j :: s - 1][:length])

@@ -100,6 +100,10 @@ class GhostLayer(Fusable):
         """The depth-wise operation of m intrinsic maps, beside ``self.primary``, not yet drawn."""
         weight = self.primary.weight
         bias = self.primary.bias is not None and bias_mode == "full"
+        if all(size == 1 for size in kernel["kernel_size"]):
+            # A kernel of one tap has no gaps: this changes no value, but it keeps PyTorch on one
+            # thread from a path that runs channel by channel (13 ms in place of 0.1 ms for 2,048).
+            kernel["dilation"] = 2
         # Made on the meta device, so that PyTorch's global random state is left alone.
         cheap = kind(m, m * (self.s - 1), groups=m, bias=bias, device="meta", **kernel)
         cheap = cheap.to(weight.dtype).to_empty(device=weight.device)

@@ -82,7 +82,9 @@ class GhostLinear(PairedGhost):
         self._make_affine(0)
         self.training = primary.training
         if s > 1:
-            self.cheap = self._make_cheap(nn.Conv1d, primary.out_features, bias_mode, kernel_size=1)
+            self.cheap = self._make_cheap(
+                nn.Conv1d, primary.out_features, bias_mode, kernel_size=(1,)
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         """``(*, in_features)`` to ``(*, out_features)``."""
