@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ghostify.train.settings import FinetuneSettings
+from ghostify.tuning.muon import Muon
 from ghostify.tuning.schedules import ramp_then_cosine
 
 
@@ -25,8 +26,9 @@ def make_optimizer(network: nn.Module, settings: FinetuneSettings) -> torch.opti
 Groups = list[dict[str, object]]
 Tensors = tuple[Tensor, ...] | list[Tensor]
 OPTIMIZERS: dict[str, Callable[[Groups, FinetuneSettings], torch.optim.Optimizer]] = {
+    "muon": lambda groups, chosen: Muon(groups, chosen.rate, momentum=chosen.inertia),
     "sgd": lambda groups, chosen: torch.optim.SGD(
-        groups, chosen.rate, momentum=chosen.momentum, nesterov=chosen.momentum > 0
+        groups, chosen.rate, momentum=chosen.inertia, nesterov=chosen.inertia > 0
     ),
     "adamw": lambda groups, chosen: torch.optim.AdamW(groups, chosen.rate),
 }

@@ -9,12 +9,15 @@ from typing import Any, Literal
 from ghostify.errors import SettingsError
 from ghostify.settings.base import check_choice, check_not_negative, check_number, check_whole
 
-Optimizer = Literal["sgd", "adamw"]
+Optimizer = Literal["muon", "sgd", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Norms = Literal["batch", "frozen"]
 
-RATES: dict[str, float] = {"sgd": 0.04, "adamw": 2e-3}
+RATES: dict[str, float] = {"muon": 0.02, "sgd": 0.04, "adamw": 2e-3}
 """Learning rate of each optimizer where none is given, for a batch of 128."""
+
+MOMENTA = {"muon": 0.8, "sgd": 0.9}
+"""Momentum likewise; AdamW has PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,9 @@ class FinetuneSettings:
         epochs: Passes over the data; 10 where no steps are given either.
         steps: Steps of the optimizer, in place of ``epochs``.
         batch_size: Images of a step, of all processes and accumulated parts together.
-        optimizer: ``"sgd"`` (Nesterov) or ``"adamw"``.
+        optimizer: ``"muon"`` (`ghostify.tuning.muon.Muon`), ``"sgd"`` (Nesterov) or ``"adamw"``.
         lr: Highest learning rate; by the optimizer (see `RATES`) where none is given.
-        momentum: Of SGD.
+        momentum: Of Muon and SGD; by the optimizer (see `MOMENTA`) where none is given.
         weight_decay: Of all parameters but norms and biases.
         warmup: Part of the steps in which the rate rises; then half a cosine lowers it to zero.
         ema: Decay of the average of the weights that is kept in their place; 0 for none.
@@ -61,9 +64,9 @@ class FinetuneSettings:
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 128
-    optimizer: Optimizer = "sgd"
+    optimizer: Optimizer = "muon"
     lr: float | None = None
-    momentum: float = 0.9
+    momentum: float | None = None
     weight_decay: float = 1e-4
     warmup: float = 0.05
     ema: float = 0.0
@@ -107,7 +110,9 @@ class FinetuneSettings:
             check_not_negative(name, getattr(self, name), math.inf)
         if self.ce is not None:
             check_not_negative("ce", self.ce, math.inf)
-        for name in ("momentum", "warmup", "ema", "label_smoothing"):
+        if self.momentum is not None:
+            check_not_negative("momentum", self.momentum, 1)
+        for name in ("warmup", "ema", "label_smoothing"):
             check_not_negative(name, getattr(self, name), 1)
         check_choice("optimizer", self.optimizer, tuple(RATES))
         check_choice("precision", self.precision, ("fp32", "bf16", "fp16"))
@@ -122,6 +127,11 @@ class FinetuneSettings:
     def rate(self) -> float:
         """The highest learning rate."""
         return RATES[self.optimizer] if self.lr is None else self.lr
+
+    @property
+    def inertia(self) -> float:
+        """The momentum."""
+        return MOMENTA.get(self.optimizer, 0.0) if self.momentum is None else self.momentum
 
     def total_steps(self, per_epoch: int) -> int:
         """Steps of the whole run, where an epoch has ``per_epoch``."""

@@ -77,7 +77,7 @@ REFUSED = [
     (("--data", "images", "--teacher", "resnet20-cifar"), ("random weights", "--teacher-weights")),
     (("--data", "images", "--teacher-weights", "w.pt"), ("w.pt", "no file")),
     (("--data", "images", "--lr", "-1"), ("lr=-1",)),
-    (("--data", "images", "--optimizer", "lion"), ("'lion'", "sgd, adamw")),
+    (("--data", "images", "--optimizer", "lion"), ("'lion'", "muon, sgd, adamw")),
     (("--data", "images/train/class0"), ("no labels", "--teacher")),
     (("--data", "images", "--batch-size", "64"), ("30 images", "--batch-size=64")),
     (("--data", "images", "-o", "images"), ("images holds other things",)),

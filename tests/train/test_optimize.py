@@ -19,7 +19,7 @@ def test_the_rate_rises_to_its_highest_and_falls_to_nothing():
     assert rates[0] == pytest.approx(0.05) and rates[-1] < 1e-3
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["muon", "sgd", "adamw"])
 def test_norms_and_biases_do_not_decay(small_net, kind):
     optimizer = make_optimizer(small_net, FinetuneSettings(optimizer=kind, weight_decay=0.1))
     decaying = {
@@ -63,7 +63,7 @@ def test_the_average_follows_weights_and_statistics_faster_at_first():
     ({"ema": 1.0}, ("ema=1.0", "of 0 or more and below 1")),
     ({"features": -1.0}, ("features=-1.0", "of 0 or more.")),
     ({"kd": float("nan")}, ("kd=nan",)),
-    ({"optimizer": "lion"}, ("optimizer='lion'", "sgd, adamw")),
+    ({"optimizer": "lion"}, ("optimizer='lion'", "muon, sgd, adamw")),
     ({"precision": "int8"}, ("precision='int8'", "fp32, bf16, fp16")),
 ])  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(options, words):

@@ -122,7 +122,7 @@ def test_the_seed_repeats_a_run_and_another_one_does_not(pair, labelled):
     assert same(first, again) and not same(first, other)
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["muon", "sgd", "adamw"])
 def test_parts_of_a_batch_add_up_to_it(pair, labelled, kind):
     whole, parts = (
         finetune(
@@ -132,13 +132,14 @@ def test_parts_of_a_batch_add_up_to_it(pair, labelled, kind):
         for n in (1, 4)
     )  # fmt: skip
     for (name, one), other in zip(whole.named_parameters(), parts.parameters(), strict=True):
-        # AdamW divides by the gradient's size: where that is nothing but rounding, it is a step.
+        # The others divide by sizes: where a gradient is nothing but rounding, it is a step.
         assert (one - other).abs().max() < (1e-5 if kind == "sgd" else 2e-3), name
 
 
 @pytest.mark.parametrize("options", [
     {"precision": "bf16"}, {"channels_last": True}, {"ema": 0.99}, {"clip": 0.5},
-    {"label_smoothing": 0.1}, {"optimizer": "adamw"}, {"warmup": 0.0}, {"momentum": 0.0},
+    {"label_smoothing": 0.1}, {"optimizer": "adamw"}, {"optimizer": "sgd"}, {"warmup": 0.0},
+    {"momentum": 0.0},
 ])  # fmt: skip
 def test_each_way_of_tuning_lowers_the_loss(pair, labelled, options):
     rows = []
@@ -178,7 +179,7 @@ class Stop(Exception):
 
 @pytest.mark.parametrize("kind", ["tensors", "loader"])
 @pytest.mark.parametrize("options", [
-    {"ema": 0.9, "clip": 1.0}, {"optimizer": "adamw", "accumulate": 2},
+    {"ema": 0.9, "clip": 1.0}, {"optimizer": "adamw", "accumulate": 2}, {"optimizer": "sgd"},
 ])  # fmt: skip
 def test_a_run_that_failed_goes_on_to_the_same_bits(tmp_path, pair, labelled, kind, options):
     data = labelled if kind == "tensors" else DataLoader(
