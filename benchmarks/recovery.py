@@ -64,6 +64,7 @@ class Row:
             "s": options.s, "chosen": options.chosen, "ratio": ratio_of(options),
             "seed": options.seed, "images": options.images,
             "reconstruct steps": options.reconstruct_steps,
+            "optimizer": options.optimizer,
             "time": options.time, "runtime": options.runtime, "by": options.by,
             "torch": torch.__version__, "cpu": platform.machine(),
         }  # fmt: skip
@@ -185,7 +186,8 @@ def measure(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         with row.timed("distilled"):
             done = ghostify.finetune(
                 made, train, teacher=network, steps=steps, seed=options.seed,
-                channels_last=True, precision=options.precision, log_steps=50, progress=print,
+                channels_last=True, precision=options.precision, optimizer=options.optimizer,
+                log_steps=50, progress=print,
             )  # fmt: skip
         row.judge("distilled", done.model)
         yield row.values
@@ -216,7 +218,7 @@ def _start(network: nn.Module, options: argparse.Namespace, images: Tensor, row:
     with row.timed("reconstructed"):
         done = ghostify.finetune(
             made, images, teacher=network, steps=options.reconstruct_steps, batch_size=32,
-            lr=0.02, seed=options.seed, channels_last=True,
+            optimizer=options.optimizer, lr=0.02, seed=options.seed, channels_last=True,
         )  # fmt: skip
     row.judge("reconstructed", done.model)
     return done.model
@@ -295,6 +297,7 @@ def main() -> None:
     parser.add_argument("--reconstruct-steps", type=int, default=800)
     parser.add_argument("--block-steps", type=int, default=20)
     parser.add_argument("--steps", type=int, nargs="+", default=[300], help="of stage d")
+    parser.add_argument("--optimizer", default="muon", help="of all but ghosts' reconstruction")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", type=Path, default=Path("benchmarks/recovery.jsonl"))

@@ -96,7 +96,7 @@ def descend(
     loss: Callable[[], Tensor],
     budget: Budget,
     rate: float,
-    optimizer: Callable[..., torch.optim.Optimizer],
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
 ) -> int:
     """Go down a loss, the rate warmed up and then lowered to zero by the end of the budget.
 

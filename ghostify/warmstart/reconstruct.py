@@ -18,15 +18,11 @@ from ghostify.numerics.nested import floats_in
 from ghostify.progress import Milestone, Progress, silent
 from ghostify.tuning.descent import Budget, descend, improve, improve_statistics
 from ghostify.tuning.losses import difference, distillation
-from ghostify.tuning.muon import Muon
 from ghostify.tuning.norms import norms_average, norms_learn
 from ghostify.warmstart.fit.held_out import split_spans
 
-BLOCK_RATE, NETWORK_RATE = 0.03, 0.02
-"""Of Muon. It comes further in as many steps than Adam with blocks and SGD with the network."""
-
-BLOCK_MOMENTUM, NETWORK_MOMENTUM = 0.9, 0.8
-"""Likewise; the network's images differ more from step to step."""
+BLOCK_RATE, NETWORK_RATE = 3e-3, 2e-2
+"""Of Adam for blocks, of SGD for the whole network, where it comes further in as many steps."""
 
 TEMPERATURE, ON_THE_WAY = 4.0, 30.0
 """Of the softened class scores, and the weight of what is given on the way to them."""
@@ -69,9 +65,7 @@ def tune_part(
     def errors() -> Iterator[Tensor]:
         return (difference(run(x), y) for x, y in _judging((inputs, targets), size, held_out))
 
-    muon = partial(Muon, momentum=BLOCK_MOMENTUM)
-    going = partial(descend, budget=budget, rate=BLOCK_RATE, optimizer=muon)
-    return improve(modules, loss, errors, going)
+    return improve(modules, loss, errors, partial(descend, budget=budget, rate=BLOCK_RATE))
 
 
 def tune_network(
@@ -144,9 +138,9 @@ def tune_network(
         return (judged(x) for (x,) in _judging((images,), size, held_out))
 
     def tune(parameters: list[nn.Parameter], loss: Callable[[], Tensor]) -> int:
-        muon = partial(Muon, momentum=NETWORK_MOMENTUM)
+        sgd = partial(torch.optim.SGD, momentum=0.9, nesterov=True)
         with norms_learn(network):
-            steps = descend(parameters, loss, budget, NETWORK_RATE, muon)
+            steps = descend(parameters, loss, budget, NETWORK_RATE, sgd)
         if steps:
             average = partial(_average_norms, network, made, images, 4 * size, held_out)
             improve_statistics(network, errors, average)

@@ -12,7 +12,7 @@ X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 
 
 def descent(steps: int, rate: float) -> Tune:
-    return partial(descend, budget=Budget(steps, 60.0), rate=rate, optimizer=torch.optim.Adam)
+    return partial(descend, budget=Budget(steps, 60.0), rate=rate)
 
 
 def pair() -> tuple[nn.Linear, nn.Linear]:
