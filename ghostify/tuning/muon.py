@@ -88,7 +88,7 @@ def is_matrix(parameter: Tensor) -> bool:
     """
     if parameter.ndim < 2 or parameter.shape[1] == 1:
         return False
-    return min(len(parameter), parameter[0].numel()) <= LARGEST
+    return min(parameter.shape[0], parameter.shape[1:].numel()) <= LARGEST
 
 
 def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:

@@ -73,9 +73,10 @@ def test_weights_of_zero_leave_zero() -> None:
     assert float(weight.detach().norm()) == pytest.approx(0.5 * SMALLEST * 2, rel=1e-3)
 
 
-def test_no_gradient_leads_nowhere() -> None:
-    weight = nn.Parameter(draw(4, 9))
-    before, weight.grad = weight.detach().clone(), torch.zeros(4, 9)
+@pytest.mark.parametrize("shape", [(4, 9), (0, 9)])
+def test_no_gradient_leads_nowhere(shape: tuple[int, ...]) -> None:
+    weight = nn.Parameter(draw(*shape))
+    before, weight.grad = weight.detach().clone(), torch.zeros(shape)
     Muon([weight], lr=0.5).step()
     assert torch.equal(weight.detach(), before)
 
