@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any
@@ -17,13 +17,14 @@ from ghostify.graph.segments import Segment
 from ghostify.nn.filters import filters_of, weight_of
 from ghostify.nn.start import carve
 from ghostify.warmstart.c_ghost.batches import LayerBatch, LayerBatches, SegmentPair
+from ghostify.warmstart.c_ghost.families import ROUNDS, Families, FamilyFit, FamilyMoments
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair, PlainPair
 from ghostify.warmstart.c_ghost.lessons import Lessons
 from ghostify.warmstart.c_ghost.pairing import Pairing, pair
 from ghostify.warmstart.cold import ColdStart
 from ghostify.warmstart.fit.held_out import PRIOR
 from ghostify.warmstart.fit.neighbours import added_to
-from ghostify.warmstart.fit.ridge import ghost_kernels, map_costs
+from ghostify.warmstart.fit.ridge import map_costs
 from ghostify.warmstart.fit.sampling import Window, by_group, pick
 from ghostify.warmstart.fit.statistics import (
     RegressionMoments,
@@ -41,6 +42,9 @@ DEAD = 1e-6
 
 WINDOW_PART, LEAST_WINDOWS = 4, 2048
 """A kernel has few numbers: for it one place of so many is enough, but no fewer places."""
+
+KEPT = 2**25
+"""Numbers of the windows that are kept, so that families can be fitted once they are chosen."""
 
 CLOSE = 1.1
 """Held-out samples may be so much worse explained than the others: a ridge would not help."""
@@ -88,47 +92,35 @@ def _other_path(segment: Segment, layer: LayerPair, pending: list[LayerPair]) ->
     return _LATER if waiting & segment.behind([other]) else other
 
 
-@dataclass(frozen=True)
-class _Ghosts:
-    """Which maps are intrinsic, and the kernels of the ghosts, of each group.
-
-    Attributes:
-        pairings: The choice.
-        kernels: ``(m, copies, K)`` each.
-        left: Energy that they leave of the targets, around their means.
-    """
-
-    pairings: list[Pairing]
-    kernels: list[Tensor]
-    left: float
-
-
 def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     """Two passes over the images: for all filters, then for what each map says of the others."""
     linear = _fit_filters(batches)
-    windows = _window_statistics(batches, layer, linear.filters)
-    energy = float(windows.energy.sum())
+    windows, looks = _window_statistics(batches, layer, linear.filters)
     judged: dict[int, float] = {}
 
-    def left(ghosts: _Ghosts) -> float:
-        _write(layer, linear, ghosts)
-        part = judged[id(ghosts)] = unexplained_part(layer, batches)
-        is_close = len(judged) == 1 and part * energy <= CLOSE * ghosts.left
-        return 0.0 if is_close else part
+    def left(fit: FamilyFit) -> float:
+        _write(layer, linear, families, fit)
+        part = judged[id(fit)] = unexplained_part(layer, batches)
+        return 0.0 if len(judged) == 1 and part <= CLOSE * fit.left else part
 
     pairings = _pair_up(layer, windows)
-    attempts = [partial(_with_kernels, pairings, windows, ridge) for ridge in CHEAP_RIDGES]
+    layer.arrange(pairings)
+    families = Families.of(pairings, layer.outputs // layer.groups)
+    means = windows.look.flatten(0, 1), windows.mean.flatten()
+    moments = FamilyMoments.of(families, looks, means)
+    mixes = moments.mixed(ROUNDS if linear.refitted else 0)
+    attempts = [partial(moments.fitted, mixes, ridge) for ridge in CHEAP_RIDGES]
     inputs, cheap = batches.inputs, layer.ghost.cheap
     assert cheap is not None
-    ghosts = inputs.ridges.choose(cheap, attempts, left if count_of_all(inputs.held_out) else None)
-    is_dead = energy <= DEAD * windows.level
-    if is_dead:  # what its kernels would be fitted to is rounding
-        ghosts = replace(ghosts, kernels=[torch.zeros_like(kernel) for kernel in ghosts.kernels])
-    _write(layer, linear, ghosts)
-    _write_offsets(layer, windows, ghosts)
+    fit = inputs.ridges.choose(cheap, attempts, left if count_of_all(inputs.held_out) else None)
+    is_dead = float(windows.energy.sum()) <= DEAD * windows.level
+    if is_dead:  # what would be fitted is rounding
+        fit = FamilyFit(moments.mixed(0), torch.zeros_like(fit.kernels), 1.0)
+    _write(layer, linear, families, fit)
+    _write_offsets(layer, families, fit, means, pairings)
     if is_dead:
         return LayerFit(layer.name, None, linear.refitted)
-    return LayerFit(layer.name, ghosts.left / energy, linear.refitted, judged.get(id(ghosts)))
+    return LayerFit(layer.name, fit.left, linear.refitted, judged.get(id(fit)))
 
 
 def _pair_up(layer: GhostPair, windows: WindowStatistics) -> list[Pairing]:
@@ -140,28 +132,6 @@ def _pair_up(layer: GhostPair, windows: WindowStatistics) -> list[Pairing]:
         costs = (costs - costs.diagonal().clone()).clamp_min(0)
         pairings.append(pair(costs, layer.intrinsic, layer.copies))
     return pairings
-
-
-def _with_kernels(pairings: list[Pairing], windows: WindowStatistics, ridge: float) -> _Ghosts:
-    """Fit the kernel of each ghost by least squares."""
-    kernels = [
-        ghost_kernels(windows.gram[g], windows.cross[g], p.intrinsic, p.ghosts, ridge)
-        for g, p in enumerate(pairings)
-    ]
-    parts = zip(pairings, kernels, strict=True)
-    left = sum(float(_left_by(windows, g, *part)) for g, part in enumerate(parts))
-    return _Ghosts(pairings, kernels, left)
-
-
-def _left_by(windows: WindowStatistics, g: int, pairing: Pairing, kernels: Tensor) -> Tensor:
-    """Energy that the intrinsic maps of a group, as they are, and their ghosts leave."""
-    i, ghosts = pairing.intrinsic, pairing.ghosts
-    gram, cross, energy = windows.gram[g], windows.cross[g], windows.energy[g]
-    middle = gram.shape[-1] // 2
-    own = energy[i] - 2 * cross[i, middle, i] + gram[i, middle, middle]
-    wanted = cross[i[:, None], :, ghosts.clamp_min(0)]
-    left = energy[ghosts.clamp_min(0)] + ((kernels @ gram[i] - 2 * wanted) * kernels).sum(-1)
-    return own.sum() + (left * (ghosts >= 0)).sum()
 
 
 def unexplained_part(layer: GhostPair, batches: LayerBatches) -> float:
@@ -225,8 +195,13 @@ def _fit_filters(batches: LayerBatches) -> _Filters:
 
 def _window_statistics(
     batches: LayerBatches, layer: GhostPair, filters: Tensor
-) -> WindowStatistics:
-    """Moments of the windows of each map that the filters make and of all targets."""
+) -> tuple[WindowStatistics, list[tuple[Tensor, Tensor]]]:
+    """Moments of the windows of each map that the filters make and of all targets.
+
+    Returns:
+        The moments, and as many as may be kept of the windows ``(maps, rows, taps)`` with their
+        targets ``(maps, rows)``.
+    """
     conv = carve(layer.teacher, torch.arange(layer.outputs)).float()
     conv.weight.copy_(weight_of(conv, filters))
     if conv.bias is not None and layer.owns_offsets:
@@ -235,13 +210,16 @@ def _window_statistics(
     windows, own = WindowMoments(layer.groups, maps, taps), Window.same(layer.sizes)
     part = max(1, min(WINDOW_PART, batches.sampled // LEAST_WINDOWS))
     generator = torch.Generator().manual_seed(batches.inputs.seed)
+    kept: list[tuple[Tensor, Tensor]] = []
     for look in batches.fitted():
         made = layer.made_by(conv, look.x, look.sizes)
         some = _some_of(look, part, generator)
         seen = own.patches(made, *(place[some] for place in look.places))
-        seen = seen.unflatten(0, (layer.groups, -1)).permute(0, 2, 3, 1)
-        windows.add(seen, by_group(look.wanted[:, some], layer.groups))
-    return windows.summed()
+        wanted = by_group(look.wanted[:, some], layer.groups)
+        windows.add(seen.unflatten(0, (layer.groups, -1)).permute(0, 2, 3, 1), wanted)
+        if sum(x.numel() for x, _ in kept) < KEPT:
+            kept.append((seen, wanted.mT.flatten(0, 1)))
+    return windows.summed(), kept
 
 
 def _some_of(look: LayerBatch, part: int, generator: torch.Generator) -> Tensor:
@@ -250,34 +228,36 @@ def _some_of(look: LayerBatch, part: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator)[: -(-count // part)]
 
 
-def _write(layer: GhostPair, linear: _Filters, ghosts: _Ghosts) -> None:
+def _write(layer: GhostPair, linear: _Filters, families: Families, fit: FamilyFit) -> None:
     """Put filters and kernels into the ghost module, in the order of its pairings."""
-    layer.arrange(ghosts.pairings)
     primary, cheap = layer.ghost.primary, layer.ghost.cheap
     assert cheap is not None
-    maps = layer.outputs // layer.groups
     if linear.refitted:
-        chosen = torch.cat([p.intrinsic + g * maps for g, p in enumerate(ghosts.pairings)])
-        primary.weight.copy_(weight_of(primary, linear.filters[chosen]))
-    cheap.weight.copy_(torch.cat(ghosts.kernels).reshape(cheap.weight.shape).to(cheap.weight))
+        own = linear.filters[families.members.to(linear.filters.device)]
+        mixed = torch.einsum("ms,ms...->m...", fit.mixes.to(own), own)
+        primary.weight.copy_(weight_of(primary, mixed))
+    cheap.weight.copy_(fit.kernels.reshape(cheap.weight.shape).to(cheap.weight))
 
 
-def _write_offsets(layer: GhostPair, windows: WindowStatistics, ghosts: _Ghosts) -> None:
+def _write_offsets(
+    layer: GhostPair,
+    families: Families,
+    fit: FamilyFit,
+    means: tuple[Tensor, Tensor],
+    pairings: list[Pairing],
+) -> None:
     """Make the means of all maps right, once the filters are there."""
     if not layer.has_offsets:
         return
-    middle = prod(layer.sizes) // 2
-    gaps, offsets = [], []
-    for g, (pairing, kernel) in enumerate(zip(ghosts.pairings, ghosts.kernels, strict=True)):
-        look, mean = windows.look[g, pairing.intrinsic], windows.mean[g]
-        gap = mean[pairing.intrinsic] - look[:, middle]
-        offset = mean[pairing.ghosts.clamp_min(0)] - torch.einsum("mk,mck->mc", look, kernel)
-        if layer.owns_offsets:
-            # The cheap operation sees its intrinsic map's bias too (taken as if at the border too).
-            offset = offset - gap[:, None] * kernel.sum(2)
-        gaps.append(gap)
-        offsets.append(offset)
-    layer.set_offsets(torch.stack(gaps), torch.stack(offsets), ghosts.pairings)
+    looks, mean = (each[families.members] for each in means)
+    look = torch.einsum("ms,mst->mt", fit.mixes, looks)
+    gap = mean[:, 0] - look[:, prod(layer.sizes) // 2]
+    offsets = mean[:, 1:] - torch.einsum("mk,mck->mc", look, fit.kernels)
+    if layer.owns_offsets:
+        # The cheap operation sees its intrinsic map's bias too (taken as if at the border too).
+        offsets = offsets - gap[:, None] * fit.kernels.sum(2)
+    by_group = layer.groups, -1
+    layer.set_offsets(gap.unflatten(0, by_group), offsets.unflatten(0, by_group), pairings)
 
 
 def _by_group(patches: Tensor, groups: int) -> Tensor:
