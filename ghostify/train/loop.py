@@ -17,6 +17,7 @@ from ghostify.data.image_files import DataError
 from ghostify.data.pools import LoaderPool, Part, Pool
 from ghostify.errors import SettingsError
 from ghostify.nn.memory_format import to_channels_last
+from ghostify.nn.modes import eval_mode
 from ghostify.numerics.chance import derive, permutation
 from ghostify.numerics.random_state import seed_torch
 from ghostify.train import checkpoint
@@ -84,7 +85,8 @@ class Training:
         self.size = job.pool.batch_size or chosen.batch_size
         self.per_epoch = self._steps_per_epoch()
         self.total = chosen.total_steps(self.per_epoch)
-        self.step = 0
+        self.step, self.rate = 0, chosen.rate
+        self._distances: list[Tensor] = []
         self.validation: Validated | None = None
         keeps_best = job.validation is not None and job.validation.keeps_best
         self.best = Best() if keeps_best else None
@@ -161,6 +163,7 @@ class Training:
         return {
             **self.identity(),
             "step": self.step,
+            "rate": self.rate,
             "total": self.total,
             "model": self.job.student.state_dict(),
             "ema": None if self.average is None else self.average.state_dict(),
@@ -181,7 +184,7 @@ class Training:
             self.average.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.fabric.strategy.precision.load_state_dict(state["scaler"])
-        self.step = state["step"]
+        self.step, self.rate = state["step"], state.get("rate", self.rate)
         if self.best is not None:
             self.best = Best.of(state["best"])
             self.validation = self.best.measured
@@ -263,8 +266,6 @@ class Training:
 
     def _do_step(self, batches: Iterator[Any], weights: LossWeights) -> Losses:
         chosen, fabric = self.job.settings, self.fabric
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate_at(self.step, self.total, chosen)
         shown: list[Losses] = []
         for turn in range(chosen.accumulate):
             batch = next(batches)
@@ -279,15 +280,35 @@ class Training:
             fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=chosen.clip, error_if_nonfinite=False
             )
+        self._set_rate()
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.job.student)
         return Losses.mean(shown)
 
+    def _set_rate(self) -> None:
+        """Before the first step the highest rate is found, where it goes with the distance."""
+        chosen = self.job.settings
+        if self._distances:
+            self.rate = chosen.rate_from(float(torch.stack(self._distances).mean()))
+            self._distances = []
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.step, self.total, self.rate, chosen.warmup)
+
+    @torch.no_grad()
+    def _distance(self, inputs: Any, teacher: Observed) -> Tensor:
+        """How far the class scores are from the teacher's, as they are when nothing is trained."""
+        with eval_mode(self.job.student), self.fabric.autocast():
+            (made, _), (told, _) = self.observed(inputs), teacher(inputs)
+        return self.mean(difference(made, told, self.mean)).sqrt()
+
     def _losses(self, batch: Any) -> Losses:
         chosen, objective = self.job.settings, self.job.objective
         inputs = objective.inputs(batch, self.fabric)
+        is_asked = self.step == 0 and chosen.goes_with_distance and "kd" in objective.losses
+        if is_asked and self.teacher is not None:  # before the norms see a batch
+            self._distances.append(self._distance(inputs, self.teacher))
         shared = chosen.sync_norms and self.fabric.world_size > 1 and chosen.norms == "batch"
         with GlobalNorms() if shared else contextlib.nullcontext():
             made, features = self.wrapped(inputs)
@@ -340,6 +361,6 @@ class Training:
             self.job.told(self.last)
         if not math.isfinite(self.last.loss):
             raise SettingsError(
-                f"The loss is not finite at step {self.step} (lr={self.job.settings.rate}): give a "
+                f"The loss is not finite at step {self.step} (lr={self.rate:.3g}): give a "
                 "smaller lr, a longer warmup, or clip."
             )

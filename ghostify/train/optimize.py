@@ -35,17 +35,22 @@ OPTIMIZERS: dict[str, Callable[[Groups, FinetuneSettings], torch.optim.Optimizer
 """Constructor of each optimizer; a new one is one more entry."""
 
 
-def rate_at(step: int, total: int, settings: FinetuneSettings) -> float:
+def rate_at(step: int, total: int, highest: float, warmup: float) -> float:
     """The learning rate of a step: a ramp up, then half a cosine to zero.
 
+    Args:
+        step: The step, from 0.
+        total: How many there are.
+        highest: The rate at the end of the ramp.
+        warmup: Part of the steps that the ramp takes.
+
     Example:
-        >>> chosen = FinetuneSettings(lr=1.0, warmup=0.2)
-        >>> [round(rate_at(step, 10, chosen), 2) for step in (0, 1, 2, 6, 9)]
+        >>> [round(rate_at(step, 10, 1.0, 0.2), 2) for step in (0, 1, 2, 6, 9)]
         [0.5, 1.0, 1.0, 0.5, 0.04]
     """
-    ramp = round(settings.warmup * total)
+    ramp = round(warmup * total)
     # While it rises, a step has the rate of its end: the first one does something too.
-    return settings.rate * ramp_then_cosine(step + (step < ramp), ramp, total)
+    return highest * ramp_then_cosine(step + (step < ramp), ramp, total)
 
 
 def make_average(network: nn.Module, decay: float) -> AveragedModel | None:

@@ -16,6 +16,11 @@ Norms = Literal["batch", "frozen"]
 RATES: dict[str, float] = {"muon": 0.02, "sgd": 0.04, "adamw": 2e-3}
 """Learning rate of each optimizer where none is given, for a batch of 128."""
 
+FAR, LEAST = 0.6, 0.1
+"""How far class scores are from the teacher's where Muon's rate is the whole one (the root of the
+energy of the difference, as a part of theirs), and the least part of it: nearer, it goes with the
+distance, since a step moves weights by a part of their norm whatever is left to be gained."""
+
 MOMENTA = {"muon": 0.8, "sgd": 0.9}
 """Momentum likewise; AdamW has PyTorch's."""
 
@@ -29,7 +34,8 @@ class FinetuneSettings:
         steps: Steps of the optimizer, in place of ``epochs``.
         batch_size: Images of a step, of all processes and accumulated parts together.
         optimizer: ``"muon"`` (`ghostify.tuning.muon.Muon`), ``"sgd"`` (Nesterov) or ``"adamw"``.
-        lr: Highest learning rate; by the optimizer (see `RATES`) where none is given.
+        lr: Highest learning rate; by the optimizer (see `RATES`) where none is given, Muon's lower
+            the closer the network's class scores are to the teacher's (see `FAR`).
         momentum: Of Muon and SGD; by the optimizer (see `MOMENTA`) where none is given.
         weight_decay: Of all parameters but norms and biases.
         warmup: Part of the steps in which the rate rises; then half a cosine lowers it to zero.
@@ -125,8 +131,25 @@ class FinetuneSettings:
 
     @property
     def rate(self) -> float:
-        """The highest learning rate."""
+        """The highest learning rate, where nothing is known of the distance to a teacher."""
         return RATES[self.optimizer] if self.lr is None else self.lr
+
+    @property
+    def goes_with_distance(self) -> bool:
+        """Whether the rate depends on how far the network is from its teacher."""
+        return self.lr is None and self.optimizer == "muon"
+
+    def rate_from(self, distance: float) -> float:
+        """The highest learning rate at a distance from the teacher.
+
+        Example:
+            >>> chosen = FinetuneSettings()
+            >>> [round(chosen.rate_from(distance), 4) for distance in (1.5, 0.3, 0.0)]
+            [0.02, 0.01, 0.002]
+        """
+        if not self.goes_with_distance:
+            return self.rate
+        return self.rate * min(max(distance / FAR, LEAST), 1.0)
 
     @property
     def inertia(self) -> float:

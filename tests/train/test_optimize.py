@@ -12,8 +12,7 @@ from ghostify.train.settings import FinetuneSettings
 
 
 def test_the_rate_rises_to_its_highest_and_falls_to_nothing():
-    chosen = FinetuneSettings(lr=0.5, warmup=0.1)
-    rates = [rate_at(step, 100, chosen) for step in range(100)]
+    rates = [rate_at(step, 100, 0.5, 0.1) for step in range(100)]
     assert max(rates) == 0.5 == rates[9] == rates[10]
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[0] == pytest.approx(0.05) and rates[-1] < 1e-3
