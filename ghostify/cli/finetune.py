@@ -65,9 +65,7 @@ def finetune(
     steps: Annotated[Whole, _number("Steps, in place of --epochs.")] = None,
     batch_size: Annotated[Whole, _number("Images of a step, of all processes (128).")] = None,
     optimizer: Annotated[str | None, _number("muon (the default), sgd or adamw.", "NAME")] = None,
-    lr: Annotated[
-        Real, _number("Highest learning rate (muon up to 0.02).", "X")
-    ] = None,
+    lr: Annotated[Real, _number("Highest learning rate (muon up to 0.02).", "X")] = None,
     weight_decay: Annotated[Real, _number("Of all but norms and biases (0.0001).", "X")] = None,
     warmup: Annotated[Real, _number("Part of the steps with a rising rate (0.05).", "X")] = None,
     ema: Annotated[Real, _number("Decay of an average of the weights (0: none).", "X")] = None,
