@@ -121,7 +121,7 @@ class FamilyMoments:
         require_finite(gram, cross, energy)
         return cls(gram.view(m, s, taps, s, taps), cross.view(m, s, taps, s), energy)
 
-    def mixed(self, rounds: int = ROUNDS) -> Tensor:
+    def mixes(self, rounds: int = ROUNDS) -> Tensor:
         """What part of each of its maps' filters a family's filter has, ``(M, s)``.
 
         Filters and kernels in turn, each by least squares given the others.
@@ -132,36 +132,36 @@ class FamilyMoments:
         mixes = torch.zeros_like(self.energy)
         mixes[:, 0] = 1
         for _ in range(rounds):
-            mixes = self._mixes(_with_own(self._kernels(mixes, FIRM)))
+            mixes = self._mixes_for(_with_own(self._kernels_for(mixes, FIRM)))
         return mixes
 
     def fitted(self, mixes: Tensor, ridge: float) -> FamilyFit:
         """The kernels that go with the filters.
 
         Args:
-            mixes: Of `mixed`.
+            mixes: Of `mixes`.
             ridge: Relative ridge of the kernels.
         """
-        kernels = self._kernels(mixes, ridge)
+        kernels = self._kernels_for(mixes, ridge)
         return FamilyFit(mixes, kernels, self._left(mixes, _with_own(kernels)))
 
-    def _kernels(self, mixes: Tensor, ridge: float) -> Tensor:
-        gram, cross = self._mixed(mixes)
+    def _kernels_for(self, mixes: Tensor, ridge: float) -> Tensor:
+        gram, cross = self._products(mixes)
         return solve_positive(ridged(gram, ridge), cross[..., 1:]).mT
 
-    def _mixes(self, kernels: Tensor) -> Tensor:
+    def _mixes_for(self, kernels: Tensor) -> Tensor:
         spread = torch.einsum("mjt,matbu->mjabu", kernels, self.gram)
         gram = torch.einsum("mjabu,mju->mab", spread, kernels)
         wanted = torch.einsum("mjt,matj->ma", kernels, self.cross)
         return solve_positive(ridged(gram, FIRM), wanted[..., None])[..., 0]
 
-    def _mixed(self, mixes: Tensor) -> tuple[Tensor, Tensor]:
+    def _products(self, mixes: Tensor) -> tuple[Tensor, Tensor]:
         """Products of windows on the maps that the families' filters make, ``(M, taps, ...)``."""
         gram = torch.einsum("ma,matbu,mb->mtu", mixes, self.gram, mixes)
         return gram, torch.einsum("ma,matj->mtj", mixes, self.cross)
 
     def _left(self, mixes: Tensor, kernels: Tensor) -> float:
-        gram, cross = self._mixed(mixes)
+        gram, cross = self._products(mixes)
         met = torch.einsum("mjt,mtj->", kernels, cross)
         made = torch.einsum("mjt,mtu,mju->", kernels, gram, kernels)
         energy = self.energy.sum()

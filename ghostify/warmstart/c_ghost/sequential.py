@@ -108,14 +108,14 @@ def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     families = Families.of(pairings, layer.outputs // layer.groups)
     means = windows.look.flatten(0, 1), windows.mean.flatten()
     moments = FamilyMoments.of(families, looks, means)
-    mixes = moments.mixed(ROUNDS if linear.refitted else 0)
+    mixes = moments.mixes(ROUNDS if linear.refitted else 0)
     attempts = [partial(moments.fitted, mixes, ridge) for ridge in CHEAP_RIDGES]
     inputs, cheap = batches.inputs, layer.ghost.cheap
     assert cheap is not None
     fit = inputs.ridges.choose(cheap, attempts, left if count_of_all(inputs.held_out) else None)
     is_dead = float(windows.energy.sum()) <= DEAD * windows.level
     if is_dead:  # what would be fitted is rounding
-        fit = FamilyFit(moments.mixed(0), torch.zeros_like(fit.kernels), 1.0)
+        fit = FamilyFit(moments.mixes(0), torch.zeros_like(fit.kernels), 1.0)
     _write(layer, linear, families, fit)
     _write_offsets(layer, families, fit, means, pairings)
     if is_dead:
