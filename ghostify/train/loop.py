@@ -288,7 +288,7 @@ class Training:
         return Losses.mean(shown)
 
     def _set_rate(self) -> None:
-        """Before the first step the highest rate is found, where it goes with the distance."""
+        """Set the rate of this step; the first one sets the highest, by the distances measured."""
         chosen = self.job.settings
         if self._distances:
             self.rate = chosen.rate_from(float(torch.stack(self._distances).mean()))
@@ -298,7 +298,7 @@ class Training:
 
     @torch.no_grad()
     def _distance(self, inputs: Any, teacher: Observed) -> Tensor:
-        """How far the class scores are from the teacher's, as they are when nothing is trained."""
+        """Relative distance of the class scores to the teacher's, both networks in eval mode."""
         with eval_mode(self.job.student), self.fabric.autocast():
             (made, _), (told, _) = self.observed(inputs), teacher(inputs)
         return self.mean(difference(made, told, self.mean)).sqrt()

@@ -17,9 +17,10 @@ RATES: dict[str, float] = {"muon": 0.02, "sgd": 0.04, "adamw": 2e-3}
 """Learning rate of each optimizer where none is given, for a batch of 128."""
 
 FAR, LEAST = 0.6, 0.1
-"""How far class scores are from the teacher's where Muon's rate is the whole one (the root of the
-energy of the difference, as a part of theirs), and the least part of it: nearer, it goes with the
-distance, since a step moves weights by a part of their norm whatever is left to be gained."""
+"""Relative distance of the class scores to the teacher's (norm of the difference over their norm)
+from which on Muon's default rate is used in full, and the least part of it. Below, the rate is
+proportional to the distance: a step of Muon changes weights by a part of their norm, however small
+the gradient is."""
 
 MOMENTA = {"muon": 0.8, "sgd": 0.9}
 """Momentum likewise; AdamW has PyTorch's."""

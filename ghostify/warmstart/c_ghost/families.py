@@ -1,8 +1,9 @@
-"""Filters of intrinsic maps that serve their ghosts too: fitted in turn with the cheap kernels.
+"""Joint least-squares fit of primary filters and cheap kernels, by alternating between them.
 
-A family is an intrinsic map and its ghosts. A filter that makes the one map exactly leaves to the
-ghosts what that map says of theirs. The map that says most of all of them lies between them, as a
-principal component does.
+A family is an intrinsic map and the ghosts made from it. If the filter only reproduces the
+intrinsic map, the ghosts' errors are larger than they need be. So each family's filter is the
+linear combination of its maps' filters with the least total error: with kernels of one tap, their
+first principal component.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ ROUNDS = 12
 """Of filters and kernels in turn; the first few do nearly all."""
 
 FIRM = 1e-6
-"""Relative ridge meanwhile: of maps that are alike any part will do. A firm one for kernels alone
-would make the filters ever larger."""
+"""Relative ridge in these rounds: it makes the systems of maps that are multiples of each other
+solvable. A larger one would shrink the kernels, and each round would enlarge the filters for it."""
 
 
 @dataclass(frozen=True)
 class Families:
-    """Which maps belong together, M families of s maps in all groups.
+    """Intrinsic maps with their ghosts: M families of s maps, of all groups.
 
     Attributes:
         members: Indices of the maps, the intrinsic one first, ``(M, s)``.
@@ -57,12 +58,12 @@ class Families:
 
 @dataclass(frozen=True)
 class FamilyFit:
-    """What makes the maps of each family.
+    """Fitted filters and cheap kernels of all families.
 
     Attributes:
-        mixes: What part of each of its maps' filters a family's filter has, ``(M, s)``.
+        mixes: Coefficients of its maps' filters in each family's filter, ``(M, s)``.
         kernels: Cheap kernels of the ghosts, ``(M, s - 1, taps)``; zero where there is none.
-        left: Part of the targets' energy that all leave together.
+        left: Part of the targets' energy that stays unexplained.
     """
 
     mixes: Tensor
@@ -122,12 +123,12 @@ class FamilyMoments:
         return cls(gram.view(m, s, taps, s, taps), cross.view(m, s, taps, s), energy)
 
     def mixes(self, rounds: int = ROUNDS) -> Tensor:
-        """What part of each of its maps' filters a family's filter has, ``(M, s)``.
+        """Fit each family's filter: coefficients of its maps' filters, ``(M, s)``.
 
-        Filters and kernels in turn, each by least squares given the others.
+        Coefficients and kernels are solved in turn, each by least squares given the other.
 
         Args:
-            rounds: How often filters are fitted; with none each makes its intrinsic map.
+            rounds: How often; with 0 each filter is that of its intrinsic map.
         """
         mixes = torch.zeros_like(self.energy)
         mixes[:, 0] = 1
@@ -136,7 +137,7 @@ class FamilyMoments:
         return mixes
 
     def fitted(self, mixes: Tensor, ridge: float) -> FamilyFit:
-        """The kernels that go with the filters.
+        """Fit the cheap kernels to given filters.
 
         Args:
             mixes: Of `mixes`.

@@ -256,8 +256,8 @@ def _write_offsets(
     if layer.owns_offsets:
         # The cheap operation sees its intrinsic map's bias too (taken as if at the border too).
         offsets = offsets - gap[:, None] * fit.kernels.sum(2)
-    by_group = layer.groups, -1
-    layer.set_offsets(gap.unflatten(0, by_group), offsets.unflatten(0, by_group), pairings)
+    gap, offsets = (each.unflatten(0, (layer.groups, -1)) for each in (gap, offsets))
+    layer.set_offsets(gap, offsets, pairings)
 
 
 def _by_group(patches: Tensor, groups: int) -> Tensor:
