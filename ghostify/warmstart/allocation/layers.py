@@ -31,7 +31,7 @@ from ghostify.warmstart.allocation.budget import Option, choose_within, macs_of
 from ghostify.warmstart.allocation.sensitivity import gradients, looks_at
 from ghostify.warmstart.c_ghost.datafree import white_errors
 from ghostify.warmstart.c_ghost.pairing import pair
-from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
+from ghostify.warmstart.c_ghost.trial import CHEAP_RIDGE
 from ghostify.warmstart.cold import FAILURES
 from ghostify.warmstart.fit.ridge import map_costs
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,7 +18,9 @@ from ghostify.graph.trace import LAYERS
 from ghostify.warmstart.c_ghost.layers import LayerPair
 from ghostify.warmstart.c_ghost.lessons import Lesson, Lessons, Spot, rows_of
 from ghostify.warmstart.cold import UnlikeNetworksError
+from ghostify.warmstart.fit.neighbours import active_between
 from ghostify.warmstart.fit.sampling import PairedInputs, Places, pick, pick_like
+from ghostify.warmstart.fit.targets import Targets
 
 LONG = 6
 """Layers that are run again for each layer after them, rather than that their values are kept."""
@@ -81,13 +85,13 @@ class LayerBatch:
 
     Attributes:
         x: ``(N, c, ...)``, as the converted network gives it.
-        wanted: ``(N, P, n)``.
+        targets: What is wanted of it, ``(N, P, n)``.
         places: Where the P places are.
         sizes: Of the layer's output along each dimension, ``(H', W')`` in two of them.
     """
 
     x: Tensor
-    wanted: Tensor
+    targets: Targets
     places: Places
     sizes: tuple[int, ...]
 
@@ -107,7 +111,7 @@ class LayerBatches:
     ) -> None:
         self.networks, self.layer, self.other = networks, layer, other
         self.inputs, self.lessons = networks.inputs, lessons
-        self._wanted: Spool | None = None
+        self._added: Spool | None = None
         self._held_out: list[Spot] = []
         self._kept = Spool()
 
@@ -122,57 +126,97 @@ class LayerBatches:
         lesson = self.lessons.of(self.layer, held_out=False)
         if lesson is None:
             yield from self._watched(held_out=False)
-        elif self._wanted is not None:
-            yield from self._looks(lesson, self._wanted, ())
+        elif self._added is not None:
+            yield from self._looks(lesson, known=self._added)
         else:
-            beside, corrected = self._beside(lesson), Spool()
-            looks = self._looks(lesson, lesson.targets, beside)
-            for spot, look in zip(lesson.spots, looks, strict=True):
-                if beside:
-                    corrected.append(look.wanted, spot.kept[1] - spot.kept[0])
-                yield look
-            self._wanted = corrected if beside else lesson.targets
+            added = Spool()
+            yield from self._looks(lesson, to_keep=added)
+            self._added = added
 
     def held_out(self) -> Iterator[LayerBatch]:
         """Of what is held out; the networks run once for it."""
         if not self._held_out:
             self._keep_held_out()
         for spot in self._held_out:
-            x, wanted = self._kept.slice(spot.kept)
-            yield LayerBatch(x, wanted, spot.places, spot.sizes)
+            x, *targets = self._kept.slice(spot.kept)
+            yield LayerBatch(x, Targets(*targets), spot.places, spot.sizes)
 
     def _keep_held_out(self) -> None:
         lesson = self.lessons.of(self.layer, held_out=True)
-        if lesson is None:
-            looks = self._watched(held_out=True)
-        else:
-            looks = self._looks(lesson, lesson.targets, self._beside(lesson))
+        looks = self._watched(held_out=True) if lesson is None else self._looks(lesson)
         for look in looks:
             start, count = len(self._kept), len(look.x)
-            is_whole = count != len(look.wanted)
-            self._kept.append((look.x, look.wanted), count, is_whole)
+            is_whole = count != len(look.targets.wanted)
+            self._kept.append((look.x, *look.targets.tensors), count, is_whole)
             span = start, start + count
             self._held_out.append(Spot(span, span, look.places, look.sizes))
 
-    def _beside(self, lesson: Lesson) -> tuple[fx.Node, ...]:
-        """The node that the layer's output is added to, where the teacher's value is known."""
-        return (self.other,) if self.other is not None and lesson.other is self.other else ()
-
     def _looks(
-        self, lesson: Lesson, targets: Spool, beside: tuple[fx.Node, ...]
+        self, lesson: Lesson, *, known: Spool | None = None, to_keep: Spool | None = None
     ) -> Iterator[LayerBatch]:
-        """With some targets, and with what is missing of the sum where something is beside it."""
+        """What the layer gets and what is wanted of it: of a sum what is missing of it.
+
+        Args:
+            lesson: What the teacher makes.
+            known: The student's values of what is added to the layer's output, if they are known.
+            to_keep: Gets these values.
+        """
         node, networks = self.layer.node, self.networks
         assert node is not None
-        entry = _entry(node)
+        entry, other = _entry(node), self._beside(lesson)
+        is_run = () if other is None or known is not None else (other,)
         for spot in lesson.spots:
-            given, wanted = networks.inputs.student.slice(spot.given), targets.slice(spot.kept)
-            found = networks.segment.values(networks.student, given, (entry, *beside))
-            for other in beside:
-                made = pick_like(found[other], _whole(wanted, spot.sizes), spot.places)
-                gap = lesson.others.slice(spot.kept) - made
+            given, wanted = (
+                networks.inputs.student.slice(spot.given),
+                lesson.targets.slice(spot.kept),
+            )
+            found = networks.segment.values(networks.student, given, (entry, *is_run))
+            added = None
+            if other is not None:
+                if known is not None:
+                    added = known.slice(spot.kept)
+                else:
+                    added = pick_like(found[other], _whole(wanted, spot.sizes), spot.places)
+                if to_keep is not None:
+                    to_keep.append(added, spot.kept[1] - spot.kept[0])
+                gap = lesson.others.slice(spot.kept) - added
                 wanted = wanted + gap * _scale_before(self.layer.norm).to(gap)
-            yield LayerBatch(self.layer.maps(found[entry].float()), wanted, spot.places, spot.sizes)
+            targets = self._targets(wanted, added)
+            yield LayerBatch(
+                self.layer.maps(found[entry].float()), targets, spot.places, spot.sizes
+            )
+
+    def _beside(self, lesson: Lesson) -> fx.Node | None:
+        """The node that the layer's output is added to, where the teacher's value is known."""
+        return self.other if self.other is not None and lesson.other is self.other else None
+
+    def _targets(self, wanted: Tensor, added: Tensor | None) -> Targets:
+        """What serves, before the norm.
+
+        Args:
+            wanted: Of the layer, ``(N, P, n)``.
+            added: What the student adds to its (normed) output.
+        """
+        if self._active is None:
+            return Targets(wanted)
+        added = wanted.new_zeros(()) if added is None else added
+        return Targets.within(wanted, *_active_before(self.layer.norm, self._active, added))
+
+    @cached_property
+    def _active(self) -> tuple[float, float] | None:
+        """Where the activation after the layer, its norm and a sum is not constant."""
+        layer = self.layer
+        lesson = self.lessons.of(layer, held_out=False)
+        node = layer.norm_node or layer.node
+        if lesson is None or node is None or not layer.has_offsets:
+            return None
+        read = node if self._beside(lesson) is None else next(iter(node.users))
+        return active_between(read, self.networks.teacher)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether an activation after the layer makes some of its values the same constant."""
+        return self._active is not None
 
     def _watched(self, held_out: bool) -> Iterator[LayerBatch]:
         """By hooks, of a layer that no node calls, or more than one."""
@@ -188,7 +232,9 @@ class LayerBatches:
             for (_, target), (x, _) in zip(taught, learned, strict=True):
                 wanted, given = self.layer.maps(target.float()), self.layer.maps(x.float())
                 places = sampler.sample(wanted.shape)
-                yield LayerBatch(given, pick(wanted, *places), places, tuple(wanted.shape[2:]))
+                yield LayerBatch(
+                    given, Targets(pick(wanted, *places)), places, tuple(wanted.shape[2:])
+                )
 
 
 def _whole(wanted: Tensor, sizes: tuple[int, ...]) -> tuple[int, ...]:
@@ -212,6 +258,26 @@ def _scale_before(norm: _BatchNorm | None) -> Tensor:
         scale = scale * norm.weight
     usable = scale.abs() > 1e-3 * scale.abs().max()
     return torch.where(usable, 1 / scale, 0.0)
+
+
+def _active_before(
+    norm: _BatchNorm | None, active: tuple[float, float], added: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Bounds of a layer's output between which an activation after it is not constant.
+
+    Args:
+        norm: After the layer.
+        active: The same bounds of the activation's input; they may be infinite.
+        added: To the (normed) output, before the activation, ``(N, P, n)`` or 0.
+    """
+    ends = [bound - added for bound in active]
+    if norm is None or norm.running_mean is None:
+        return ends[0], ends[1]
+    scale, bias = _scale_before(norm), 0.0 if norm.bias is None else norm.bias
+    low, high = ((end - bias) * scale + norm.running_mean for end in ends)
+    low, high = torch.minimum(low, high), torch.maximum(low, high)
+    # A channel that the norm makes constant has none.
+    return low.where(scale != 0, -math.inf), high.where(scale != 0, math.inf)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ghostify.nn.filters import filters_of
 from ghostify.nn.ghost import KernelSize, sizes_of
 from ghostify.warmstart.c_ghost.layers import GhostPair
 from ghostify.warmstart.c_ghost.pairing import pair
-from ghostify.warmstart.c_ghost.sequential import CHEAP_RIDGE
+from ghostify.warmstart.c_ghost.trial import CHEAP_RIDGE
 from ghostify.warmstart.fit.ridge import ghost_kernels, map_costs
 from ghostify.warmstart.fit.statistics import require_finite
 from ghostify.warmstart.result import LayerFit

@@ -18,6 +18,7 @@ from ghostify.distributed import sum_over_processes
 from ghostify.warmstart.c_ghost.pairing import Pairing
 from ghostify.warmstart.fit.ridge import ridged, solve_positive
 from ghostify.warmstart.fit.statistics import require_finite
+from ghostify.warmstart.fit.targets import Targets
 
 ROUNDS = 12
 """Of filters and kernels in turn; the first few do nearly all."""
@@ -55,6 +56,11 @@ class Families:
         places = [part.clamp_min(0) + g * maps for g, part in enumerate(found)]
         return cls(torch.cat(places), torch.cat(found) >= 0)
 
+    def own(self, maps: Tensor) -> Tensor:
+        """Of each family's maps ``(M, s, ...)`` of ``(maps, ...)``; zero where there is none."""
+        found = maps[self.members.flatten().to(maps.device)].unflatten(0, self.members.shape)
+        return found * self.exists.view(*self.members.shape, *[1] * (maps.ndim - 1)).to(maps)
+
 
 @dataclass(frozen=True)
 class FamilyFit:
@@ -63,12 +69,56 @@ class FamilyFit:
     Attributes:
         mixes: Coefficients of its maps' filters in each family's filter, ``(M, s)``.
         kernels: Cheap kernels of the ghosts, ``(M, s - 1, taps)``; zero where there is none.
+        offsets: To be added to what they make of each map, ``(M, s)``.
         left: Part of the targets' energy that stays unexplained.
     """
 
     mixes: Tensor
     kernels: Tensor
+    offsets: Tensor
     left: float
+
+
+@dataclass(frozen=True)
+class KernelMoments:
+    """Moments of windows on the maps that given filters make, and of the families' targets.
+
+    All are around the means.
+
+    Attributes:
+        mixes: Coefficients of its maps' filters in each family's filter, ``(M, s)``.
+        gram: Products of the windows, ``(M, taps, taps)``.
+        cross: Products of the windows with the targets, ``(M, taps, s)``.
+        energy: Of the targets, ``(M, s)``.
+        look: Mean windows, ``(M, taps)``.
+        mean: Mean targets, ``(M, s)``.
+        variance: Energy of what is wanted of all maps: of it a part is left unexplained.
+    """
+
+    mixes: Tensor
+    gram: Tensor
+    cross: Tensor
+    energy: Tensor
+    look: Tensor
+    mean: Tensor
+    variance: float
+
+    def kernels(self, ridge: float) -> Tensor:
+        """Cheap kernels by least squares, ``(M, s - 1, taps)``, with a relative ridge."""
+        return solve_positive(ridged(self.gram, ridge), self.cross[..., 1:]).mT
+
+    def fitted(self, ridge: float) -> FamilyFit:
+        """Fit the cheap kernels with a relative ridge."""
+        return self.with_kernels(self.kernels(ridge))
+
+    def with_kernels(self, kernels: Tensor) -> FamilyFit:
+        """The fit that has given cheap kernels."""
+        whole = with_own(kernels)
+        offsets = self.mean - torch.einsum("mt,mjt->mj", self.look, whole)
+        met = torch.einsum("mjt,mtj->", whole, self.cross)
+        made = torch.einsum("mjt,mtu,mju->", whole, self.gram, whole)
+        left = float((self.energy.sum() - 2 * met + made).clamp_min(0))
+        return FamilyFit(self.mixes, kernels, offsets, left / max(self.variance, 1e-30))
 
 
 @dataclass(frozen=True)
@@ -81,17 +131,21 @@ class FamilyMoments:
         gram: Products of the windows, ``(M, s, taps, s, taps)``.
         cross: Products of the windows with the targets, ``(M, s, taps, s)``.
         energy: Of the targets, ``(M, s)``.
+        look: Mean windows, ``(M, s, taps)``.
+        mean: Mean targets, ``(M, s)``.
     """
 
     gram: Tensor
     cross: Tensor
     energy: Tensor
+    look: Tensor
+    mean: Tensor
 
     @classmethod
     def of(
         cls,
         families: Families,
-        looks: Iterable[tuple[Tensor, Tensor]],
+        looks: Iterable[tuple[Tensor, Targets]],
         means: tuple[Tensor, Tensor],
     ) -> FamilyMoments:
         """Sum over rows, of all processes.
@@ -105,22 +159,17 @@ class FamilyMoments:
         gram = torch.zeros(m, s * taps, s * taps, dtype=torch.float64)
         cross = torch.zeros(m, s * taps, s, dtype=torch.float64)
         energy = torch.zeros(m, s, dtype=torch.float64)
-
-        def own(maps: Tensor, mean: Tensor) -> Tensor:
-            """``(M, s, rows, ...)``"""
-            gap = maps - mean.to(maps).unsqueeze(1)
-            found = gap[families.members.flatten().to(maps.device)].unflatten(0, (m, s))
-            return found * families.exists.view(m, s, *[1] * (gap.ndim - 1)).to(maps)
-
         for windows, targets in looks:
-            seen = own(windows, means[0]).transpose(1, 2).flatten(2)
-            wanted = own(targets, means[1]).transpose(1, 2)
+            seen = families.own(windows - means[0].to(windows).unsqueeze(1))
+            wanted = families.own(targets.wanted - means[1].to(windows).unsqueeze(1)).mT
+            seen = seen.transpose(1, 2).flatten(2)
             gram += (seen.mT @ seen).cpu()
             cross += (seen.mT @ wanted).cpu()
             energy += wanted.double().square().sum(1).cpu()
         sum_over_processes(gram, cross, energy)
         require_finite(gram, cross, energy)
-        return cls(gram.view(m, s, taps, s, taps), cross.view(m, s, taps, s), energy)
+        gram, cross = gram.view(m, s, taps, s, taps), cross.view(m, s, taps, s)
+        return cls(gram, cross, energy, *map(families.own, means))
 
     def mixes(self, rounds: int = ROUNDS) -> Tensor:
         """Fit each family's filter: coefficients of its maps' filters, ``(M, s)``.
@@ -133,22 +182,16 @@ class FamilyMoments:
         mixes = torch.zeros_like(self.energy)
         mixes[:, 0] = 1
         for _ in range(rounds):
-            mixes = self._mixes_for(_with_own(self._kernels_for(mixes, FIRM)))
+            mixes = self._mixes_for(with_own(self.given(mixes).kernels(FIRM)))
         return mixes
 
-    def fitted(self, mixes: Tensor, ridge: float) -> FamilyFit:
-        """Fit the cheap kernels to given filters.
-
-        Args:
-            mixes: Of `mixes`.
-            ridge: Relative ridge of the kernels.
-        """
-        kernels = self._kernels_for(mixes, ridge)
-        return FamilyFit(mixes, kernels, self._left(mixes, _with_own(kernels)))
-
-    def _kernels_for(self, mixes: Tensor, ridge: float) -> Tensor:
-        gram, cross = self._products(mixes)
-        return solve_positive(ridged(gram, ridge), cross[..., 1:]).mT
+    def given(self, mixes: Tensor) -> KernelMoments:
+        """The moments that are left to fit kernels by once the filters are chosen; see `mixes`."""
+        gram = torch.einsum("ma,matbu,mb->mtu", mixes, self.gram, mixes)
+        cross = torch.einsum("ma,matj->mtj", mixes, self.cross)
+        look = torch.einsum("ma,mat->mt", mixes, self.look)
+        variance = float(self.energy.sum())
+        return KernelMoments(mixes, gram, cross, self.energy, look, self.mean, variance)
 
     def _mixes_for(self, kernels: Tensor) -> Tensor:
         spread = torch.einsum("mjt,matbu->mjabu", kernels, self.gram)
@@ -156,20 +199,8 @@ class FamilyMoments:
         wanted = torch.einsum("mjt,matj->ma", kernels, self.cross)
         return solve_positive(ridged(gram, FIRM), wanted[..., None])[..., 0]
 
-    def _products(self, mixes: Tensor) -> tuple[Tensor, Tensor]:
-        """Products of windows on the maps that the families' filters make, ``(M, taps, ...)``."""
-        gram = torch.einsum("ma,matbu,mb->mtu", mixes, self.gram, mixes)
-        return gram, torch.einsum("ma,matj->mtj", mixes, self.cross)
 
-    def _left(self, mixes: Tensor, kernels: Tensor) -> float:
-        gram, cross = self._products(mixes)
-        met = torch.einsum("mjt,mtj->", kernels, cross)
-        made = torch.einsum("mjt,mtu,mju->", kernels, gram, kernels)
-        energy = self.energy.sum()
-        return float((energy - 2 * met + made).clamp_min(0) / energy.clamp_min(1e-30))
-
-
-def _with_own(kernels: Tensor) -> Tensor:
+def with_own(kernels: Tensor) -> Tensor:
     """Kernels of all maps of each family: the intrinsic one is as the filter makes it."""
     own = torch.zeros_like(kernels[:, :1])
     own[..., own.shape[-1] // 2] = 1

@@ -181,7 +181,7 @@ class GhostPair(LayerPair):
         self.ghost.set_order(order)
 
     @torch.no_grad()
-    def set_offsets(self, intrinsic: Tensor, ghosts: Tensor, pairings: list[Pairing]) -> None:
+    def set_offsets(self, intrinsic: Tensor, ghosts: Tensor, pairings: Sequence[Pairing]) -> None:
         """Put the offsets of the maps where the module, or the norm after it, has room for them.
 
         Args:

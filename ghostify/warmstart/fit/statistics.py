@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -67,6 +67,26 @@ class RegressionMoments:
         for x, y in rows:
             moments.add(x, y)
         moments.share()
+        return moments
+
+    def retargeted(self, rows: Iterable[tuple[Tensor, Tensor]]) -> RegressionMoments:
+        """The moments of the same regressors with other targets, of all processes.
+
+        Args:
+            rows: The regressors again, with their new targets.
+        """
+        if self.has_few_rows:
+            return self.of(self.groups, self.inputs, self.outputs, rows)
+        moments = RegressionMoments(self.groups, self.inputs, self.outputs)
+        sums = moments._sums = replace(
+            self._summed(),
+            cross=torch.zeros_like(self.cross),
+            energy=torch.zeros_like(self.energy),
+        )
+        for x, y in rows:
+            sums.add_targets(x.float(), y.float())
+        sum_over_processes(sums.cross, sums.energy)
+        require_finite(sums.cross, sums.energy)
         return moments
 
     def add(self, x: Tensor, y: Tensor) -> None:
@@ -190,16 +210,19 @@ class _Sums:
         )
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        turned = x.transpose(1, 2)
         total = x.sum(1).cpu()
         self.gram[:, :-1, :-1].add_(products(x).cpu())
         self.gram[:, -1, :-1].add_(total)
         self.gram[:, :-1, -1].add_(total)
         self.gram[:, -1, -1].add_(x.shape[1])
-        self.cross[:, :-1].add_((turned @ y).cpu())
+        self.count.add_(x.shape[1])
+        self.add_targets(x, y)
+
+    def add_targets(self, x: Tensor, y: Tensor) -> None:
+        """Add what depends on the targets."""
+        self.cross[:, :-1].add_((x.transpose(1, 2) @ y).cpu())
         self.cross[:, -1].add_(y.sum(1).cpu())
         self.energy.add_(y.square().sum(1).cpu())
-        self.count.add_(x.shape[1])
 
 
 def products(x: Tensor) -> Tensor:
