@@ -77,11 +77,8 @@ def past_activation(
             ``(maps, rows)``.
     """
     rows = [_Rows.of(moments, families, *look) for look in looks]
-    kernels, mean, gram = (
-        with_own(moments.kernels(RIDGE)),
-        moments.mean,
-        ridged(moments.gram, RIDGE),
-    )
+    kernels, mean = with_own(moments.kernels(RIDGE)), moments.mean
+    gram = ridged(moments.gram, RIDGE)
     for _ in range(ROUNDS):
         gaps = _Gaps.of(rows, kernels, mean)
         kernels[:, 1:] += STEP * solve_positive(gram, gaps.cross[..., 1:]).mT
@@ -89,7 +86,26 @@ def past_activation(
     gaps = _Gaps.of(rows, kernels, mean)
     made = moments.gram @ kernels.mT
     energy = gaps.energy + ((made + 2 * gaps.cross) * kernels.mT).sum(1)
-    return replace(moments, cross=made + gaps.cross, energy=energy, mean=mean + gaps.mean)
+    return replace(
+        moments,
+        cross=made + gaps.cross,
+        energy=energy,
+        mean=mean + gaps.mean,
+        variance=_variance(rows, moments.mean),
+    )
+
+
+def _variance(rows: Sequence[_Rows], like: Tensor) -> float:
+    """Energy of what the activation lets through of all maps, ``(M, s)``, around their means."""
+    total, energy = torch.zeros_like(like), torch.zeros_like(like)
+    count = torch.zeros((), dtype=torch.float64)
+    for some in rows:
+        visible = some.targets.visible.where(some.exists, 0.0)
+        total += visible.sum(2).cpu()
+        energy += visible.square().sum(2).cpu()
+        count += visible.shape[2]
+    sum_over_processes(total, energy, count)
+    return float((energy - total.square() / count.clamp_min(1)).sum())
 
 
 @dataclass(frozen=True)

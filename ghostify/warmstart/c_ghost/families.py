@@ -70,7 +70,7 @@ class FamilyFit:
         mixes: Coefficients of its maps' filters in each family's filter, ``(M, s)``.
         kernels: Cheap kernels of the ghosts, ``(M, s - 1, taps)``; zero where there is none.
         offsets: To be added to what they make of each map, ``(M, s)``.
-        left: Part of the targets' energy that stays unexplained.
+        left: Part of the variance that stays unexplained.
     """
 
     mixes: Tensor
@@ -92,7 +92,8 @@ class KernelMoments:
         energy: Of the targets, ``(M, s)``.
         look: Mean windows, ``(M, taps)``.
         mean: Mean targets, ``(M, s)``.
-        variance: Energy of what is wanted of all maps: of it a part is left unexplained.
+        variance: Energy of what the next layer sees of all targets, around its means: of it a part
+            is left unexplained.
     """
 
     mixes: Tensor

@@ -85,8 +85,8 @@ class GhostTrial:
         for look in self.batches.held_out():
             made = pick(layer.made_by(layer.ghost, look.x, look.sizes).float(), *look.places)
             made = made + offsets.to(made)
-            gap, wanted = look.targets.nearest(made) - made, look.targets.wanted
-            parts = (gap, gap.square(), wanted, wanted.square())
+            gap, visible = look.targets.nearest(made) - made, look.targets.visible
+            parts = (gap, gap.square(), visible, visible.square())
             sums += torch.stack([part.double().sum((0, 1)) for part in parts]).cpu()
             rows += gap.numel() // gap.shape[2]
         sum_over_processes(sums, rows)

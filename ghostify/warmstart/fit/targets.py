@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 
 from torch import Tensor
 
@@ -39,13 +40,26 @@ class Targets:
             [0.0, 2.0]
         """
         is_low, is_high = wanted <= low, wanted >= high
-        least = wanted.masked_fill(is_low, -float("inf")).where(~is_high, high)
-        most = wanted.masked_fill(is_high, float("inf")).where(~is_low, low)
+        least = wanted.masked_fill(is_low, -inf).where(~is_high, high)
+        most = wanted.masked_fill(is_high, inf).where(~is_low, low)
         return cls(wanted, least, most)
 
     def nearest(self, made: Tensor) -> Tensor:
         """Of the values that serve, those nearest to what is made."""
         return self.wanted if self.least is None else made.clamp(self.least, self.most)
+
+    @property
+    def visible(self) -> Tensor:
+        """The wanted values as the activation tells them apart: cut off at its bounds.
+
+        Example:
+            >>> Targets.within(torch.tensor([-2., 3.]), torch.zeros(2), torch.ones(2)).visible
+            tensor([0., 1.])
+        """
+        if self.least is None or self.most is None:
+            return self.wanted
+        is_low, is_high = self.least == -inf, self.most == inf
+        return self.wanted.where(~is_low, self.most).where(~is_high, self.least)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

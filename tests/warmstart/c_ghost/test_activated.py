@@ -56,7 +56,8 @@ def left_slowly(families: Families, fit: FamilyFit, rows: tuple[Tensor, Targets]
             made = made + fit.offsets[row, place]
             for value, least, most in zip(made, targets.least[i], targets.most[i], strict=True):
                 gap += float(max(least - value, value - most, torch.tensor(0.0)) ** 2)
-            energy += float((targets.wanted[i] - targets.wanted[i].mean()).square().sum())
+            visible = targets.wanted[i].where(targets.least[i].isfinite(), targets.most[i])
+            energy += float((visible - visible.mean()).square().sum())
     return gap / energy
 
 
