@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ghostify.distributed import sum_over_processes
-from ghostify.warmstart.c_ghost.families import Families, KernelMoments, with_own
+from ghostify.warmstart.c_ghost.families import DEAD, Families, KernelMoments, with_own
 from ghostify.warmstart.fit.ridge import ridged, solve_positive
 from ghostify.warmstart.fit.statistics import require_finite
 from ghostify.warmstart.fit.targets import Targets
@@ -96,16 +96,20 @@ def past_activation(
 
 
 def _variance(rows: Sequence[_Rows], like: Tensor) -> float:
-    """Energy of what the activation lets through of all maps, ``(M, s)``, around their means."""
+    """Energy of what the activation lets through of all maps around their means, ``(M, s)``.
+
+    0 where that is rounding.
+    """
     total, energy = torch.zeros_like(like), torch.zeros_like(like)
     count = torch.zeros((), dtype=torch.float64)
     for some in rows:
         visible = some.targets.visible.where(some.exists, 0.0)
-        total += visible.sum(2).cpu()
-        energy += visible.square().sum(2).cpu()
+        total += visible.double().sum(2).cpu()
+        energy += visible.double().square().sum(2).cpu()
         count += visible.shape[2]
     sum_over_processes(total, energy, count)
-    return float((energy - total.square() / count.clamp_min(1)).sum())
+    varies = float((energy - total.square() / count.clamp_min(1)).sum())
+    return varies if varies > DEAD * float(energy.sum()) else 0.0
 
 
 @dataclass(frozen=True)

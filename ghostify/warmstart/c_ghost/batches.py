@@ -6,7 +6,6 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, fx, nn
@@ -166,49 +165,44 @@ class LayerBatches:
         entry, other = _entry(node), self._beside(lesson)
         is_run = () if other is None or known is not None else (other,)
         for spot in lesson.spots:
-            given, wanted = (
-                networks.inputs.student.slice(spot.given),
-                lesson.targets.slice(spot.kept),
-            )
+            given = networks.inputs.student.slice(spot.given)
+            wanted, added = lesson.targets.slice(spot.kept), None
             found = networks.segment.values(networks.student, given, (entry, *is_run))
-            added = None
-            if other is not None:
-                if known is not None:
-                    added = known.slice(spot.kept)
-                else:
-                    added = pick_like(found[other], _whole(wanted, spot.sizes), spot.places)
-                if to_keep is not None:
-                    to_keep.append(added, spot.kept[1] - spot.kept[0])
+            if other is not None and known is not None:
+                added = known.slice(spot.kept)
+            elif other is not None:
+                added = pick_like(found[other], _whole(wanted, spot.sizes), spot.places)
+            if added is not None:
                 gap = lesson.others.slice(spot.kept) - added
                 wanted = wanted + gap * _scale_before(self.layer.norm).to(gap)
-            targets = self._targets(wanted, added)
-            yield LayerBatch(
-                self.layer.maps(found[entry].float()), targets, spot.places, spot.sizes
-            )
+                if to_keep is not None:
+                    to_keep.append(added, spot.kept[1] - spot.kept[0])
+            x, targets = self.layer.maps(found[entry].float()), self._targets(lesson, wanted, added)
+            yield LayerBatch(x, targets, spot.places, spot.sizes)
 
     def _beside(self, lesson: Lesson) -> fx.Node | None:
         """The node that the layer's output is added to, where the teacher's value is known."""
         return self.other if self.other is not None and lesson.other is self.other else None
 
-    def _targets(self, wanted: Tensor, added: Tensor | None) -> Targets:
+    def _targets(self, lesson: Lesson, wanted: Tensor, added: Tensor | None) -> Targets:
         """What serves, before the norm.
 
         Args:
+            lesson: What the teacher makes.
             wanted: Of the layer, ``(N, P, n)``.
             added: What the student adds to its (normed) output.
         """
-        if self._active is None:
+        active = self._active_after(lesson)
+        if active is None:
             return Targets(wanted)
         added = wanted.new_zeros(()) if added is None else added
-        return Targets.within(wanted, *_active_before(self.layer.norm, self._active, added))
+        return Targets.within(wanted, *_active_before(self.layer.norm, active, added))
 
-    @cached_property
-    def _active(self) -> tuple[float, float] | None:
+    def _active_after(self, lesson: Lesson) -> tuple[float, float] | None:
         """Where the activation after the layer, its norm and a sum is not constant."""
         layer = self.layer
-        lesson = self.lessons.of(layer, held_out=False)
         node = layer.norm_node or layer.node
-        if lesson is None or node is None or not layer.has_offsets:
+        if node is None or not layer.has_offsets:
             return None
         read = node if self._beside(lesson) is None else next(iter(node.users))
         return active_between(read, self.networks.teacher)
@@ -216,7 +210,8 @@ class LayerBatches:
     @property
     def is_hidden(self) -> bool:
         """Whether an activation after the layer makes some of its values the same constant."""
-        return self._active is not None
+        lesson = self.lessons.of(self.layer, held_out=False)
+        return lesson is not None and self._active_after(lesson) is not None
 
     def _watched(self, held_out: bool) -> Iterator[LayerBatch]:
         """By hooks, of a layer that no node calls, or more than one."""
@@ -273,8 +268,9 @@ def _active_before(
     ends = [bound - added for bound in active]
     if norm is None or norm.running_mean is None:
         return ends[0], ends[1]
-    scale, bias = _scale_before(norm), 0.0 if norm.bias is None else norm.bias
-    low, high = ((end - bias) * scale + norm.running_mean for end in ends)
+    scale, mean = (part.to(added) for part in (_scale_before(norm), norm.running_mean))
+    bias = 0.0 if norm.bias is None else norm.bias.to(added)
+    low, high = ((end - bias) * scale + mean for end in ends)
     low, high = torch.minimum(low, high), torch.maximum(low, high)
     # A channel that the norm makes constant has none.
     return low.where(scale != 0, -math.inf), high.where(scale != 0, math.inf)

@@ -23,6 +23,9 @@ from ghostify.warmstart.fit.targets import Targets
 ROUNDS = 12
 """Of filters and kernels in turn; the first few do nearly all."""
 
+DEAD = 1e-6
+"""Part of the maps' energy below which what varies in them is rounding: they are constant."""
+
 FIRM = 1e-6
 """Relative ridge in these rounds: it makes the systems of maps that are multiples of each other
 solvable. A larger one would shrink the kernels, and each round would enlarge the filters for it."""
@@ -62,7 +65,7 @@ class Families:
         return found * self.exists.view(*self.members.shape, *[1] * (maps.ndim - 1)).to(maps)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FamilyFit:
     """Fitted filters and cheap kernels of all families.
 
@@ -93,7 +96,7 @@ class KernelMoments:
         look: Mean windows, ``(M, taps)``.
         mean: Mean targets, ``(M, s)``.
         variance: Energy of what the next layer sees of all targets, around its means: of it a part
-            is left unexplained.
+            is left unexplained. 0 where an activation makes them constant: nothing is.
     """
 
     mixes: Tensor
@@ -119,7 +122,8 @@ class KernelMoments:
         met = torch.einsum("mjt,mtj->", whole, self.cross)
         made = torch.einsum("mjt,mtu,mju->", whole, self.gram, whole)
         left = float((self.energy.sum() - 2 * met + made).clamp_min(0))
-        return FamilyFit(self.mixes, kernels, offsets, left / max(self.variance, 1e-30))
+        part = left / self.variance if self.variance else 0.0
+        return FamilyFit(self.mixes, kernels, offsets, part)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from ghostify.nn.filters import weight_of
 from ghostify.nn.start import carve
 from ghostify.warmstart.c_ghost.activated import past_activation
 from ghostify.warmstart.c_ghost.batches import LayerBatch, LayerBatches, SegmentPair
-from ghostify.warmstart.c_ghost.families import ROUNDS, FamilyMoments, KernelMoments
+from ghostify.warmstart.c_ghost.families import DEAD, ROUNDS, FamilyMoments, KernelMoments
 from ghostify.warmstart.c_ghost.filters import fit_filters
 from ghostify.warmstart.c_ghost.layers import GhostPair, LayerPair, PlainPair
 from ghostify.warmstart.c_ghost.lessons import Lessons
@@ -28,9 +28,6 @@ from ghostify.warmstart.fit.sampling import Window, by_group
 from ghostify.warmstart.fit.statistics import WindowMoments, WindowStatistics
 from ghostify.warmstart.fit.targets import Targets
 from ghostify.warmstart.result import LayerFit
-
-DEAD = 1e-6
-"""Part of the maps' energy below which what varies in them is rounding: they are constant."""
 
 WINDOW_PART, LEAST_WINDOWS = 4, 2048
 """A kernel has few numbers: for it one place of so many is enough, but no fewer places."""
@@ -104,7 +101,7 @@ def _fit_ghosts(batches: LayerBatches, layer: GhostPair) -> LayerFit:
     trial.finish(fit)
     if is_dead:
         return LayerFit(layer.name, None, filters.refitted)
-    return LayerFit(layer.name, fit.left, filters.refitted, trial.judged.get(id(fit)))
+    return LayerFit(layer.name, fit.left, filters.refitted, trial.judged.get(fit))
 
 
 def _pair_up(layer: GhostPair, windows: WindowStatistics) -> list[Pairing]:

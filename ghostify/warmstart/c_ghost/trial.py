@@ -11,7 +11,7 @@ from torch import Tensor
 from ghostify.distributed import count_of_all, sum_over_processes
 from ghostify.nn.filters import weight_of
 from ghostify.warmstart.c_ghost.batches import LayerBatches
-from ghostify.warmstart.c_ghost.families import Families, FamilyFit, KernelMoments
+from ghostify.warmstart.c_ghost.families import DEAD, Families, FamilyFit, KernelMoments
 from ghostify.warmstart.c_ghost.filters import Filters
 from ghostify.warmstart.c_ghost.layers import GhostPair
 from ghostify.warmstart.c_ghost.pairing import Pairing
@@ -44,7 +44,7 @@ class GhostTrial:
     ) -> None:
         self.batches, self.layer, self.filters, self.pairings = batches, layer, filters, pairings
         self.families = Families.of(pairings, layer.outputs // layer.groups)
-        self.judged: dict[int, float] = {}
+        self.judged: dict[FamilyFit, float] = {}
 
     def best(self, attempts: Sequence[Callable[[], KernelMoments]]) -> FamilyFit:
         """The fit that held-out samples choose: first the filters, then the kernels' ridge.
@@ -70,11 +70,10 @@ class GhostTrial:
 
     def _left(self, fit: FamilyFit) -> float:
         """What a fit leaves of held-out samples; 0 where the first does nearly as well there."""
-        is_first = not self.judged or id(fit) == next(iter(self.judged))
-        if id(fit) not in self.judged:
+        if fit not in self.judged:
             self.write(fit)
-            self.judged[id(fit)] = self._unexplained(fit)
-        part = self.judged[id(fit)]
+            self.judged[fit] = self._unexplained(fit)
+        part, is_first = self.judged[fit], fit is next(iter(self.judged))
         return 0.0 if is_first and part <= CLOSE * fit.left else part
 
     def _unexplained(self, fit: FamilyFit) -> float:
@@ -92,8 +91,9 @@ class GhostTrial:
         sum_over_processes(sums, rows)
         require_finite(sums)
         gaps, energy, means, level = sums
-        varies = (level - means.square() / rows.clamp_min(1)).sum().clamp_min(1e-30)
-        return float((energy - gaps.square() / rows.clamp_min(1)).sum().clamp_min(0) / varies)
+        varies = (level - means.square() / rows.clamp_min(1)).sum()
+        left = (energy - gaps.square() / rows.clamp_min(1)).sum().clamp_min(0)
+        return float(left / varies) if varies > DEAD * level.sum() else 0.0
 
     def _offsets_beside(self, fit: FamilyFit) -> Tensor:
         """Offsets of all maps ``(n,)`` that the module lacks: the norm will have them."""

@@ -154,3 +154,17 @@ def test_a_block_keeps_more_than_without_its_activations(
         with torch.no_grad():
             errors.append(float((made(unseen) - block(unseen)).square().mean()))
     assert errors[0] < 0.985 * errors[1]
+
+
+@pytest.mark.parametrize("bias", [-50.0, 50.0])
+def test_a_layer_that_is_hidden_altogether_lacks_nothing(bias: float) -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(8, 16, 3, padding=1, bias=False)
+    network = nn.Sequential(conv, nn.BatchNorm2d(16), nn.ReLU6(), nn.Conv2d(16, 4, 1)).eval()
+    assert isinstance(network[1], nn.BatchNorm2d)
+    nn.init.constant_(network[1].bias, bias)
+    made = ghostify.convert(network, keep=["3"], calibration=smooth_images(64))
+    (row,) = ghostify.report(made).replaced
+    assert row.error == row.held_out == 0
+    x = smooth_images(8)
+    torch.testing.assert_close(made(x), network(x), atol=1e-4, rtol=1e-4)
