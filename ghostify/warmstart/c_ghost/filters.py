@@ -86,11 +86,10 @@ def _nearest_to(found: Solution) -> Chooser:
 def _rows(
     batches: LayerBatches, looks: Iterable[LayerBatch], chooser: Chooser
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Regressors ``(groups, rows, inputs)`` and targets ``(groups, rows, outputs)``."""
+    """Regressors ``(groups, rows, kernel * c / groups)``, targets ``(groups, rows, n / groups)``."""
     groups, conv = batches.layer.groups, batches.layer.teacher
     window = Window.of(conv) if isinstance(conv, _ConvNd) else Window.same((1,))
     for look in looks:
-        patches = window.patches(look.x, *look.places)
-        # ``(C, rows, kernel)``
+        patches = window.patches(look.x, *look.places)  # ``(C, rows, kernel)``
         seen = patches.unflatten(0, (groups, -1)).permute(0, 2, 3, 1).flatten(2)
         yield seen, chooser(seen, look.targets.map(lambda values: by_group(values, groups)))

@@ -29,6 +29,24 @@ def test_moments_of_batches_are_those_of_all_rows() -> None:
     torch.testing.assert_close(streamed.variance(), centred_y.square().sum(1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("rows", [4, 60])  # fewer than regressors, more
+def test_other_targets_of_the_same_rows_are_as_if_they_had_been_the_first(rows: int) -> None:
+    x, y, others = rand(2, rows, 5), rand(2, rows, 3, seed=1), rand(2, rows, 3, seed=2)
+    parts = torch.arange(rows).split(17)
+    first = RegressionMoments.of(2, 5, 3, ((x[:, p], y[:, p]) for p in parts))
+    again = first.retargeted((x[:, p], others[:, p]) for p in parts)
+    direct = RegressionMoments.of(2, 5, 3, ((x[:, p], others[:, p]) for p in parts))
+    for found, wanted in zip(solve_all(again), solve_all(direct), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    # The first moments are as they were.
+    torch.testing.assert_close(first.energy, y.double().square().sum(1), rtol=1e-4, atol=1e-4)
+
+
+def solve_all(moments: RegressionMoments) -> tuple[torch.Tensor, ...]:
+    found = solve(moments, 1e-3)
+    return found.weight, found.intercept, found.residual, moments.variance()
+
+
 def test_moments_hold_as_many_numbers_for_a_thousand_rows_as_for_ten() -> None:
     sizes = set()
     for rows in (10, 1000):
