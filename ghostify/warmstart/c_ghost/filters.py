@@ -86,7 +86,7 @@ def _nearest_to(found: Solution) -> Chooser:
 def _rows(
     batches: LayerBatches, looks: Iterable[LayerBatch], chooser: Chooser
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Regressors ``(groups, rows, kernel * c / groups)``, targets ``(groups, rows, n / groups)``."""
+    """Regressors ``(groups, rows, inputs)`` and targets ``(groups, rows, outputs)``."""
     groups, conv = batches.layer.groups, batches.layer.teacher
     window = Window.of(conv) if isinstance(conv, _ConvNd) else Window.same((1,))
     for look in looks:
