@@ -33,6 +33,7 @@ class Targets:
         """Targets of an activation that is constant below ``low`` and above ``high``.
 
         Example:
+            >>> import torch
             >>> targets = Targets.within(torch.tensor([-2., 3.]), torch.zeros(2), torch.ones(2))
             >>> targets.nearest(torch.tensor([-5., 0.5])).tolist()
             [-5.0, 1.0]
@@ -53,6 +54,7 @@ class Targets:
         """The wanted values as the activation tells them apart: cut off at its bounds.
 
         Example:
+            >>> import torch
             >>> Targets.within(torch.tensor([-2., 3.]), torch.zeros(2), torch.ones(2)).visible
             tensor([0., 1.])
         """
