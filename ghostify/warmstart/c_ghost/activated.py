@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ghostify.distributed import sum_over_processes
 from ghostify.warmstart.c_ghost.families import DEAD, Families, KernelMoments, with_own
+from ghostify.warmstart.c_ghost.trial import CHEAP_RIDGE
 from ghostify.warmstart.fit.ridge import ridged, solve_positive
 from ghostify.warmstart.fit.statistics import require_finite
 from ghostify.warmstart.fit.targets import Targets
@@ -24,8 +25,6 @@ ROUNDS = 6
 STEP = 1.7
 """Of one round. Least squares takes all values to be active; where about half are, a step is too
 short by about half."""
-
-RIDGE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,8 @@ def past_activation(
             ``(maps, rows)``.
     """
     rows = [_Rows.of(moments, families, *look) for look in looks]
-    kernels, mean = with_own(moments.kernels(RIDGE)), moments.mean
-    gram = ridged(moments.gram, RIDGE)
+    kernels, mean = with_own(moments.kernels(CHEAP_RIDGE)), moments.mean
+    gram = ridged(moments.gram, CHEAP_RIDGE)
     for _ in range(ROUNDS):
         gaps = _Gaps.of(rows, kernels, mean)
         kernels[:, 1:] += STEP * solve_positive(gram, gaps.cross[..., 1:]).mT

@@ -18,6 +18,9 @@ from ghostify.warmstart.fit.targets import Targets
 
 RIDGES = (1e-2, 1e-1, 1.0, 10.0, PRIOR)
 
+Chooser = Callable[[Tensor, Targets], Tensor]
+"""Gives the targets ``(groups, rows, outputs)`` to fit to, of regressors and of what serves."""
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -65,10 +68,6 @@ def fit_filters(batches: LayerBatches) -> Filters:
     weight = found.weight.flatten(0, 1).unflatten(1, (-1, filters.shape[1]))
     weight = weight.transpose(1, 2).reshape(filters.shape).to(filters)
     return Filters(weight, found.intercept.flatten().to(weight), refitted=True)
-
-
-Chooser = Callable[[Tensor, Targets], Tensor]
-"""Gives the targets ``(groups, rows, outputs)`` to fit to, of regressors and of what serves."""
 
 
 def _wanted(seen: Tensor, targets: Targets) -> Tensor:
